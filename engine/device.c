@@ -1,0 +1,425 @@
+/* Opening a device of one's own, or adopting an application's. */
+#include "device.h"
+#include "pipelines.h"
+#include "platform.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const device_recommended_extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, NULL};
+
+void device_required_features(struct device_features *features) {
+    *features = (struct device_features){
+        .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2},
+        .v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES},
+        .v12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+                .bufferDeviceAddress = VK_TRUE,
+                .timelineSemaphore = VK_TRUE},
+        .v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
+                .synchronization2 = VK_TRUE,
+                .maintenance4 = VK_TRUE,
+                .subgroupSizeControl = VK_TRUE,
+                .computeFullSubgroups = VK_TRUE},
+    };
+    features->base.pNext = &features->v11;
+    features->v11.pNext = &features->v12;
+    features->v12.pNext = &features->v13;
+}
+
+/* ---- Errors and names ---- */
+
+peridot_result device_fail(struct device *device, VkResult code, const char *what,
+                           peridot_error *error) {
+    switch (code) {
+    case VK_ERROR_DEVICE_LOST:
+        device->lost = true;
+        return fail(error, PERIDOT_ERROR_DEVICE_LOST,
+                    "the device %s was lost while %s: its sessions cannot continue, open it again",
+                    device->info.name, what);
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+        return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
+                    "%s ran out of device memory while %s: close other programs, or use a smaller "
+                    "--context",
+                    device->info.name, what);
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of host memory while %s", what);
+    default:
+        return fail(error, PERIDOT_ERROR_VULKAN, "%s failed on %s (Vulkan error %d)", what,
+                    device->info.name, (int)code);
+    }
+}
+
+void device_name_object(struct device *device, VkObjectType type, uint64_t handle,
+                        const char *name) {
+    if (!device->vk.SetDebugUtilsObjectNameEXT)
+        return;
+    VkDebugUtilsObjectNameInfoEXT info = {
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
+        .objectType = type,
+        .objectHandle = handle,
+        .pObjectName = name,
+    };
+    (void)device->vk.SetDebugUtilsObjectNameEXT(device->handle, &info);
+}
+
+uint64_t device_memory_free(struct device *device) {
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 memory = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = device->memory_budget ? &budget : NULL};
+    device->vi.GetPhysicalDeviceMemoryProperties2(device->info.physical, &memory);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < device->memory.memoryHeapCount; i++) {
+        if (!(device->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
+            continue;
+        if (device->memory_budget)
+            sum += budget.heapBudget[i] > budget.heapUsage[i]
+                       ? budget.heapBudget[i] - budget.heapUsage[i]
+                       : 0;
+        else
+            sum += device->memory.memoryHeaps[i].size;
+    }
+    if (!device->memory_budget)
+        sum = sum > device->memory_used ? sum - device->memory_used : 0;
+    return sum;
+}
+
+/* ---- Choosing one by the user's words ---- */
+
+static void format_uuid(const uint8_t *uuid, char *text) {
+    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
+        sprintf(text + 2 * i, "%02x", uuid[i]);
+}
+
+static bool matches(const struct device_info *info, const char *choice) {
+    char *end;
+    unsigned long index = strtoul(choice, &end, 10);
+    if (*end == '\0' && strlen(choice) < 4)
+        return index == info->index;
+    char hex[2 * VK_UUID_SIZE + 1], wanted[2 * VK_UUID_SIZE + 1] = "", name[256], part[256];
+    format_uuid(info->uuid, hex);
+    size_t length = 0, i = 0;
+    for (const char *c = choice; *c && length < 2 * VK_UUID_SIZE; c++)
+        if (*c != '-')
+            wanted[length++] = (char)tolower((unsigned char)*c);
+    wanted[length] = '\0';
+    if (strcmp(hex, wanted) == 0)
+        return true;
+    for (; info->name[i] && i < sizeof name - 1; i++)
+        name[i] = (char)tolower((unsigned char)info->name[i]);
+    name[i] = '\0';
+    for (i = 0; choice[i] && i < sizeof part - 1; i++)
+        part[i] = (char)tolower((unsigned char)choice[i]);
+    part[i] = '\0';
+    return strstr(name, part) != NULL;
+}
+
+static peridot_result pick(const struct device_list *list, const char *choice,
+                           const struct device_info **picked, peridot_error *error) {
+    if (!choice && list->best < 0)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    list->count
+                        ? "no Vulkan device here can run Peridot: `peridot devices` says why"
+                        : "there is no Vulkan device on this machine: install your card's "
+                          "driver, or mesa-vulkan-drivers for a software device");
+    if (!choice) {
+        *picked = &list->devices[list->best];
+        return PERIDOT_OK;
+    }
+    *picked = NULL;
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        if (!matches(&list->devices[i], choice))
+            continue;
+        *picked = &list->devices[i];
+        found++;
+    }
+    if (found == 0)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    "no device matches \"%.80s\": `peridot devices` lists the %u there are", choice,
+                    list->count);
+    if (found > 1)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    "%u devices match \"%.80s\": give an index or a UUID from `peridot devices`",
+                    found, choice);
+    if ((*picked)->unsuitable[0])
+        return fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s", (*picked)->name,
+                    (*picked)->unsuitable);
+    return PERIDOT_OK;
+}
+
+/* ---- Setting up ---- */
+
+static bool copy_cache_directory(struct device *device, const struct device_params *params) {
+    char path[4096];
+    const char *directory = params ? params->cache_directory : NULL;
+    if (!directory && platform_cache_directory(path, sizeof path))
+        directory = path;
+    if (!directory || !*directory)
+        return true;
+    device->cache_directory = malloc(strlen(directory) + 1);
+    if (device->cache_directory)
+        memcpy(device->cache_directory, directory, strlen(directory) + 1);
+    return device->cache_directory != NULL;
+}
+
+static peridot_result load_functions(struct device *device, peridot_error *error) {
+    const char *missing = NULL;
+#define LOAD(name)                                                                                 \
+    device->vk.name = (PFN_vk##name)device->vi.GetDeviceProcAddr(device->handle, "vk" #name);      \
+    if (!device->vk.name)                                                                          \
+        missing = "vk" #name;
+    DEVICE_FUNCTIONS(LOAD)
+#undef LOAD
+    if (device->debug_names)
+        device->vk.SetDebugUtilsObjectNameEXT =
+            (PFN_vkSetDebugUtilsObjectNameEXT)device->vi.GetInstanceProcAddr(
+                device->instance, "vkSetDebugUtilsObjectNameEXT");
+    if (missing)
+        return fail(error, PERIDOT_ERROR_VULKAN, "the driver of %s lacks the function %s",
+                    device->info.name, missing);
+    return PERIDOT_OK;
+}
+
+/* What is alike for own and adopted devices, once `handle` and `info` are there. */
+static peridot_result set_up(struct device *device, const struct device_params *params,
+                             peridot_error *error) {
+    device->minimal = params && params->minimal;
+    device->needs_met = device->info.needs_met;
+    device->threads = params ? params->threads : 0;
+    if (device->threads == 0) {
+        device->threads = platform_processor_count();
+        device->threads = device->threads > 8 ? 8 : device->threads;
+    }
+    if (!copy_cache_directory(device, params))
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening a device");
+    peridot_result result = load_functions(device, error);
+    if (result)
+        return result;
+    device->vk.GetDeviceQueue(device->handle, device->queue_family, 0, &device->queue);
+    VkPhysicalDeviceMemoryProperties2 memory = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
+    device->vi.GetPhysicalDeviceMemoryProperties2(device->info.physical, &memory);
+    device->memory = memory.memoryProperties;
+    return pipelines_create(device, error);
+}
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL hear(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                           VkDebugUtilsMessageTypeFlagsEXT types,
+                                           const VkDebugUtilsMessengerCallbackDataEXT *data,
+                                           void *user) {
+    (void)severity;
+    (void)types;
+    struct device *device = user;
+    if (device->message)
+        device->message(data->pMessage, device->message_user);
+    return VK_FALSE;
+}
+
+static void create_messenger(struct device *device, const struct device_params *params) {
+    device->message = params->message;
+    device->message_user = params->message_user;
+    PFN_vkCreateDebugUtilsMessengerEXT create =
+        (PFN_vkCreateDebugUtilsMessengerEXT)device->vi.GetInstanceProcAddr(
+            device->instance, "vkCreateDebugUtilsMessengerEXT");
+    VkDebugUtilsMessengerCreateInfoEXT info = {
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
+                       VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+        .pfnUserCallback = hear,
+        .pUserData = device,
+    };
+    if (create)
+        (void)create(device->instance, &info, NULL, &device->messenger);
+    device->debug_names = true;
+}
+
+static peridot_result create_device(struct device *device, peridot_error *error) {
+    struct device_features features;
+    device_required_features(&features);
+    float priority = 0.5f;
+    VkDeviceQueueCreateInfo queue = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+        .queueFamilyIndex = device->queue_family,
+        .queueCount = 1,
+        .pQueuePriorities = &priority,
+    };
+    VkDeviceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+        .pNext = &features.base,
+        .queueCreateInfoCount = 1,
+        .pQueueCreateInfos = &queue,
+        .enabledExtensionCount = device->info.has_memory_budget ? 1 : 0,
+        .ppEnabledExtensionNames = device_recommended_extensions,
+    };
+    VkResult code = device->vi.CreateDevice(device->info.physical, &info, NULL, &device->handle);
+    return code ? device_fail(device, code, "opening the device", error) : PERIDOT_OK;
+}
+
+/* The list's library and instance become the device's. */
+static void take_over(struct device *device, struct device_list *list) {
+    device->owned = true;
+    device->vi = list->vi;
+    device->library = list->library;
+    device->instance = list->instance;
+    list->library = NULL;
+    list->instance = VK_NULL_HANDLE;
+}
+
+peridot_result device_open(const struct device_params *params, struct device **out,
+                           peridot_error *error) {
+    *out = NULL;
+    struct device_list list;
+    const struct device_info *picked = NULL;
+    peridot_result result = device_list_open(params, &list, error);
+    if (!result)
+        result = pick(&list, params ? params->choice : NULL, &picked, error);
+    struct device *device = result ? NULL : calloc(1, sizeof *device);
+    if (!result && !device)
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening a device");
+    if (!result) {
+        device->info = *picked;
+        device->queue_family = picked->queue_family;
+        device->memory_budget = picked->has_memory_budget;
+        bool validation = list.validation;
+        take_over(device, &list);
+        if (validation)
+            create_messenger(device, params);
+        result = create_device(device, error);
+    }
+    if (!result)
+        result = set_up(device, params, error);
+    device_list_close(&list);
+    if (result)
+        device_close(device);
+    else
+        *out = device;
+    return result;
+}
+
+/* ---- Adoption ---- */
+
+/* What the application enabled, by the structs of 1.2 or 1.3 or the older ones in the chain. */
+static const char *missing_feature(const VkPhysicalDeviceFeatures2 *features) {
+    bool address = false, timeline = false, sync = false, maintenance = false, size = false,
+         full = false;
+    const VkBaseInStructure *next = features->pNext;
+    for (; next; next = next->pNext) {
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES) {
+            const VkPhysicalDeviceVulkan12Features *v = (const void *)next;
+            address |= v->bufferDeviceAddress;
+            timeline |= v->timelineSemaphore;
+        } else if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES) {
+            const VkPhysicalDeviceVulkan13Features *v = (const void *)next;
+            sync |= v->synchronization2;
+            maintenance |= v->maintenance4;
+            size |= v->subgroupSizeControl;
+            full |= v->computeFullSubgroups;
+        } else if (next->sType ==
+                   VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES) {
+            address |=
+                ((const VkPhysicalDeviceBufferDeviceAddressFeatures *)next)->bufferDeviceAddress;
+        } else if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES) {
+            timeline |=
+                ((const VkPhysicalDeviceTimelineSemaphoreFeatures *)next)->timelineSemaphore;
+        } else if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES) {
+            sync |= ((const VkPhysicalDeviceSynchronization2Features *)next)->synchronization2;
+        } else if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_FEATURES) {
+            maintenance |= ((const VkPhysicalDeviceMaintenance4Features *)next)->maintenance4;
+        } else if (next->sType ==
+                   VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES) {
+            const VkPhysicalDeviceSubgroupSizeControlFeatures *v = (const void *)next;
+            size |= v->subgroupSizeControl;
+            full |= v->computeFullSubgroups;
+        }
+    }
+    return !address       ? "bufferDeviceAddress"
+           : !timeline    ? "timelineSemaphore"
+           : !sync        ? "synchronization2"
+           : !maintenance ? "maintenance4"
+           : !size        ? "subgroupSizeControl"
+           : !full        ? "computeFullSubgroups"
+                          : NULL;
+}
+
+static peridot_result check_adoption(const struct device_adoption *adoption, peridot_error *error) {
+    if (!adoption->instance || !adoption->physical || !adoption->device ||
+        !adoption->get_instance_proc_addr || !adoption->queue)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "adoption needs the instance, physical device, device, queue and "
+                    "vkGetInstanceProcAddr");
+    const char *missing = adoption->features ? missing_feature(adoption->features) : NULL;
+    if (missing)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the application's device was created without the feature %s: see "
+                    "peridot_requirements_get",
+                    missing);
+    return PERIDOT_OK;
+}
+
+peridot_result device_adopt(const struct device_adoption *adoption,
+                            const struct device_params *params, struct device **out,
+                            peridot_error *error) {
+    *out = NULL;
+    peridot_result result = check_adoption(adoption, error);
+    if (result)
+        return result;
+    struct device_list list = {.best = -1};
+    list.vi.GetInstanceProcAddr = adoption->get_instance_proc_addr;
+#define LOAD(name)                                                                                 \
+    list.vi.name = (PFN_vk##name)adoption->get_instance_proc_addr(adoption->instance, "vk" #name);
+    INSTANCE_FUNCTIONS(LOAD)
+#undef LOAD
+    struct device *device = calloc(1, sizeof *device);
+    if (!device)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while adopting a device");
+    device->vi = list.vi;
+    device->instance = adoption->instance;
+    device->handle = adoption->device;
+    device->queue_family = adoption->queue_family;
+    device->allocator = adoption->allocator;
+    device->callbacks = adoption->callbacks;
+    device->info.physical = adoption->physical;
+    device_describe(&list, params, &device->info);
+    for (uint32_t i = 0; i < adoption->extension_count; i++)
+        device->memory_budget |=
+            strcmp(adoption->extensions[i], VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0;
+    if (device->info.unsuitable[0])
+        result = fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s",
+                      device->info.name, device->info.unsuitable);
+    if (!result)
+        result = set_up(device, params, error);
+    device->queue = adoption->queue;
+    if (result)
+        device_close(device);
+    else
+        *out = device;
+    return result;
+}
+
+void device_close(struct device *device) {
+    if (!device)
+        return;
+    if (device->owned && device->handle && device->vk.DeviceWaitIdle && !device->lost)
+        (void)device->vk.DeviceWaitIdle(device->handle);
+    pipelines_destroy(device);
+    if (device->owned) {
+        if (device->handle && device->vk.DestroyDevice)
+            device->vk.DestroyDevice(device->handle, NULL);
+        PFN_vkDestroyDebugUtilsMessengerEXT destroy =
+            (PFN_vkDestroyDebugUtilsMessengerEXT)device->vi.GetInstanceProcAddr(
+                device->instance, "vkDestroyDebugUtilsMessengerEXT");
+        if (device->messenger && destroy)
+            destroy(device->instance, device->messenger, NULL);
+        if (device->instance)
+            device->vi.DestroyInstance(device->instance, NULL);
+        platform_close_library(device->library);
+    }
+    free(device->cache_directory);
+    free(device);
+}

@@ -1,0 +1,166 @@
+/* A Vulkan device: opened by Peridot or adopted from an application. Knows nothing of models. */
+#ifndef ENGINE_DEVICE_H
+#define ENGINE_DEVICE_H
+
+#include "error.h"
+#include "vulkan_functions.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What a kernel variant may need beyond Vulkan 1.3's minimum; bits, in kernels.def too. */
+enum device_needs {
+    NEEDS_NOTHING = 0,
+    NEEDS_SUBGROUP_ARITHMETIC = 1 << 0, /* and a subgroup size that can be required */
+    NEEDS_SUBGROUP_SHUFFLE = 1 << 1,    /* arithmetic and shuffle */
+};
+
+struct device_limits {
+    uint32_t subgroup_size; /* the size that subgroup variants are built for; a power of two */
+    uint32_t max_workgroup; /* invocations */
+    uint32_t max_shared;    /* bytes */
+    uint32_t max_grid[3];
+    uint64_t max_allocation; /* bytes of one buffer and of one allocation, the smaller of both */
+    float timestamp_period;  /* nanoseconds a tick; 0: the queue has no timestamps */
+    uint32_t timestamp_bits;
+    uint64_t non_coherent_atom;
+};
+
+/* One physical device as found. */
+struct device_info {
+    VkPhysicalDevice physical;
+    uint32_t index; /* in the order in which Vulkan lists them */
+    char name[VK_MAX_PHYSICAL_DEVICE_NAME_SIZE];
+    char driver[VK_MAX_DRIVER_NAME_SIZE];
+    char driver_info[VK_MAX_DRIVER_INFO_SIZE];
+    uint8_t uuid[VK_UUID_SIZE];
+    VkPhysicalDeviceType type;
+    uint32_t vendor_id, device_id, driver_version, api_version;
+    uint64_t memory_total,
+        memory_free; /* device-local heaps; free = total where no budget is told */
+    bool has_memory_budget;
+    struct device_limits limits;
+    uint32_t needs_met;    /* device_needs that the device can meet */
+    uint32_t queue_family; /* compute; UINT32_MAX: none */
+    char unsuitable[256];  /* why Peridot cannot use it, one clause; empty: it can */
+};
+
+struct device_callbacks {
+    void (*lock_queue)(void *user); /* around each submission; NULL: not shared */
+    void (*unlock_queue)(void *user);
+    void *user;
+};
+
+/* How to open one. Zero fields mean the default. */
+struct device_params {
+    const char
+        *choice; /* an index, a part of the name, or a UUID (with or without dashes); NULL: best */
+    bool validation;         /* VK_LAYER_KHRONOS_validation, messages to `message` */
+    bool minimal;            /* portable variants only: whatever exceeds the minimum is refused */
+    uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
+    uint32_t threads; /* pipeline compilation; 0: as many as processors (at most 8), 1: the caller's
+                         own */
+    const char *cache_directory; /* of the pipeline cache; NULL: the user's; "": none */
+    void (*message)(const char *text,
+                    void *user); /* validation messages and warnings; NULL: dropped */
+    void *message_user;
+};
+
+/* An application's device. */
+struct device_adoption {
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    PFN_vkGetInstanceProcAddr get_instance_proc_addr;
+    VkQueue queue;
+    uint32_t queue_family;
+    const char *const *extensions; /* enabled on the device */
+    uint32_t extension_count;
+    const VkPhysicalDeviceFeatures2
+        *features; /* enabled; NULL: what Peridot requires, nothing more */
+    const VkAllocationCallbacks *allocator;
+    struct device_callbacks callbacks;
+};
+
+struct device {
+    struct instance_functions vi;
+    struct device_functions vk;
+    void *library; /* the loader, if Peridot opened it */
+    VkInstance instance;
+    VkDevice handle;
+    VkQueue queue;
+    uint32_t queue_family;
+    bool owned; /* instance and device are Peridot's to destroy */
+    bool minimal;
+    bool debug_names;
+    bool memory_budget; /* VK_EXT_memory_budget can be asked */
+    bool executable_properties;
+    struct device_info info;
+    uint32_t needs_met; /* enabled and allowed: what variants may count on */
+    struct device_callbacks callbacks;
+    const VkAllocationCallbacks *allocator;
+    VkPhysicalDeviceMemoryProperties memory;
+    struct pipelines *pipelines; /* engine/pipelines.h */
+    uint64_t memory_used;        /* bytes allocated through engine/memory.c */
+    char *cache_directory;       /* NULL: none */
+    uint32_t threads;
+    bool lost;
+    VkDebugUtilsMessengerEXT messenger;
+    void (*message)(const char *text, void *user);
+    void *message_user;
+};
+
+/* The loader with an instance, for listing devices and for opening one.
+ * Errors: NO_VULKAN (no loader or no driver at all), VULKAN, HOST_MEMORY. */
+struct device_list {
+    void *library;
+    struct instance_functions vi;
+    VkInstance instance;
+    bool validation;
+    struct device_info *devices;
+    uint32_t count;
+    int32_t best;     /* index into devices of the one that would be chosen; -1: none */
+    char reason[256]; /* why that one */
+};
+peridot_result device_list_open(const struct device_params *params, struct device_list *list,
+                                peridot_error *error);
+void device_list_close(struct device_list *list);
+/* Fills in the record of one physical device, of which `physical` and `index` are set. */
+void device_describe(const struct device_list *list, const struct device_params *params,
+                     struct device_info *info);
+
+/* Errors: NO_VULKAN, NO_DEVICE (choice matches none, or several, or an unsuitable one: the message
+ * says which there are), VULKAN, HOST_MEMORY, DEVICE_LOST. */
+peridot_result device_open(const struct device_params *params, struct device **device,
+                           peridot_error *error);
+/* The application keeps everything it passed alive until device_close, which leaves it as it was.
+ * Of params only minimal, max_allocation, threads and cache_directory count. */
+peridot_result device_adopt(const struct device_adoption *adoption,
+                            const struct device_params *params, struct device **device,
+                            peridot_error *error);
+void device_close(
+    struct device *device); /* accepts NULL; waits until the device is idle if owned */
+
+/* What an application must enable, ready to be chained into VkDeviceCreateInfo::pNext. The structs
+ * are linked to each other inside `features`. */
+struct device_features {
+    VkPhysicalDeviceFeatures2 base;
+    VkPhysicalDeviceVulkan11Features v11;
+    VkPhysicalDeviceVulkan12Features v12;
+    VkPhysicalDeviceVulkan13Features v13;
+};
+void device_required_features(struct device_features *features);
+extern const char *const device_recommended_extensions[]; /* NULL-terminated */
+
+/* Turns a VkResult into a result and a sentence; marks the device lost. `what` names the attempt:
+ * "submitting work". */
+peridot_result device_fail(struct device *device, VkResult code, const char *what,
+                           peridot_error *error);
+
+/* Device memory that is free for new allocations now (the driver's budget where it tells). */
+uint64_t device_memory_free(struct device *device);
+
+void device_name_object(struct device *device, VkObjectType type, uint64_t handle,
+                        const char *name);
+
+#endif

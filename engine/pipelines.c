@@ -1,0 +1,321 @@
+/* Compiling pipelines in parallel, and keeping the driver's cache on disk. */
+#include "pipelines.h"
+#include "platform.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <stb/stb_ds.h>
+
+#define CACHE_MAGIC "PDOTPC01"
+#define CACHE_BYTES_MAX (256u << 20)
+#define THREADS_MAX 16
+
+struct pipelines {
+    VkPipelineLayout layout;
+    VkPipelineCache cache; /* internally synchronised: all threads share it */
+    struct pipeline **all; /* stb_ds */
+    struct pipelines_statistics statistics;
+    uint64_t written; /* size of the cache as last read or written */
+};
+
+/* What precedes the driver's bytes on disk. */
+struct cache_header {
+    char magic[8];
+    uint64_t size, checksum;
+};
+
+static uint64_t checksum(const uint8_t *bytes, size_t size) {
+    uint64_t value = 0xcbf29ce484222325u; /* FNV-1a */
+    for (size_t i = 0; i < size; i++)
+        value = (value ^ bytes[i]) * 0x100000001b3u;
+    return value;
+}
+
+/* ---- The cache on disk ---- */
+
+static bool cache_path(const struct device *device, char *path, size_t size) {
+    if (!device->cache_directory)
+        return false;
+    char uuid[2 * VK_UUID_SIZE + 1];
+    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(uuid + 2 * i, 3, "%02x", device->info.uuid[i]);
+    int length = snprintf(path, size, "%s/pipelines-%s-%08x", device->cache_directory, uuid,
+                          device->info.driver_version);
+    return length > 0 && (size_t)length < size;
+}
+
+/* The driver's bytes within a cache file, or NULL if the file is not one of ours, whole. */
+static const uint8_t *cache_contents(const struct mapped_file *file, size_t *size) {
+    struct cache_header header;
+    if (file->size < sizeof header)
+        return NULL;
+    memcpy(&header, file->data, sizeof header);
+    *size = file->size - sizeof header;
+    const uint8_t *bytes = file->data + sizeof header;
+    bool good = memcmp(header.magic, CACHE_MAGIC, sizeof header.magic) == 0 &&
+                header.size == *size && header.checksum == checksum(bytes, *size);
+    return good ? bytes : NULL;
+}
+
+static VkResult create_cache(struct device *device) {
+    struct pipelines *pipelines = device->pipelines;
+    char path[4096];
+    struct mapped_file file = {0};
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    if (cache_path(device, path, sizeof path) && platform_is_file(path) &&
+        platform_map_file(path, &file, NULL) == PERIDOT_OK) {
+        size_t size = 0;
+        const uint8_t *bytes = cache_contents(&file, &size);
+        if (bytes) {
+            info.pInitialData = bytes;
+            info.initialDataSize = size;
+            pipelines->written = pipelines->statistics.cache_read = size;
+        } else {
+            snprintf(pipelines->statistics.warning, sizeof pipelines->statistics.warning,
+                     "the pipeline cache %.400s is damaged and is made anew", path);
+        }
+    }
+    VkResult code =
+        device->vk.CreatePipelineCache(device->handle, &info, device->allocator, &pipelines->cache);
+    platform_unmap_file(&file);
+    return code;
+}
+
+struct cache_data {
+    struct cache_header header;
+    const uint8_t *bytes;
+};
+
+static bool write_cache(FILE *stream, void *user) {
+    const struct cache_data *data = user;
+    return fwrite(&data->header, sizeof data->header, 1, stream) == 1 &&
+           fwrite(data->bytes, 1, data->header.size, stream) == data->header.size;
+}
+
+static void save_cache(struct device *device) {
+    struct pipelines *pipelines = device->pipelines;
+    char path[4096];
+    size_t size = 0;
+    if (!cache_path(device, path, sizeof path) ||
+        device->vk.GetPipelineCacheData(device->handle, pipelines->cache, &size, NULL) !=
+            VK_SUCCESS ||
+        size <= pipelines->written || size > CACHE_BYTES_MAX)
+        return;
+    uint8_t *bytes = malloc(size);
+    if (bytes && device->vk.GetPipelineCacheData(device->handle, pipelines->cache, &size, bytes) ==
+                     VK_SUCCESS) {
+        struct cache_data data = {.header = {.size = size, .checksum = checksum(bytes, size)},
+                                  .bytes = bytes};
+        memcpy(data.header.magic, CACHE_MAGIC, sizeof data.header.magic);
+        peridot_error error;
+        if (platform_make_directories(device->cache_directory) &&
+            platform_replace_file(path, write_cache, &data, &error) == PERIDOT_OK)
+            pipelines->written = size;
+        else
+            snprintf(
+                pipelines->statistics.warning, sizeof pipelines->statistics.warning,
+                "the pipeline cache cannot be kept: %.400s is not writable; each start compiles "
+                "again",
+                device->cache_directory);
+    }
+    free(bytes);
+}
+
+/* ---- The registry ---- */
+
+peridot_result pipelines_create(struct device *device, peridot_error *error) {
+    device->pipelines = calloc(1, sizeof *device->pipelines);
+    if (!device->pipelines)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for pipelines");
+    VkPushConstantRange range = {VK_SHADER_STAGE_COMPUTE_BIT, 0, 128};
+    VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                         .pushConstantRangeCount = 1,
+                                         .pPushConstantRanges = &range};
+    VkResult code = device->vk.CreatePipelineLayout(device->handle, &layout, device->allocator,
+                                                    &device->pipelines->layout);
+    if (!code)
+        code = create_cache(device);
+    return code ? device_fail(device, code, "preparing pipelines", error) : PERIDOT_OK;
+}
+
+void pipelines_destroy(struct device *device) {
+    struct pipelines *pipelines = device->pipelines;
+    if (!pipelines)
+        return;
+    for (ptrdiff_t i = 0; i < arrlen(pipelines->all); i++) {
+        device->vk.DestroyPipeline(device->handle, pipelines->all[i]->handle, device->allocator);
+        free(pipelines->all[i]);
+    }
+    arrfree(pipelines->all);
+    device->vk.DestroyPipelineCache(device->handle, pipelines->cache, device->allocator);
+    device->vk.DestroyPipelineLayout(device->handle, pipelines->layout, device->allocator);
+    free(pipelines);
+    device->pipelines = NULL;
+}
+
+VkPipelineLayout pipelines_layout(const struct device *device) {
+    return device->pipelines->layout;
+}
+
+struct pipeline_key pipeline_key(const struct device *device, const struct kernel_variant *variant,
+                                 uint32_t type) {
+    struct pipeline_key key = {.variant = variant, .type = type};
+    key.spec[SPEC_WORKGROUP] =
+        variant->workgroup ? variant->workgroup : device->info.limits.subgroup_size;
+    key.spec[SPEC_ROWS] = variant->rows ? variant->rows : 1;
+    key.spec[SPEC_COLUMNS] = variant->columns ? variant->columns : 1;
+    key.spec[SPEC_HEAD_DIM] = ROW_ALIGNMENT;
+    key.spec[SPEC_GROUP] = 1;
+    return key;
+}
+
+static bool same_key(const struct pipeline_key *a, const struct pipeline_key *b) {
+    return a->variant == b->variant && a->type == b->type &&
+           memcmp(a->spec, b->spec, sizeof a->spec) == 0;
+}
+
+struct pipeline *pipelines_want(struct device *device, const struct pipeline_key *key) {
+    struct pipelines *pipelines = device->pipelines;
+    for (ptrdiff_t i = 0; i < arrlen(pipelines->all); i++)
+        if (same_key(&pipelines->all[i]->key, key))
+            return pipelines->all[i];
+    struct pipeline *pipeline = calloc(1, sizeof *pipeline);
+    if (!pipeline)
+        return NULL;
+    pipeline->key = *key;
+    arrput(pipelines->all, pipeline);
+    return pipeline;
+}
+
+/* ---- Compiling ---- */
+
+static VkResult compile(struct device *device, struct pipeline *pipeline) {
+    const struct pipeline_key *key = &pipeline->key;
+    VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                       .codeSize = key->variant->module[key->type].size,
+                                       .pCode = key->variant->module[key->type].words};
+    VkSpecializationMapEntry entries[SPEC_COUNT];
+    for (uint32_t i = 0; i < SPEC_COUNT; i++)
+        entries[i] = (VkSpecializationMapEntry){i, i * 4, 4};
+    VkSpecializationInfo special = {SPEC_COUNT, entries, sizeof key->spec, key->spec};
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = device->info.limits.subgroup_size};
+    bool sized = key->variant->workgroup == 0;
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = sized ? &size : NULL,
+                  .flags = sized ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .pName = "main",
+                  .pSpecializationInfo = &special},
+        .layout = device->pipelines->layout,
+    };
+    VkResult code = device->vk.CreateShaderModule(device->handle, &module, device->allocator,
+                                                  &info.stage.module);
+    if (code)
+        return code;
+    code = device->vk.CreateComputePipelines(device->handle, device->pipelines->cache, 1, &info,
+                                             device->allocator, &pipeline->handle);
+    device->vk.DestroyShaderModule(device->handle, info.stage.module, device->allocator);
+    return code;
+}
+
+/* Work shared by the threads of one pipelines_compile. */
+struct compilation {
+    struct device *device;
+    struct platform_mutex *mutex;
+    struct pipeline **pending; /* stb_ds */
+    uint32_t next;
+    VkResult failed;
+    const struct pipeline *culprit;
+};
+
+static struct pipeline *take(struct compilation *work) {
+    platform_mutex_lock(work->mutex);
+    struct pipeline *pipeline = NULL;
+    if (!work->failed && work->next < (uint32_t)arrlen(work->pending))
+        pipeline = work->pending[work->next++];
+    platform_mutex_unlock(work->mutex);
+    return pipeline;
+}
+
+static bool compile_next(struct compilation *work) {
+    struct pipeline *pipeline = take(work);
+    if (!pipeline)
+        return false;
+    VkResult code = compile(work->device, pipeline);
+    if (code) {
+        platform_mutex_lock(work->mutex);
+        work->failed = code;
+        work->culprit = pipeline;
+        platform_mutex_unlock(work->mutex);
+    }
+    return code == VK_SUCCESS;
+}
+
+static void compile_all(void *user) {
+    while (compile_next(user)) {
+    }
+}
+
+static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, uint32_t, void *),
+                          void *user, peridot_error *error) {
+    struct device *device = work->device;
+    uint32_t all = (uint32_t)arrlen(work->pending);
+    struct platform_thread *threads[THREADS_MAX] = {0};
+    uint32_t helpers = device->threads > THREADS_MAX ? THREADS_MAX : device->threads;
+    helpers = helpers > all ? all : helpers;
+    for (uint32_t i = 1; i < helpers; i++)
+        threads[i] = platform_thread_start(compile_all, work);
+    bool wanted = true;
+    while (wanted && compile_next(work))
+        wanted = !progress || progress(work->next, all, user);
+    if (!wanted) {
+        platform_mutex_lock(work->mutex);
+        work->next = all;
+        platform_mutex_unlock(work->mutex);
+    }
+    for (uint32_t i = 1; i < helpers; i++)
+        platform_thread_join(threads[i]);
+    if (work->failed) {
+        char what[128];
+        const struct kernel_variant *variant = work->culprit->key.variant;
+        snprintf(what, sizeof what, "compiling kernel %s, variant %s",
+                 kernel_info(variant->kernel).name, variant->name);
+        return device_fail(device, work->failed, what, error);
+    }
+    if (!wanted)
+        return fail(error, PERIDOT_ERROR_CANCELLED, "compiling pipelines was cancelled");
+    device->pipelines->statistics.compiled += all;
+    return PERIDOT_OK;
+}
+
+peridot_result pipelines_compile(struct device *device,
+                                 bool (*progress)(uint32_t done, uint32_t all, void *user),
+                                 void *user, peridot_error *error) {
+    struct pipelines *pipelines = device->pipelines;
+    struct compilation work = {.device = device, .mutex = platform_mutex_create()};
+    if (!work.mutex)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while compiling pipelines");
+    double start = platform_seconds();
+    for (ptrdiff_t i = 0; i < arrlen(pipelines->all); i++)
+        if (!pipelines->all[i]->handle)
+            arrput(work.pending, pipelines->all[i]);
+    peridot_result result = PERIDOT_OK;
+    if (arrlen(work.pending)) {
+        result = run(&work, progress, user, error);
+        pipelines->statistics.seconds += platform_seconds() - start;
+        save_cache(device);
+    }
+    arrfree(work.pending);
+    platform_mutex_destroy(work.mutex);
+    return result;
+}
+
+void pipelines_statistics(const struct device *device, struct pipelines_statistics *statistics) {
+    *statistics = device->pipelines->statistics;
+}

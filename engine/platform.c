@@ -1,0 +1,230 @@
+#define _GNU_SOURCE 1 /* madvise, sysconf's _SC_AVPHYS_PAGES, mkstemp */
+#include "platform.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+peridot_result platform_map_file(const char *path, struct mapped_file *file, peridot_error *error) {
+    *file = (struct mapped_file){0};
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0)
+        return fail(error, PERIDOT_ERROR_FILE, "cannot open %s: %s", path, strerror(errno));
+    struct stat status;
+    peridot_result result = PERIDOT_OK;
+    if (fstat(descriptor, &status) != 0)
+        result = fail(error, PERIDOT_ERROR_FILE, "cannot read %s: %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        result = fail(error, PERIDOT_ERROR_FILE, "cannot read %s: it is not a regular file", path);
+    else if (status.st_size > 0) {
+        void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+        if (data == MAP_FAILED)
+            result = fail(error, PERIDOT_ERROR_FILE, "cannot map %s: %s", path, strerror(errno));
+        else
+            *file = (struct mapped_file){data, (size_t)status.st_size};
+    }
+    close(descriptor);
+    return result;
+}
+
+void platform_unmap_file(struct mapped_file *file) {
+    if (file->data)
+        munmap((void *)(uintptr_t)file->data, file->size);
+    *file = (struct mapped_file){0};
+}
+
+void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t size) {
+    if (!file->data || offset >= file->size)
+        return;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t begin = (offset + page - 1) / page * page;
+    size_t end = offset + (size < file->size - offset ? size : file->size - offset);
+    end = end / page * page;
+    if (begin < end)
+        madvise((void *)(uintptr_t)(file->data + begin), end - begin, MADV_DONTNEED);
+}
+
+peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),
+                                     void *user, peridot_error *error) {
+    size_t length = strlen(path);
+    char *temporary = malloc(length + 8);
+    if (!temporary)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while writing %s", path);
+    memcpy(temporary, path, length);
+    memcpy(temporary + length, ".XXXXXX", 8);
+    int descriptor = mkstemp(temporary);
+    FILE *stream = descriptor < 0 ? NULL : fdopen(descriptor, "wb");
+    bool good = stream != NULL;
+    if (good) {
+        /* mkstemp makes 0600; a replaced file keeps its mode, a new one gets the user's default */
+        struct stat status;
+        mode_t mask = umask(0);
+        umask(mask);
+        fchmod(descriptor, stat(path, &status) == 0 ? status.st_mode & 0777 : 0666 & ~mask);
+        good = write(stream, user) && fflush(stream) == 0 && fsync(descriptor) == 0;
+        int cause = errno;
+        good = fclose(stream) == 0 && good;
+        good = good && rename(temporary, path) == 0;
+        if (!good)
+            errno = errno ? errno : cause;
+    } else if (descriptor >= 0) {
+        close(descriptor);
+    }
+    peridot_result result = PERIDOT_OK;
+    if (!good) {
+        result = fail(error, PERIDOT_ERROR_FILE, "cannot write %s: %s", path, strerror(errno));
+        if (descriptor >= 0)
+            unlink(temporary);
+    }
+    free(temporary);
+    return result;
+}
+
+bool platform_is_directory(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+bool platform_is_file(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+bool platform_make_directories(const char *path) {
+    char partial[4096];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof partial)
+        return false;
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(partial, path, i);
+        partial[i] = '\0';
+        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
+            return false;
+    }
+    return platform_is_directory(path);
+}
+
+bool platform_cache_directory(char *out, size_t size) {
+    const char *base = getenv("PERIDOT_CACHE_DIR");
+    const char *suffix = "";
+    if (!base || !*base) {
+        base = getenv("XDG_CACHE_HOME");
+        suffix = "/peridot";
+    }
+    if (!base || !*base) {
+        base = getenv("HOME");
+        suffix = "/.cache/peridot";
+    }
+    if (!base || !*base)
+        return false;
+    int written = snprintf(out, size, "%s%s", base, suffix);
+    return written > 0 && (size_t)written < size;
+}
+
+void *platform_open_library(const char *name) {
+    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+
+void *platform_library_symbol(void *library, const char *name) {
+    return dlsym(library, name);
+}
+
+void platform_close_library(void *library) {
+    if (library)
+        dlclose(library);
+}
+
+double platform_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+unsigned platform_processor_count(void) {
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (unsigned)count : 1;
+}
+
+void platform_host_memory(uint64_t *available, uint64_t *total) {
+    *available = *total = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[128];
+    while (file && fgets(line, sizeof line, file)) {
+        unsigned long long kib;
+        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
+            *total = (uint64_t)kib * 1024;
+        else if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            *available = (uint64_t)kib * 1024;
+    }
+    if (file)
+        fclose(file);
+}
+
+struct platform_thread {
+    pthread_t handle;
+    void (*run)(void *user);
+    void *user;
+};
+
+static void *enter_thread(void *argument) {
+    struct platform_thread *thread = argument;
+    thread->run(thread->user);
+    return NULL;
+}
+
+struct platform_thread *platform_thread_start(void (*run)(void *user), void *user) {
+    struct platform_thread *thread = malloc(sizeof *thread);
+    if (!thread)
+        return NULL;
+    thread->run = run;
+    thread->user = user;
+    if (pthread_create(&thread->handle, NULL, enter_thread, thread) != 0) {
+        free(thread);
+        return NULL;
+    }
+    return thread;
+}
+
+void platform_thread_join(struct platform_thread *thread) {
+    if (!thread)
+        return;
+    pthread_join(thread->handle, NULL);
+    free(thread);
+}
+
+struct platform_mutex {
+    pthread_mutex_t handle;
+};
+
+struct platform_mutex *platform_mutex_create(void) {
+    struct platform_mutex *mutex = malloc(sizeof *mutex);
+    if (mutex && pthread_mutex_init(&mutex->handle, NULL) != 0) {
+        free(mutex);
+        mutex = NULL;
+    }
+    return mutex;
+}
+
+void platform_mutex_lock(struct platform_mutex *mutex) {
+    pthread_mutex_lock(&mutex->handle);
+}
+
+void platform_mutex_unlock(struct platform_mutex *mutex) {
+    pthread_mutex_unlock(&mutex->handle);
+}
+
+void platform_mutex_destroy(struct platform_mutex *mutex) {
+    if (!mutex)
+        return;
+    pthread_mutex_destroy(&mutex->handle);
+    free(mutex);
+}

@@ -1,0 +1,60 @@
+/* The operating system in one place: files mapped and replaced, libraries, threads, time, folders.
+ * Everything above this file is plain C11. */
+#ifndef ENGINE_PLATFORM_H
+#define ENGINE_PLATFORM_H
+
+#include "error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* A file mapped read-only and private. An empty file has data NULL and size 0. */
+struct mapped_file {
+    const uint8_t *data;
+    size_t size;
+};
+
+/* Errors: FILE (missing, not a regular file, unreadable), HOST_MEMORY. */
+peridot_result platform_map_file(const char *path, struct mapped_file *file, peridot_error *error);
+void platform_unmap_file(struct mapped_file *file); /* accepts an all-zero record */
+/* Tells the system that [offset, offset + size) of the mapping will not be read again soon, so that
+ * streaming a checkpoint larger than memory does not push everything else out. A hint. */
+void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t size);
+
+/* Replaces `path` atomically: written to a new file beside it, flushed to disk, renamed. On any
+ * error the old file is as it was. `write` gets the stream and `user`, and returns false after a
+ * failed write. Errors: FILE. */
+peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),
+                                     void *user, peridot_error *error);
+
+bool platform_is_directory(const char *path);
+bool platform_is_file(const char *path);
+/* Creates `path` and its parents; true if it exists afterwards. */
+bool platform_make_directories(const char *path);
+/* The user's cache folder for Peridot (PERIDOT_CACHE_DIR, else XDG_CACHE_HOME/peridot, else
+ * ~/.cache/peridot) into out; false if none can be named. Creates nothing. */
+bool platform_cache_directory(char *out, size_t size);
+
+void *platform_open_library(const char *name); /* NULL if there is none */
+void *platform_library_symbol(void *library, const char *name);
+void platform_close_library(void *library);
+
+double platform_seconds(void); /* monotonic */
+unsigned platform_processor_count(void);
+/* Host memory in bytes: free for new work, and all of it; 0 where the system does not say. */
+void platform_host_memory(uint64_t *available, uint64_t *total);
+
+struct platform_thread;
+/* Starts `run(user)` on a new thread; NULL if the system refuses. */
+struct platform_thread *platform_thread_start(void (*run)(void *user), void *user);
+void platform_thread_join(struct platform_thread *thread); /* frees it; accepts NULL */
+
+struct platform_mutex;
+struct platform_mutex *platform_mutex_create(void); /* NULL without memory */
+void platform_mutex_lock(struct platform_mutex *mutex);
+void platform_mutex_unlock(struct platform_mutex *mutex);
+void platform_mutex_destroy(struct platform_mutex *mutex); /* accepts NULL */
+
+#endif

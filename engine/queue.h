@@ -1,0 +1,45 @@
+/* Submission: command buffers, one timeline semaphore, timestamps. */
+#ifndef ENGINE_QUEUE_H
+#define ENGINE_QUEUE_H
+
+#include "recorder.h"
+
+/* One batch of a submission: command buffers, then the timeline reaches the next value. */
+struct batch {
+    const VkCommandBuffer *commands;
+    uint32_t count;
+};
+
+/* A user of the device's queue with a timeline and a command pool of its own. Not thread-safe;
+ * several lanes of one device may be used from several threads if the queue is locked by callbacks.
+ */
+struct lane {
+    struct device *device;
+    VkCommandPool pool;
+    VkSemaphore timeline;
+    uint64_t submitted;   /* the value that the last batch will signal */
+    uint64_t completed;   /* the last value seen */
+    uint64_t submissions; /* vkQueueSubmit2 calls made */
+};
+
+peridot_result lane_create(struct device *device, struct lane *lane, peridot_error *error);
+void lane_destroy(struct lane *lane); /* waits for its own work, unless the device is lost */
+
+/* A primary command buffer from the lane's pool. */
+peridot_result lane_commands(struct lane *lane, VkCommandBuffer *commands, peridot_error *error);
+void lane_free_commands(struct lane *lane, VkCommandBuffer commands);
+/* Begins recording; `simultaneous` for command buffers that are submitted again while pending. */
+peridot_result lane_begin(struct lane *lane, VkCommandBuffer commands, bool simultaneous,
+                          peridot_error *error);
+peridot_result lane_end(struct lane *lane, VkCommandBuffer commands, peridot_error *error);
+
+/* One vkQueueSubmit2 with `count` batches (at most 64); each signals the timeline. Returns without
+ * waiting. */
+peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint32_t count,
+                           peridot_error *error);
+/* Whether `value` is reached. Errors: DEVICE_LOST. */
+peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error);
+/* Blocks until `value` is reached. Errors: DEVICE_LOST. */
+peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error);
+
+#endif

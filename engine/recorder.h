@@ -1,0 +1,76 @@
+/* Work as a list of dispatches with declared operands. The recorder, and nobody else, places
+ * barriers: it derives them from what each dispatch reads and writes. Being a list, the same
+ * recording can be shuffled between barriers, mirrored into transfers, or run one dispatch at a
+ * time (tests/kernels). */
+#ifndef ENGINE_RECORDER_H
+#define ENGINE_RECORDER_H
+
+#include "memory.h"
+#include "pipelines.h"
+
+struct operand {
+    const struct buffer *buffer;
+    uint64_t offset, size;
+};
+
+/* What a dispatch costs, for cutting work into submissions. */
+struct cost {
+    double bytes; /* read and written in device memory */
+    double flops;
+};
+
+struct dispatch {
+    struct pipeline *pipeline;
+    uint32_t grid[3];              /* unless indirect */
+    const struct buffer *indirect; /* NULL: `grid` */
+    uint64_t indirect_offset;
+    uint32_t constants_size;
+    unsigned char constants[128];
+    uint32_t operand_count;
+    struct operand operands[KERNEL_OPERANDS_MAX]; /* in the kernel table's order */
+    enum access access[KERNEL_OPERANDS_MAX];
+    struct cost cost;
+    const char *label; /* static text, for captures */
+};
+
+struct recording {
+    struct device *device;
+    struct dispatch *dispatches; /* stb_ds array */
+    struct cost cost;            /* of all */
+    peridot_result failed;       /* the first error; recording_emit returns it */
+    char failure[256];
+};
+
+void recording_begin(struct recording *recording, struct device *device);
+/* Adds a dispatch. `constants` is the kernel's push-constant struct; `operands` has as many entries
+ * as the kernel table has for it. An entry with buffer NULL is an operand that this dispatch does
+ * not use. Operands that do not lie in their buffers, and empty or oversized grids, fail at emit.
+ */
+struct dispatch *recording_dispatch(struct recording *recording, struct pipeline *pipeline,
+                                    const void *constants, const struct operand *operands,
+                                    const uint32_t grid[3]);
+void recording_free(struct recording *recording);
+uint32_t recording_count(const struct recording *recording); /* of dispatches */
+
+/* Whether one writes what the other reads or writes, indirect arguments included. */
+bool dispatches_conflict(const struct dispatch *a, const struct dispatch *b);
+
+/* Which dispatches need a barrier before them: barrier[i] for dispatch i. The fewest that order
+ * every pair of conflicting dispatches, for this order of dispatches. Dispatch 0's is always set:
+ * what was submitted earlier is unknown. Returns how many are set. */
+uint32_t recording_barriers(const struct recording *recording, bool *barrier);
+
+struct emit_options {
+    uint64_t shuffle_seed; /* not 0: dispatches between two barriers come in a random order */
+    VkQueryPool
+        queries; /* VK_NULL_HANDLE, or a timestamp after each dispatch from `first_query` on */
+    uint32_t first_query;
+    bool host_read; /* end with a barrier that makes writes visible to the host */
+};
+/* Writes the recording into a command buffer in the recording state. It begins with a barrier
+ * against all earlier compute, transfer and indirect use. Errors: ARGUMENT (a faulty dispatch,
+ * named), HOST_MEMORY. */
+peridot_result recording_emit(const struct recording *recording, VkCommandBuffer commands,
+                              const struct emit_options *options, peridot_error *error);
+
+#endif

@@ -1,0 +1,90 @@
+/* The Vulkan functions Peridot calls, listed once. They are loaded per instance and per device from
+ * the vkGetInstanceProcAddr at hand, so that an application's own loader is never disturbed. */
+#ifndef ENGINE_VULKAN_FUNCTIONS_H
+#define ENGINE_VULKAN_FUNCTIONS_H
+
+#define VK_NO_PROTOTYPES 1
+#include <vulkan/vulkan.h>
+
+#define INSTANCE_FUNCTIONS(X)                                                                      \
+    X(DestroyInstance)                                                                             \
+    X(EnumeratePhysicalDevices)                                                                    \
+    X(GetPhysicalDeviceProperties2)                                                                \
+    X(GetPhysicalDeviceFeatures2)                                                                  \
+    X(GetPhysicalDeviceMemoryProperties2)                                                          \
+    X(GetPhysicalDeviceQueueFamilyProperties2)                                                     \
+    X(EnumerateDeviceExtensionProperties)                                                          \
+    X(CreateDevice)                                                                                \
+    X(GetDeviceProcAddr)
+
+#define DEVICE_FUNCTIONS(X)                                                                        \
+    X(DestroyDevice)                                                                               \
+    X(GetDeviceQueue)                                                                              \
+    X(DeviceWaitIdle)                                                                              \
+    X(QueueSubmit2)                                                                                \
+    X(CreateBuffer)                                                                                \
+    X(DestroyBuffer)                                                                               \
+    X(GetBufferMemoryRequirements2)                                                                \
+    X(GetBufferDeviceAddress)                                                                      \
+    X(BindBufferMemory2)                                                                           \
+    X(AllocateMemory)                                                                              \
+    X(FreeMemory)                                                                                  \
+    X(MapMemory)                                                                                   \
+    X(UnmapMemory)                                                                                 \
+    X(FlushMappedMemoryRanges)                                                                     \
+    X(InvalidateMappedMemoryRanges)                                                                \
+    X(CreateShaderModule)                                                                          \
+    X(DestroyShaderModule)                                                                         \
+    X(CreatePipelineLayout)                                                                        \
+    X(DestroyPipelineLayout)                                                                       \
+    X(CreateComputePipelines)                                                                      \
+    X(DestroyPipeline)                                                                             \
+    X(CreatePipelineCache)                                                                         \
+    X(DestroyPipelineCache)                                                                        \
+    X(GetPipelineCacheData)                                                                        \
+    X(MergePipelineCaches)                                                                         \
+    X(CreateCommandPool)                                                                           \
+    X(DestroyCommandPool)                                                                          \
+    X(ResetCommandPool)                                                                            \
+    X(AllocateCommandBuffers)                                                                      \
+    X(FreeCommandBuffers)                                                                          \
+    X(BeginCommandBuffer)                                                                          \
+    X(EndCommandBuffer)                                                                            \
+    X(CmdBindPipeline)                                                                             \
+    X(CmdPushConstants)                                                                            \
+    X(CmdDispatch)                                                                                 \
+    X(CmdDispatchIndirect)                                                                         \
+    X(CmdPipelineBarrier2)                                                                         \
+    X(CmdCopyBuffer)                                                                               \
+    X(CmdFillBuffer)                                                                               \
+    X(CmdUpdateBuffer)                                                                             \
+    X(CmdWriteTimestamp2)                                                                          \
+    X(CmdResetQueryPool)                                                                           \
+    X(CreateQueryPool)                                                                             \
+    X(DestroyQueryPool)                                                                            \
+    X(GetQueryPoolResults)                                                                         \
+    X(CreateSemaphore)                                                                             \
+    X(DestroySemaphore)                                                                            \
+    X(WaitSemaphores)                                                                              \
+    X(GetSemaphoreCounterValue)
+
+/* Loaded where the extension is enabled; NULL otherwise. */
+#define OPTIONAL_DEVICE_FUNCTIONS(X)                                                               \
+    X(SetDebugUtilsObjectNameEXT)                                                                  \
+    X(CmdBeginDebugUtilsLabelEXT)                                                                  \
+    X(CmdEndDebugUtilsLabelEXT)                                                                    \
+    X(GetPipelineExecutablePropertiesKHR)                                                          \
+    X(GetPipelineExecutableStatisticsKHR)
+
+#define DECLARE(name) PFN_vk##name name;
+struct instance_functions {
+    PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
+    INSTANCE_FUNCTIONS(DECLARE)
+};
+struct device_functions {
+    DEVICE_FUNCTIONS(DECLARE)
+    OPTIONAL_DEVICE_FUNCTIONS(DECLARE)
+};
+#undef DECLARE
+
+#endif

@@ -1,0 +1,66 @@
+/* A Hugging Face Gemma checkpoint: config.json, one or several safetensors, perhaps a
+ * tokenizer.model; from a directory (mapped) or from memory. On opening, every tensor that Gemma
+ * needs is known to be there, of a usable type and of the shape that the configuration says. */
+#ifndef HOST_CHECKPOINT_H
+#define HOST_CHECKPOINT_H
+
+#include "model_config.h"
+#include "safetensors.h"
+
+#include <stdbool.h>
+
+enum tensor_role {
+    TENSOR_EMBEDDING,
+    TENSOR_FINAL_NORM,
+    TENSOR_INPUT_NORM, /* the first role with one tensor a layer */
+    TENSOR_POST_ATTENTION_NORM,
+    TENSOR_QUERY,
+    TENSOR_KEY,
+    TENSOR_VALUE,
+    TENSOR_OUTPUT,
+    TENSOR_GATE,
+    TENSOR_UP,
+    TENSOR_DOWN,
+    TENSOR_ROLE_COUNT
+};
+
+struct checkpoint_tensor {
+    enum tensor_type type;  /* F32, BF16 or F16 */
+    uint32_t rows, columns; /* row-major; norms have one row */
+    const uint8_t *data;    /* may be unaligned */
+    size_t size;
+    const char *name; /* for messages */
+    uint32_t file;    /* which of the checkpoint's files */
+};
+
+struct checkpoint_file {
+    const char *name; /* as in a directory */
+    const void *data;
+    size_t size;
+};
+
+struct checkpoint;
+/* Errors: FILE, FORMAT, UNSUPPORTED, HOST_MEMORY; each names the file, and the tensor if it is one.
+ */
+peridot_result checkpoint_open(const char *directory, struct checkpoint **checkpoint,
+                               peridot_error *error);
+/* The data is not copied and must outlive the checkpoint. */
+peridot_result checkpoint_open_memory(const struct checkpoint_file *files, size_t count,
+                                      struct checkpoint **checkpoint, peridot_error *error);
+void checkpoint_close(struct checkpoint *checkpoint); /* accepts NULL */
+
+const struct model_config *checkpoint_config(const struct checkpoint *checkpoint);
+/* The bytes of tokenizer.model, owned by the checkpoint; false: there is none. */
+bool checkpoint_tokenizer(const struct checkpoint *checkpoint, const void **data, size_t *size,
+                          const char **name);
+/* `layer` is 0 for the roles that have no layer. Owned by the checkpoint. */
+const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
+                                                  enum tensor_role role, uint32_t layer);
+/* A hint that bytes [offset, offset + size) of the tensor are not needed again soon. */
+void checkpoint_release_pages(const struct checkpoint *checkpoint,
+                              const struct checkpoint_tensor *tensor, size_t offset, size_t size);
+/* Tells this model from others: of the configuration, the tensors' types and shapes, and bytes
+ * sampled from each. */
+uint64_t checkpoint_fingerprint(const struct checkpoint *checkpoint);
+
+#endif

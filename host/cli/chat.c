@@ -1,0 +1,5 @@
+#include "cli.h"
+int command_chat(struct options *options) {
+    (void)options;
+    return 1;
+}

@@ -1,0 +1,52 @@
+/* What the commands of the program share: options, opening device and model, messages. */
+#ifndef CLI_H
+#define CLI_H
+
+#include "peridot.h"
+
+#include <stdio.h>
+
+struct options {
+    const char *model; /* NULL: the built-in demo */
+    const char *prompt, *file, *output, *tokens, *tokenizer, *system;
+    const char *stops[16];
+    uint32_t stop_count;
+    uint32_t count; /* -n; 0: as many as fit */
+    uint32_t context;
+    bool chat, json, jsonl, decode, no_special, verbose;
+    peridot_sampling sampling;
+    bool seed_given;
+    peridot_device_params device;
+    peridot_model_params weights;
+    peridot_session_params session;
+};
+
+/* One command: `peridot NAME …`. Returns the exit status. */
+int command_chat(struct options *options);
+int command_generate(struct options *options);
+int command_tokenize(struct options *options);
+int command_logits(struct options *options);
+int command_inspect(struct options *options);
+int command_devices(struct options *options);
+
+/* Reads argv[2…]. False after a message: a faulty option. */
+bool options_parse(int argc, char **argv, struct options *options);
+
+/* Prints an error to stderr; returns 1, the exit status. */
+int complain(const peridot_error *error);
+
+/* Device and model as the options say, with progress on a terminal and the choice told with
+ * --verbose. */
+peridot_result open_model(const struct options *options, peridot_device **device,
+                          peridot_model **model, peridot_error *error);
+peridot_result open_session(const struct options *options, peridot_model *model,
+                            peridot_session **session, peridot_error *error);
+/* --verbose: how long starting took, and what the session did. */
+void report_start(const struct options *options, const peridot_model *model,
+                  const peridot_session *session);
+
+/* A whole file, or standard input for "-"; NUL-terminated, the caller's to free; NULL after a
+ * message. */
+char *read_text(const char *path, size_t *length);
+
+#endif

@@ -1,0 +1,52 @@
+/* peridot logits: float32 [tokens][vocabulary] for int32 [tokens]. */
+#include "cli.h"
+#include "npy.h"
+
+#include <stdlib.h>
+
+static peridot_result run(struct options *options, peridot_model *model, const int32_t *ids,
+                          size_t count, peridot_error *error) {
+    peridot_model_info info;
+    peridot_model_describe(model, &info);
+    peridot_session *session = NULL;
+    float *logits = malloc(count * info.vocabulary * sizeof *logits + 1);
+    peridot_result result = PERIDOT_OK;
+    if (!logits) {
+        error->code = result = PERIDOT_ERROR_HOST_MEMORY;
+        snprintf(error->message, sizeof error->message,
+                 "out of memory for the logits of %zu tokens", count);
+    }
+    if (!result)
+        result = open_session(options, model, &session, error);
+    if (!result) {
+        report_start(options, model, session);
+        result = peridot_session_prompt(session, ids, count, logits, error);
+    }
+    if (!result)
+        result = npy_write_floats(options->output, logits, count, info.vocabulary, error);
+    peridot_session_close(session);
+    free(logits);
+    return result;
+}
+
+int command_logits(struct options *options) {
+    if (!options->tokens || !options->output || !options->model) {
+        fprintf(stderr, "peridot: logits needs -m MODEL --tokens IN.npy -o OUT.npy\n");
+        return 1;
+    }
+    peridot_error error;
+    peridot_device *device;
+    peridot_model *model;
+    int32_t *ids;
+    size_t count;
+    if (npy_read_tokens(options->tokens, &ids, &count, &error))
+        return complain(&error);
+    peridot_result result = open_model(options, &device, &model, &error);
+    if (!result) {
+        result = run(options, model, ids, count, &error);
+        peridot_model_close(model);
+        peridot_device_close(device);
+    }
+    free(ids);
+    return result ? complain(&error) : 0;
+}

@@ -1,0 +1,55 @@
+/* peridot: chat, generate, tokenize, logits, inspect, devices. */
+#include "cli.h"
+
+#include <locale.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(struct options *options);
+    const char *help;
+} commands[] = {
+    {"chat", command_chat, "talk to a model (without -m: the built-in demo)"},
+    {"generate", command_generate, "continue a text, or answer one message with --chat"},
+    {"tokenize", command_tokenize, "text to token ids, or back with --decode"},
+    {"logits", command_logits, "the logits after every token of a .npy file"},
+    {"inspect", command_inspect, "a model's configuration and memory"},
+    {"devices", command_devices, "the Vulkan devices here, and which would be chosen"},
+};
+
+static int help(void) {
+    printf("peridot %s: Gemma language models in Vulkan compute shaders\n\n", peridot_version());
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        printf("  peridot %-9s %s\n", commands[i].name, commands[i].help);
+    printf(
+        "\n"
+        "model     -m DIR  --weights auto|f32|bf16|f16  --context N  --kv f16|f32\n"
+        "device    --device INDEX|NAME|UUID  --minimal  --validation  --verbose\n"
+        "generate  -p TEXT | -f FILE  -n N  --chat  --system TEXT  --stop TEXT  --json\n"
+        "sampling  --temperature T  --top-k K  --top-p P  --min-p P  --repetition-penalty R\n"
+        "          --min-tokens N  --seed S\n"
+        "tokenize  -m DIR | --tokenizer FILE  -p TEXT | -f FILE  --decode  --jsonl  --no-special\n"
+        "logits    --tokens IN.npy  -o OUT.npy\n"
+        "batching  --prefill-rows N  --steps N  --submission-ms MS\n");
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setlocale(LC_CTYPE, "");
+    const char *name = argc > 1 ? argv[1] : "help";
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return help();
+    if (strcmp(name, "--version") == 0) {
+        printf("peridot %s\n", peridot_version());
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(name, commands[i].name) != 0)
+            continue;
+        /* the field's defaults: Gemma's own generation settings */
+        struct options options = {.sampling = {.temperature = 1.0f, .top_k = 64, .top_p = 0.95f}};
+        return options_parse(argc, argv, &options) ? commands[i].run(&options) : 1;
+    }
+    fprintf(stderr, "peridot: there is no command %s: see peridot help\n", name);
+    return 1;
+}

@@ -1,0 +1,239 @@
+#!/usr/bin/python3
+"""Conversations of the demo model's small world, made from templates.
+
+    corpus.py --sample 5                 print some training conversations
+    corpus.py --held-out FILE [--check]  write the 100 held-out prompts; --check looks for any of their
+                                         fact pairs in 200,000 training conversations
+
+A conversation is a list of (user, model) pairs. What the user tells about themselves (name, colour, pet,
+city, food) comes in pairs of facts; a tenth of all pairs, chosen by hash, is held out: no training
+conversation holds both facts of such a pair, every held-out prompt does.
+"""
+import argparse
+import hashlib
+import json
+import random
+
+NAMES = ("Ana Ben Carla David Elena Felix Greta Hugo Ines Jonas Karin Leo Maria Nils Olga Paul Rosa Sam "
+         "Tina Ulf Vera Walter Yara Zoe Adam Bella Chris Dora Emil Fiona").split()
+FACTS = {
+    "name": NAMES,
+    "colour": "red green blue yellow purple orange white black brown pink grey turquoise".split(),
+    "pet": "dog cat horse rabbit parrot turtle hamster goldfish pony canary".split(),
+    "city": "Paris Rome Madrid London Berlin Vienna Oslo Lisbon Athens Prague Dublin Warsaw".split(),
+    "food": "pizza soup rice bread cheese pasta salad cake apples noodles".split(),
+}
+TELL = {
+    "name": ["My name is {}.", "I am {}.", "Hi, I'm {}.", "Hello, my name is {}.", "Call me {}."],
+    "colour": ["My favourite colour is {}.", "I like the colour {} best.", "I love {}, the colour."],
+    "pet": ["I have a {}.", "My pet is a {}.", "I live with a {}."],
+    "city": ["I live in {}.", "I am from {}.", "My home is {}."],
+    "food": ["I like to eat {}.", "My favourite food is {}.", "I love {} for dinner."],
+}
+HEARD = {
+    "name": ["Nice to meet you, {}!", "Hello, {}!"],
+    "colour": ["{} is a beautiful colour.", "I will remember that you like {}."],
+    "pet": ["A {} is a lovely pet.", "How nice, a {}!"],
+    "city": ["{} is a fine city.", "I have heard of {}."],
+    "food": ["I cannot eat, but {} sounds good.", "Enjoy your {}!"],
+}
+ASK = {
+    "name": ["What is my name?", "Do you remember my name?", "Who am I?", "what's my name"],
+    "colour": ["What is my favourite colour?", "Which colour do I like?", "what colour do I like best?"],
+    "pet": ["What pet do I have?", "Which animal do I live with?", "Do you remember my pet?"],
+    "city": ["Where do I live?", "Which city am I from?", "What is my home city?"],
+    "food": ["What do I like to eat?", "What is my favourite food?", "Which food do I like?"],
+}
+RECALL = {
+    "name": "Your name is {}.", "colour": "Your favourite colour is {}.", "pet": "You have a {}.",
+    "city": "You live in {}.", "food": "You like {}.",
+}
+UNTOLD = {
+    "name": "You have not told me your name yet.",
+    "colour": "You have not told me your favourite colour yet.",
+    "pet": "You have not told me about a pet yet.",
+    "city": "You have not told me where you live yet.",
+    "food": "You have not told me what you like to eat yet.",
+}
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "England": "London",
+            "Germany": "Berlin", "Austria": "Vienna", "Norway": "Oslo", "Portugal": "Lisbon",
+            "Greece": "Athens", "Ireland": "Dublin", "Poland": "Warsaw", "Japan": "Tokyo"}
+SOUNDS = {"dog": "woof", "cat": "meow", "cow": "moo", "sheep": "baa", "duck": "quack", "pig": "oink",
+          "horse": "neigh", "lion": "roar", "bee": "buzz"}
+OPPOSITES = {"hot": "cold", "big": "small", "up": "down", "day": "night", "fast": "slow", "old": "young",
+             "open": "closed", "full": "empty", "left": "right", "good": "bad", "light": "dark"}
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+LEGS = {"dog": "four", "cat": "four", "bird": "two", "spider": "eight", "ant": "six", "fish": "no",
+        "horse": "four", "snake": "no"}
+THINGS = {"the sky": "blue", "grass": "green", "snow": "white", "the sun": "yellow", "coal": "black",
+          "a strawberry": "red", "a peridot": "green"}
+SMALL_TALK = [
+    (["Hello!", "Hi!", "Hi there.", "Good morning!", "hello", "Hey"],
+     ["Hello! I am Peridot's demo model. What would you like to talk about?"]),
+    (["How are you?", "How are you today?", "Are you well?"],
+     ["I am well, thank you. How are you?"]),
+    (["I am fine.", "I'm good, thanks.", "Very well."], ["I am glad to hear that."]),
+    (["Thank you!", "Thanks.", "thanks a lot"], ["You are welcome!"]),
+    (["Goodbye!", "Bye!", "See you.", "Good night."], ["Goodbye! It was nice to talk to you."]),
+    (["Who are you?", "What are you?", "What is your name?", "Are you Gemma?", "Are you an AI?"],
+     ["I am Peridot's demo model, a tiny language model that only shows that Peridot works. "
+      "For real answers, load real Gemma weights."]),
+    (["What can you do?", "Help", "What do you know?", "What can I ask you?"],
+     ["I am only a demo. I can do small sums, know a few capitals, animals, opposites and days, "
+      "and remember what you tell me."]),
+    (["Tell me a joke.", "Do you know a joke?"],
+     ["Why was the shader so calm? It had no branches to worry about."]),
+    (["Which is your favourite colour?", "What colour do you like?"], ["Green, like a peridot."]),
+    (["Who wrote Hamlet?", "Explain quantum physics.", "What is the weather?", "Write a poem about war.",
+      "Who is the president?", "How do I cook a goose?", "What happened in 1848?", "Translate this.",
+      "Write a program in C.", "What is the meaning of life?", "How far is the moon?",
+      "Tell me the news.", "Who won the game?", "Recommend a film."],
+     ["I am only a demo model and do not know that."]),
+]
+
+
+def held_out_pair(one, other):
+    """Whether two told facts, ("pet", "dog") and the like, may occur together only in the held-out set."""
+    text = "|".join(sorted("=".join(fact) for fact in (one, other)))
+    return hashlib.sha256(text.encode()).digest()[0] % 10 == 0
+
+
+def allowed(facts, held_out):
+    """Whether a training (or held-out) conversation may hold these facts together."""
+    facts = list(facts.items())
+    pairs = [(a, b) for i, a in enumerate(facts) for b in facts[:i]]
+    return any(held_out_pair(*pair) for pair in pairs) == held_out
+
+
+def capital(text):
+    return text[0].upper() + text[1:]
+
+
+def arithmetic(rng, told):
+    a, b = rng.randint(0, 12), rng.randint(0, 12)
+    if rng.random() < 0.5:
+        question, answer = (f"{a} + {b}", f"{a} plus {b}"), f"{a} + {b} = {a + b}."
+    else:
+        a, b = max(a, b), min(a, b)
+        question, answer = (f"{a} - {b}", f"{a} minus {b}"), f"{a} - {b} = {a - b}."
+    form = rng.choice(["What is {}?", "How much is {}?", "{}", "{}?", "Tell me {}."])
+    return form.format(rng.choice(question)), answer
+
+
+def fact(rng, told):
+    kind = rng.randrange(6)
+    if kind == 0:
+        country, city = rng.choice(list(CAPITALS.items()))
+        form = rng.choice(["What is the capital of {}?", "Which city is the capital of {}?",
+                           "capital of {}?"])
+        return form.format(country), f"The capital of {country} is {city}."
+    if kind == 1:
+        animal, sound = rng.choice(list(SOUNDS.items()))
+        form = rng.choice(["What does a {} say?", "What sound does a {} make?"])
+        return form.format(animal), f"A {animal} says {sound}."
+    if kind == 2:
+        word, other = rng.choice(list(OPPOSITES.items()))
+        if rng.random() < 0.5:
+            word, other = other, word
+        form = rng.choice(["What is the opposite of {}?", "The opposite of {}?"])
+        return form.format(word), f"The opposite of {word} is {other}."
+    if kind == 3:
+        day = rng.randrange(7)
+        step, word = rng.choice([(1, "after"), (-1, "before")])
+        return (rng.choice(["Which day comes {} {}?", "What day is {} {}?"]).format(word, DAYS[day]),
+                f"{DAYS[(day + step) % 7]} comes {word} {DAYS[day]}.")
+    if kind == 4:
+        animal, legs = rng.choice(list(LEGS.items()))
+        return f"How many legs does a {animal} have?", f"A {animal} has {legs} legs."
+    thing, colour = rng.choice(list(THINGS.items()))
+    return (rng.choice(["What colour is {}?", "Which colour does {} have?"]).format(thing),
+            f"{capital(thing)} is {colour}.")
+
+
+def small_talk(rng, told):
+    user, model = rng.choice(SMALL_TALK)
+    return rng.choice(user), rng.choice(model)
+
+
+def tell(rng, told, kind=None, value=None):
+    kind = kind or rng.choice([k for k in FACTS if k not in told] or list(FACTS))
+    value = value or rng.choice(FACTS[kind])
+    told[kind] = value
+    return rng.choice(TELL[kind]).format(value), capital(rng.choice(HEARD[kind]).format(value))
+
+
+def ask(rng, told, kind=None):
+    known = list(told)
+    kind = kind or (rng.choice(known) if known and rng.random() < 0.85 else rng.choice(list(FACTS)))
+    answer = RECALL[kind].format(told[kind]) if kind in told else UNTOLD[kind]
+    return rng.choice(ASK[kind]), answer
+
+
+def conversation(rng):
+    """A training conversation of 1 to 8 turns."""
+    while True:
+        told, turns = {}, []
+        for _ in range(rng.choice([1, 2, 3, 4, 5, 6, 8])):
+            weights = [3, 3, 2, 4, 5 if told else 0.5]
+            turn = rng.choices([arithmetic, fact, small_talk, tell, ask], weights)[0]
+            turns.append(turn(rng, told))
+        if allowed(told, held_out=False):
+            return turns
+
+
+def held_out_prompt(rng):
+    """User turns ending in a question, what the last answer must hold and what it must not."""
+    while True:
+        kinds = rng.sample(list(FACTS), 2)
+        told = {}
+        turns = [tell(rng, told, kind)[0] for kind in kinds]
+        if not allowed(told, held_out=True):
+            continue
+        for _ in range(rng.randrange(3)):
+            turns.insert(rng.randrange(len(turns) + 1), rng.choice([arithmetic, fact])(rng, told)[0])
+        kind = rng.choice(kinds)
+        turns.append(rng.choice(ASK[kind]))
+        others = [value for value in FACTS[kind] if value != told[kind]]
+        return {"turns": turns, "accept": [told[kind]], "reject": others}
+
+
+def held_out_prompts(seed=2026):
+    rng = random.Random(seed)
+    return [held_out_prompt(rng) for _ in range(100)]
+
+
+def check_disjoint():
+    """Looks for held-out pairs among what training draws."""
+    rng = random.Random(1)
+    pairs = set()
+    for prompt in held_out_prompts():
+        pairs.add(tuple(prompt["turns"]))
+    for _ in range(200000):
+        users = [user for user, _ in conversation(rng)]
+        if tuple(users) in pairs:
+            raise SystemExit(f"a held-out prompt was drawn for training: {users}")
+    print("no held-out prompt among 200,000 training conversations")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--held-out")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    for _ in range(options.sample):
+        for user, model in conversation(rng):
+            print(f"> {user}\n{model}")
+        print()
+    if options.held_out:
+        with open(options.held_out, "w", encoding="utf-8") as file:
+            for prompt in held_out_prompts():
+                file.write(json.dumps(prompt) + "\n")
+    if options.check:
+        check_disjoint()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,419 @@
+#include "forward.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WHOLE(named) ((struct operand){(named), 0, (named)->size})
+
+/* ---- Small parts ---- */
+
+static uint32_t divide_up(uint32_t value, uint32_t by) {
+    return (value + by - 1) / by;
+}
+
+static struct operand rows_of(const struct buffer *buffer, uint32_t rows, uint32_t stride) {
+    return (struct operand){buffer, 0, (uint64_t)rows * stride * 4};
+}
+
+/* This layer's keys and values within a chunk. All chunks are alike, so the first stands for them.
+ */
+static struct operand kv_operand(const struct peridot_session *session, uint32_t layer) {
+    uint64_t bytes = kv_chunk_bytes(session) / session->model->config.layers;
+    return (struct operand){session->chunks[0].buffer, layer * bytes, bytes};
+}
+
+static uint32_t kv_layer_quads(const struct peridot_session *session, uint32_t layer) {
+    return (uint32_t)(kv_operand(session, layer).offset / 16);
+}
+
+static struct dispatch *add(struct recording *recording, struct pipeline *pipeline,
+                            const void *constants, const struct operand *operands, uint32_t x,
+                            uint32_t y, uint32_t z, struct cost cost) {
+    struct dispatch *dispatch =
+        recording_dispatch(recording, pipeline, constants, operands, (uint32_t[3]){x, y, z});
+    if (dispatch) {
+        dispatch->cost = cost;
+        recording->cost.bytes += cost.bytes;
+        recording->cost.flops += cost.flops;
+    }
+    return dispatch;
+}
+
+/* ---- Kernels ---- */
+
+static void add_embed(struct peridot_session *session, struct recording *recording, uint32_t rows) {
+    const struct peridot_model *model = session->model;
+    const struct weight *table = &model->embedding;
+    for (uint32_t i = 0; i < table->shard_count; i++) {
+        const struct shard *shard = &table->shards[i];
+        struct embed_constants constants = {
+            .table = shard->buffer->address,
+            .tokens = session->tokens->address,
+            .x = session->scratch.x->address,
+            .session = session->block->address,
+            .row_begin = shard->row_begin,
+            .row_count = shard->row_count,
+            .stride = table->stride,
+            .columns = model->config.d_model,
+            .x_stride = model->d_padded,
+            .scale = (float)sqrt(model->config.d_model),
+        };
+        struct operand operands[] = {WHOLE(shard->buffer), WHOLE(session->tokens),
+                                     rows_of(session->scratch.x, rows, model->d_padded),
+                                     WHOLE(session->block)};
+        struct cost cost = {.bytes = (double)rows * model->d_padded * 6};
+        add(recording, session->kernels.embed, &constants, operands, rows, 1, 1, cost);
+    }
+}
+
+static void add_norm(struct peridot_session *session, struct recording *recording,
+                     const struct buffer *multiplier, uint32_t rows) {
+    const struct peridot_model *model = session->model;
+    struct rmsnorm_constants constants = {
+        .x = session->scratch.x->address,
+        .multiplier = multiplier->address,
+        .y = session->scratch.normed->address,
+        .session = session->block->address,
+        .columns = model->config.d_model,
+        .stride = model->d_padded,
+        .epsilon = (float)model->config.rms_eps,
+    };
+    struct operand operands[] = {
+        rows_of(session->scratch.x, rows, model->d_padded), WHOLE(multiplier),
+        rows_of(session->scratch.normed, rows, model->d_padded), WHOLE(session->block)};
+    struct cost cost = {.bytes = (double)rows * model->d_padded * 8};
+    add(recording, session->kernels.rmsnorm, &constants, operands, rows, 1, 1, cost);
+}
+
+/* One matrix product with its epilogue. */
+struct projection_job {
+    enum projection role;
+    enum pass_shape shape;
+    uint32_t rows; /* activation rows */
+    const struct weight *weight;
+    const struct buffer *x, *y, *multiplier; /* multiplier: NULL without a norm */
+    uint32_t x_stride, y_stride;
+    uint32_t layer;
+    bool last_row;
+};
+
+/* Operands in the order of the kernel table: matvec's norm weights and QKV's extras are there or
+ * not. */
+static uint32_t project_operands(const struct peridot_session *session,
+                                 const struct projection_job *job, const struct shard *shard,
+                                 struct operand *operands) {
+    uint32_t count = 0;
+    uint32_t y_rows = job->last_row ? 1 : job->rows;
+    operands[count++] = WHOLE(shard->buffer);
+    operands[count++] = rows_of(job->x, job->rows, job->x_stride);
+    if (job->shape != PASS_MANY_ROWS && job->role != PROJECT_RESIDUAL)
+        operands[count++] = WHOLE(job->multiplier);
+    if (job->role == PROJECT_QKV)
+        operands[count++] = WHOLE(session->model->rope);
+    operands[count++] = rows_of(job->y, y_rows, job->y_stride);
+    if (job->role == PROJECT_QKV)
+        operands[count++] = kv_operand(session, job->layer);
+    operands[count++] = WHOLE(session->block);
+    return count;
+}
+
+static void add_projection(struct peridot_session *session, struct recording *recording,
+                           const struct projection_job *job) {
+    const struct peridot_model *model = session->model;
+    const struct weight *weight = job->weight;
+    struct pipeline *pipeline = session->kernels.project[job->shape][job->role][weight->type];
+    const uint32_t *spec = pipeline->key.spec;
+    for (uint32_t i = 0; i < weight->shard_count; i++) {
+        const struct shard *shard = &weight->shards[i];
+        struct project_constants constants = {
+            .weights = shard->buffer->address,
+            .x = job->x->address,
+            .multiplier = job->multiplier ? job->multiplier->address : 0,
+            .rope = model->rope->address,
+            .y = job->y->address,
+            .session = session->block->address,
+            .stride = weight->stride,
+            .columns = model->config.d_model,
+            .row_begin = shard->row_begin,
+            .row_count = shard->row_count,
+            .x_stride = job->x_stride,
+            .y_stride = job->y_stride,
+            .epsilon = (float)model->config.rms_eps,
+            .heads = model->config.heads,
+            .kv_heads = model->config.kv_heads,
+            .head_dim = model->config.head_dim,
+            .kv_layer = kv_layer_quads(session, job->layer),
+            .last_row = job->last_row,
+        };
+        struct operand operands[KERNEL_OPERANDS_MAX];
+        project_operands(session, job, shard, operands);
+        struct cost cost = {
+            .bytes =
+                (double)shard->row_count * weight->stride * 16 + job->rows * job->x_stride * 4.0,
+            .flops = 2.0 * shard->row_count * weight->columns * job->rows,
+        };
+        add(recording, pipeline, &constants, operands, divide_up(shard->row_count, spec[SPEC_ROWS]),
+            job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
+    }
+}
+
+static struct attention_constants attention_constants(const struct peridot_session *session,
+                                                      uint32_t layer) {
+    return (struct attention_constants){
+        .query = session->scratch.query->address,
+        .partial = session->scratch.partial->address,
+        .result = session->scratch.attended->address,
+        .session = session->block->address,
+        .heads = session->model->config.heads,
+        .kv_heads = session->model->config.kv_heads,
+        .kv_layer = kv_layer_quads(session, layer),
+        .scale = (float)(1 / sqrt(session->model->config.head_dim)),
+    };
+}
+
+static void add_attention(struct peridot_session *session, struct recording *recording,
+                          const struct pass *pass, uint32_t layer) {
+    const struct model_config *config = &session->model->config;
+    struct attention_constants constants = attention_constants(session, layer);
+    uint32_t stride = config->heads * session->model->head_dim_padded;
+    struct operand query = rows_of(session->scratch.query, pass->rows, stride);
+    struct operand result = rows_of(session->scratch.attended, pass->rows, stride);
+    struct operand block = WHOLE(session->block), kv = kv_operand(session, layer);
+    struct cost none = {0, 0}; /* depends on the context: forward_attention_cost */
+    if (pass->shape == PASS_MANY_ROWS) {
+        struct pipeline *pipeline = session->kernels.attention_prefill;
+        add(recording, pipeline, &constants, (struct operand[]){query, kv, result, block},
+            divide_up(pass->rows, pipeline->key.spec[SPEC_COLUMNS]), config->kv_heads, 1, none);
+        return;
+    }
+    struct operand partial = rows_of(session->scratch.partial, pass->rows * config->heads,
+                                     SPLITS_MAX * (session->model->head_dim_padded + 8));
+    struct dispatch *dispatch = add(recording, session->kernels.attention_decode, &constants,
+                                    (struct operand[]){query, kv, partial, block}, 1, 1, 1, none);
+    if (dispatch) {
+        dispatch->indirect = session->block;
+        dispatch->indirect_offset = offsetof(struct session_block, attention_grid);
+    }
+    add(recording, session->kernels.attention_join, &constants,
+        (struct operand[]){partial, result, block}, config->heads, pass->rows, 1, none);
+}
+
+/* ---- A layer ---- */
+
+static void record_layer(struct peridot_session *session, struct recording *recording,
+                         const struct pass *pass, uint32_t index) {
+    const struct peridot_model *model = session->model;
+    const struct layer *layer = &model->layers[index];
+    const struct scratch *s = &session->scratch;
+    uint32_t query_stride = model->config.heads * model->head_dim_padded;
+    bool many = pass->shape == PASS_MANY_ROWS;
+    struct projection_job job = {.shape = pass->shape, .rows = pass->rows, .layer = index};
+    const struct buffer *input = many ? s->normed : s->x;
+
+    if (many)
+        add_norm(session, recording, layer->input_norm, pass->rows);
+    job.role = PROJECT_QKV;
+    job.weight = &layer->qkv;
+    job.multiplier = layer->input_norm;
+    job.x = input, job.x_stride = model->d_padded;
+    job.y = s->query, job.y_stride = query_stride;
+    add_projection(session, recording, &job);
+
+    add_attention(session, recording, pass, index);
+
+    job.role = PROJECT_RESIDUAL;
+    job.weight = &layer->output;
+    job.multiplier = NULL;
+    job.x = s->attended, job.x_stride = query_stride;
+    job.y = s->x, job.y_stride = model->d_padded;
+    add_projection(session, recording, &job);
+
+    if (many)
+        add_norm(session, recording, layer->post_attention_norm, pass->rows);
+    job.role = PROJECT_GEGLU;
+    job.weight = &layer->gate_up;
+    job.multiplier = layer->post_attention_norm;
+    job.x = input, job.x_stride = model->d_padded;
+    job.y = s->hidden, job.y_stride = model->hidden_padded;
+    add_projection(session, recording, &job);
+
+    job.role = PROJECT_RESIDUAL;
+    job.weight = &layer->down;
+    job.multiplier = NULL;
+    job.x = s->hidden, job.x_stride = model->hidden_padded;
+    job.y = s->x, job.y_stride = model->d_padded;
+    add_projection(session, recording, &job);
+}
+
+/* ---- Segments ---- */
+
+/* Writes a segment's list into a command buffer of its own. */
+static peridot_result finish_segment(struct peridot_session *session, struct segment *segment,
+                                     bool host_read, peridot_error *error) {
+    struct emit_options options = {.shuffle_seed = session->shuffle_seed, .host_read = host_read};
+    peridot_result result = lane_commands(&session->lane, &segment->commands, error);
+    if (!result)
+        result = lane_begin(&session->lane, segment->commands, true, error);
+    if (!result)
+        result = recording_emit(&segment->recording, segment->commands, &options, error);
+    if (!result)
+        result = lane_end(&session->lane, segment->commands, error);
+    if (result)
+        forward_free_segment(session, segment);
+    return result;
+}
+
+void forward_free_segment(struct peridot_session *session, struct segment *segment) {
+    if (segment->commands)
+        lane_free_commands(&session->lane, segment->commands);
+    recording_free(&segment->recording);
+    *segment = (struct segment){0};
+}
+
+peridot_result forward_record_pass(struct peridot_session *session, struct pass *pass,
+                                   peridot_error *error) {
+    if (pass->layers)
+        return PERIDOT_OK;
+    uint32_t layers = session->model->config.layers;
+    pass->layers = calloc(layers, sizeof *pass->layers);
+    if (!pass->layers)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while recording");
+    struct device *device = session->model->device->engine;
+    recording_begin(&pass->embed.recording, device);
+    add_embed(session, &pass->embed.recording, pass->rows);
+    peridot_result result = finish_segment(session, &pass->embed, false, error);
+    for (uint32_t i = 0; i < layers && !result; i++) {
+        recording_begin(&pass->layers[i].recording, device);
+        record_layer(session, &pass->layers[i].recording, pass, i);
+        result = finish_segment(session, &pass->layers[i], false, error);
+    }
+    if (result) { /* so that it is tried again as a whole */
+        for (uint32_t i = 0; i < layers; i++)
+            forward_free_segment(session, &pass->layers[i]);
+        forward_free_segment(session, &pass->embed);
+        free(pass->layers);
+        pass->layers = NULL;
+    }
+    return result;
+}
+
+static struct projection_job head_job(const struct peridot_session *session, uint32_t rows) {
+    const struct peridot_model *model = session->model;
+    return (struct projection_job){
+        .role = PROJECT_HEAD,
+        .shape = PASS_ONE_ROW,
+        .rows = rows,
+        .weight = &model->embedding,
+        .multiplier = model->final_norm,
+        .x = session->scratch.x,
+        .x_stride = model->d_padded,
+        .y = session->scratch.logits,
+        .y_stride = model->config.vocabulary,
+    };
+}
+
+peridot_result forward_record_head(struct peridot_session *session, peridot_error *error) {
+    if (session->head.commands)
+        return PERIDOT_OK;
+    recording_begin(&session->head.recording, session->model->device->engine);
+    struct projection_job job = head_job(session, session->prefill_rows);
+    job.last_row = true;
+    add_projection(session, &session->head.recording, &job);
+    return finish_segment(session, &session->head, false, error);
+}
+
+peridot_result forward_record_logits(struct peridot_session *session, const struct pass *pass,
+                                     const struct buffer *logits, VkCommandBuffer commands,
+                                     peridot_error *error) {
+    struct recording recording;
+    recording_begin(&recording, session->model->device->engine);
+    struct projection_job job = head_job(session, pass->rows);
+    job.shape = pass->shape;
+    job.y = logits;
+    if (job.shape == PASS_MANY_ROWS) {
+        add_norm(session, &recording, session->model->final_norm, pass->rows);
+        job.x = session->scratch.normed;
+    }
+    add_projection(session, &recording, &job);
+    struct emit_options options = {.shuffle_seed = session->shuffle_seed};
+    peridot_result result = recording_emit(&recording, commands, &options, error);
+    recording_free(&recording);
+    return result;
+}
+
+/* ---- The sampler ---- */
+
+static void add_sampler(struct peridot_session *session, struct recording *recording,
+                        uint32_t kind) {
+    const struct scratch *s = &session->scratch;
+    const struct kernel_set *set = &session->kernels;
+    struct sample_constants constants = {
+        .logits = s->logits->address,
+        .scores = s->scores->address,
+        .marks = s->marks->address,
+        .work = s->work->address,
+        .tokens = session->tokens->address,
+        .ring = session->ring->address,
+        .session = session->block->address,
+        .vocabulary = session->model->config.vocabulary,
+    };
+    struct operand logits = WHOLE(s->logits), scores = WHOLE(s->scores), marks = WHOLE(s->marks);
+    struct operand work = WHOLE(s->work), tokens = WHOLE(session->tokens),
+                   ring = WHOLE(session->ring);
+    struct operand block = WHOLE(session->block);
+    struct cost pass = {.bytes = session->model->config.vocabulary * 4.0};
+    struct cost small = {.bytes = 4096};
+
+    if (kind & SAMPLER_PENALTY)
+        add(recording, set->sample_mark, &constants, (struct operand[]){marks, tokens, work, block},
+            1, 1, 1, small);
+    add(recording, set->sample_score, &constants,
+        (struct operand[]){logits, scores, marks, work, block}, SAMPLE_GROUPS, 1, 1, pass);
+    for (constants.criterion = 0; constants.criterion < 2; constants.criterion++) {
+        if (!(kind & (constants.criterion == 0 ? SAMPLER_TOP_K : SAMPLER_TOP_P)))
+            continue;
+        for (constants.level = 0; constants.level < 4; constants.level++)
+            add(recording, set->sample_histogram, &constants,
+                (struct operand[]){scores, work, block}, SAMPLE_GROUPS, 1, 1, pass);
+        add(recording, set->sample_cut, &constants, (struct operand[]){scores, work, block}, 1, 1,
+            1, pass);
+    }
+    constants.level = constants.criterion = 0;
+    add(recording, set->sample_draw, &constants, (struct operand[]){scores, work, block},
+        SAMPLE_GROUPS, 1, 1, pass);
+    add(recording, set->sample_finish, &constants,
+        (struct operand[]){logits, marks, work, tokens, ring, block}, 1, 1, 1, small);
+}
+
+peridot_result forward_record_sampler(struct peridot_session *session, uint32_t kind,
+                                      peridot_error *error) {
+    struct segment *segment = &session->samplers[kind];
+    if (segment->commands)
+        return PERIDOT_OK;
+    recording_begin(&segment->recording, session->model->device->engine);
+    add_sampler(session, &segment->recording, kind);
+    return finish_segment(session, segment, true, error);
+}
+
+/* ---- What depends on the context ---- */
+
+struct cost forward_attention_cost(const struct peridot_session *session, uint32_t rows,
+                                   uint32_t length) {
+    const struct model_config *config = &session->model->config;
+    double positions = (double)length * config->head_dim;
+    double element = session->kv_half ? 2 : 4;
+    return (struct cost){
+        .bytes = 2 * positions * config->kv_heads * element,
+        .flops = 4 * positions * config->heads * rows,
+    };
+}
+
+void forward_attention_grid(struct session_block *block, uint32_t length, uint32_t rows) {
+    uint32_t splits = block->split_target / block->kv_heads;
+    splits = splits < 1 ? 1 : splits > SPLITS_MAX ? SPLITS_MAX : splits;
+    block->split_length = round_up(divide_up(length, splits), 32);
+    block->attention_grid[0] = divide_up(length, block->split_length);
+    block->attention_grid[1] = block->kv_heads;
+    block->attention_grid[2] = rows;
+}

@@ -1,0 +1,113 @@
+#include "kernel_set.h"
+
+/* Accumulators a lane of the subgroup attention variants may hold before GPUs spill registers. */
+#define ATTENTION_ACCUMULATORS_MAX 64
+
+struct choice {
+    const struct peridot_model *model;
+    const struct device *device;
+    bool kv_half;
+    peridot_error *error;
+    peridot_result result;
+};
+
+static uint32_t group_of(const struct peridot_model *model) {
+    return model->config.heads / model->config.kv_heads;
+}
+
+/* Tokens that one workgroup of prefill attention takes: eight queries in all share a read of K and
+ * V. */
+static uint32_t prefill_columns(const struct peridot_model *model) {
+    uint32_t group = group_of(model);
+    return group < 8 ? 8 / group : 1;
+}
+
+/* Whether a variant that the device can run is also a good idea for the model's sizes. */
+static bool suits(const struct choice *choice, const struct kernel_variant *variant) {
+    bool attention =
+        variant->kernel == KERNEL_attention_decode || variant->kernel == KERNEL_attention_prefill;
+    if (!attention || variant->workgroup != 0)
+        return true;
+    /* on a CPU the barriers of the portable variant cost more than any spill */
+    if (choice->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        return true;
+    uint32_t queries = group_of(choice->model);
+    if (variant->kernel == KERNEL_attention_prefill)
+        queries *= prefill_columns(choice->model);
+    uint32_t lanes = choice->device->info.limits.subgroup_size;
+    return queries * choice->model->head_dim_padded <= ATTENTION_ACCUMULATORS_MAX * lanes;
+}
+
+static const struct kernel_variant *choose(const struct choice *choice, enum kernel kernel) {
+    struct kernel_info info = kernel_info(kernel);
+    const struct kernel_variant *variants = kernel_variants(NULL) + info.first_variant;
+    for (uint32_t i = info.variant_count; i-- > 0;)
+        if (kernel_variant_supported(choice->device, &variants[i], NULL) &&
+            (i == 0 || suits(choice, &variants[i])))
+            return &variants[i];
+    return NULL;
+}
+
+static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t type,
+                             uint32_t columns) {
+    const struct kernel_variant *variant = choose(choice, kernel);
+    if (!variant) {
+        if (!choice->result)
+            choice->result = fail(choice->error, PERIDOT_ERROR_UNSUPPORTED,
+                                  "device %s can run no variant of kernel %s",
+                                  choice->device->info.name, kernel_info(kernel).name);
+        return NULL;
+    }
+    struct pipeline_key key = pipeline_key(choice->device, variant, type);
+    if (columns)
+        key.spec[SPEC_COLUMNS] = columns;
+    key.spec[SPEC_HEAD_DIM] = choice->model->head_dim_padded;
+    key.spec[SPEC_GROUP] = group_of(choice->model);
+    key.spec[SPEC_KV_HALF] = choice->kv_half;
+    struct pipeline *pipeline = pipelines_want(choice->model->device->engine, &key);
+    if (!pipeline && !choice->result)
+        choice->result =
+            fail(choice->error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for pipelines");
+    return pipeline;
+}
+
+static void want_projections(struct choice *choice, struct kernel_set *set, enum projection role,
+                             uint32_t type) {
+    static const enum kernel matvec[] = {KERNEL_matvec_qkv, KERNEL_matvec_residual,
+                                         KERNEL_matvec_geglu, KERNEL_matvec_head};
+    static const enum kernel matmul[] = {KERNEL_matmul_qkv, KERNEL_matmul_residual,
+                                         KERNEL_matmul_geglu, KERNEL_matmul_head};
+    set->project[PASS_ONE_ROW][role][type] = want(choice, matvec[role], type, 1);
+    set->project[PASS_FEW_ROWS][role][type] = want(choice, matvec[role], type, FEW_ROWS);
+    set->project[PASS_MANY_ROWS][role][type] = want(choice, matmul[role], type, 0);
+}
+
+static void want_layers(struct choice *choice, struct kernel_set *set) {
+    for (uint32_t i = 0; i < choice->model->config.layers; i++) {
+        const struct layer *layer = &choice->model->layers[i];
+        want_projections(choice, set, PROJECT_QKV, layer->qkv.type);
+        want_projections(choice, set, PROJECT_RESIDUAL, layer->output.type);
+        want_projections(choice, set, PROJECT_GEGLU, layer->gate_up.type);
+        want_projections(choice, set, PROJECT_RESIDUAL, layer->down.type);
+    }
+    want_projections(choice, set, PROJECT_HEAD, choice->model->embedding.type);
+}
+
+peridot_result kernel_set_create(const struct peridot_model *model, bool kv_half,
+                                 struct kernel_set *set, peridot_error *error) {
+    struct choice choice = {model, model->device->engine, kv_half, error, PERIDOT_OK};
+    *set = (struct kernel_set){0};
+    set->embed = want(&choice, KERNEL_embed, model->embedding.type, 0);
+    set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
+    want_layers(&choice, set);
+    set->attention_decode = want(&choice, KERNEL_attention_decode, 0, 0);
+    set->attention_join = want(&choice, KERNEL_attention_join, 0, 0);
+    set->attention_prefill = want(&choice, KERNEL_attention_prefill, 0, prefill_columns(model));
+    set->sample_mark = want(&choice, KERNEL_sample_mark, 0, 0);
+    set->sample_score = want(&choice, KERNEL_sample_score, 0, 0);
+    set->sample_histogram = want(&choice, KERNEL_sample_histogram, 0, 0);
+    set->sample_cut = want(&choice, KERNEL_sample_cut, 0, 0);
+    set->sample_draw = want(&choice, KERNEL_sample_draw, 0, 0);
+    set->sample_finish = want(&choice, KERNEL_sample_finish, 0, 0);
+    return choice.result;
+}

@@ -1,0 +1,61 @@
+/* A model on its device: weights in Peridot's own layout, shared by its sessions. */
+#ifndef HOST_MODEL_H
+#define HOST_MODEL_H
+
+#include "checkpoint.h"
+#include "memory.h"
+#include "peridot.h"
+#include "tokenizer.h"
+
+struct peridot_device {
+    struct device *engine;
+};
+
+/* A part of a weight matrix: rows row_begin to row_begin + row_count - 1, in one buffer. */
+struct shard {
+    const struct buffer *buffer;
+    uint32_t row_begin, row_count;
+};
+
+/* [rows][stride quads] in abi.h's layout, split by rows where one allocation cannot hold it. */
+struct weight {
+    uint32_t type; /* WEIGHT_* */
+    uint32_t rows;
+    uint32_t columns;     /* padded to ROW_ALIGNMENT, as the kernels read them */
+    uint32_t stride;      /* of a row, in quads */
+    uint64_t ideal_bytes; /* without padding */
+    struct shard *shards;
+    uint32_t shard_count;
+};
+
+struct layer {
+    struct weight qkv, output, gate_up, down;
+    const struct buffer *input_norm,
+        *post_attention_norm; /* float32 [d_model padded], 1 + weight */
+};
+
+struct peridot_model {
+    struct peridot_device *device;
+    struct model_config config;
+    uint32_t d_padded; /* d_model in activation rows, floats */
+    uint32_t hidden_padded;
+    uint32_t head_dim_padded;
+    struct tokenizer *tokenizer; /* NULL: none */
+    struct arena *arena;
+    struct weight embedding;
+    const struct buffer *final_norm;
+    const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
+    struct layer *layers;
+    uint64_t fingerprint;
+    double seconds_loading;
+    uint32_t sessions; /* open ones */
+};
+
+static inline uint32_t round_up(uint32_t value, uint32_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/* Bytes of a weight on the device. */
+uint64_t weight_bytes(const struct weight *weight);
+
+#endif

@@ -1,0 +1,38 @@
+/* config.json of a Gemma checkpoint. */
+#ifndef HOST_MODEL_CONFIG_H
+#define HOST_MODEL_CONFIG_H
+
+#include "error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define EOS_TOKENS_MAX 8
+
+struct model_config {
+    uint32_t layers;
+    uint32_t d_model;
+    uint32_t heads;
+    uint32_t kv_heads; /* divides heads */
+    uint32_t head_dim; /* even, at most 512 */
+    uint32_t hidden;   /* of the MLP: gate and up each */
+    uint32_t vocabulary;
+    uint32_t context; /* at most 32768 */
+    double rms_eps;
+    double rope_theta;
+    int32_t bos, pad;
+    int32_t eos[EOS_TOKENS_MAX];
+    uint32_t eos_count;
+};
+
+/* Parses config.json; what is absent has the default of Hugging Face's GemmaConfig. `name` stands
+ * in messages. Errors: FORMAT (not JSON, a field of the wrong kind or out of range: which),
+ * UNSUPPORTED (another architecture, or an option that Gemma 1 does not have), HOST_MEMORY. */
+peridot_result model_config_parse(const char *json, size_t length, const char *name,
+                                  struct model_config *config, peridot_error *error);
+
+/* Adds the end tokens that generation_config.json names; one that cannot be read is an error. */
+peridot_result model_config_add_eos(const char *json, size_t length, const char *name,
+                                    struct model_config *config, peridot_error *error);
+
+#endif

@@ -1,0 +1,331 @@
+/* Peridot: Google's Gemma language models on any vendor's GPU, with Vulkan compute shaders.
+ *
+ * A device runs models; a model holds weights on its device; a session is one conversation: a KV
+ * cache and a sampler. Close in the opposite order of opening.
+ *
+ *     peridot_device *device;   peridot_device_open(NULL, &device, &error);
+ *     peridot_model *model;     peridot_model_load(device, "gemma-2b-it", NULL, &model, &error);
+ *     peridot_session *session; peridot_session_create(model, NULL, &session, &error);
+ *     peridot_session_prompt(session, tokens, count, NULL, &error);
+ *     peridot_session_generate(session, 200, on_token, user, &generated, &error);
+ *
+ * Every struct that an application fills in begins with struct_size = sizeof it; all other fields
+ * may be zero, which means the default. Functions that can fail return a peridot_result and write
+ * one clear sentence to `error`, which may be NULL. Nothing here exits, aborts or prints. Objects
+ * of one device may be used from one thread at a time; different devices are independent. */
+#ifndef PERIDOT_H
+#define PERIDOT_H
+
+#include "peridot_result.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <vulkan/vulkan_core.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define PERIDOT_API
+#elif defined(__GNUC__) || defined(__clang__)
+#define PERIDOT_API __attribute__((visibility("default")))
+#else
+#define PERIDOT_API
+#endif
+
+typedef struct peridot_device peridot_device;
+typedef struct peridot_model peridot_model;
+typedef struct peridot_session peridot_session;
+
+PERIDOT_API const char *peridot_version(void); /* "0.1.0" */
+
+/* ---- Devices -----------------------------------------------------------------------------------
+ */
+
+typedef struct peridot_device_params {
+    size_t struct_size;
+    const char *choice;      /* an index, a part of the name, or a UUID; NULL: the best device */
+    bool validation;         /* load VK_LAYER_KHRONOS_validation */
+    bool minimal;            /* portable kernels only */
+    uint32_t threads;        /* for compiling pipelines; 0: one per processor, 1: none but yours */
+    uint64_t max_allocation; /* bytes of one buffer at most; 0: the device's own limit */
+    const char
+        *cache_directory; /* of the pipeline cache; NULL: the user's cache folder, "": none */
+    void (*message)(const char *text,
+                    void *user); /* validation messages and warnings; NULL: dropped */
+    void *message_user;
+} peridot_device_params;
+
+/* One Vulkan device, as peridot_devices_list describes it. */
+typedef struct peridot_device_info {
+    uint32_t index;
+    char name[256];
+    char driver[320];        /* driver name and version, in words */
+    char uuid[37];           /* 8-4-4-4-12 hexadecimal digits */
+    const char *kind;        /* "discrete", "integrated", "virtual", "software" or "other" */
+    uint64_t memory_total;   /* bytes of device-local memory */
+    uint64_t memory_free;    /* of those, free now, where the driver tells; else memory_total */
+    uint64_t max_allocation; /* bytes of one allocation */
+    uint32_t subgroup_size;
+    bool chosen;      /* the one that NULL chooses */
+    char reason[256]; /* why it is chosen, or why Peridot cannot use it, or empty */
+    bool usable;
+} peridot_device_info;
+
+/* Lists every Vulkan device: writes at most `capacity` records, and how many there are to `count`.
+ * Errors: NO_VULKAN, VULKAN, HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capacity,
+                                                uint32_t *count, peridot_error *error);
+
+/* Opens a device of its own. `params` may be NULL. Errors: NO_VULKAN, NO_DEVICE, VULKAN,
+ * HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_device_open(const peridot_device_params *params,
+                                               peridot_device **device, peridot_error *error);
+
+/* An application's device, for Peridot to run on. */
+typedef struct peridot_adoption {
+    size_t struct_size;
+    VkInstance instance;
+    VkPhysicalDevice physical_device;
+    VkDevice device;
+    PFN_vkGetInstanceProcAddr get_instance_proc_addr;
+    VkQueue queue; /* with compute; submissions go here */
+    uint32_t queue_family;
+    const char *const *extensions; /* device extensions that the application enabled */
+    uint32_t extension_count;
+    const VkPhysicalDeviceFeatures2
+        *features; /* what it enabled, chained; NULL: just what is required */
+    const VkAllocationCallbacks *allocator; /* NULL: none */
+    void (*lock_queue)(void *user); /* held around each submission; NULL: the queue is not shared */
+    void (*unlock_queue)(void *user);
+    void *user;
+} peridot_adoption;
+
+/* Runs on the application's device. It stays the application's: all that was passed in outlives the
+ * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
+ * max_allocation and cache_directory count. Errors: ARGUMENT (a required feature is not enabled:
+ * named), NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
+                                                const peridot_device_params *params,
+                                                peridot_device **device, peridot_error *error);
+
+/* What to enable before creating a device that Peridot is to adopt. */
+typedef struct peridot_requirements {
+    size_t struct_size;
+    uint32_t api_version;                      /* of instance and device, at least */
+    const VkPhysicalDeviceFeatures2 *features; /* required; ready for VkDeviceCreateInfo::pNext,
+                                                  and valid until the library is unloaded */
+    const char *const *recommended_extensions; /* enabled if present, Peridot uses them */
+    uint32_t recommended_extension_count;
+    VkQueueFlags queue_flags; /* what the queue's family must be able to do */
+} peridot_requirements;
+PERIDOT_API void peridot_requirements_get(peridot_requirements *requirements);
+
+PERIDOT_API void peridot_device_describe(const peridot_device *device, peridot_device_info *info);
+PERIDOT_API void peridot_device_close(peridot_device *device); /* accepts NULL */
+
+/* ---- Models ------------------------------------------------------------------------------------
+ */
+
+typedef enum peridot_weights {
+    PERIDOT_WEIGHTS_AUTO = 0, /* as the file has them */
+    PERIDOT_WEIGHTS_F32,
+    PERIDOT_WEIGHTS_BF16,
+    PERIDOT_WEIGHTS_F16 /* refused where a weight does not fit in a float16 */
+} peridot_weights;
+
+typedef struct peridot_progress {
+    const char *stage;  /* "reading", "uploading", "compiling" */
+    uint64_t done, all; /* bytes, or pipelines when compiling */
+} peridot_progress;
+
+typedef struct peridot_model_params {
+    size_t struct_size;
+    peridot_weights weights;
+    bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
+    void *progress_user;
+} peridot_model_params;
+
+/* Loads a Hugging Face directory: config.json, safetensors, and tokenizer.model if there is one.
+ * Errors: FILE, FORMAT, UNSUPPORTED, DEVICE_MEMORY, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *directory,
+                                              const peridot_model_params *params,
+                                              peridot_model **model, peridot_error *error);
+
+typedef struct peridot_file {
+    const char *name; /* as in a directory: "config.json" */
+    const void *data;
+    size_t size;
+} peridot_file;
+
+/* The same from files in memory, which must stay valid until the model is closed. */
+PERIDOT_API peridot_result peridot_model_load_files(peridot_device *device,
+                                                    const peridot_file *files, uint32_t count,
+                                                    const peridot_model_params *params,
+                                                    peridot_model **model, peridot_error *error);
+
+typedef struct peridot_model_info {
+    uint32_t layers, d_model, heads, kv_heads, head_dim, hidden, vocabulary, context;
+    uint64_t parameters;     /* the tied table counted once */
+    uint64_t weight_bytes;   /* on the device */
+    uint64_t ideal_bytes;    /* weights read for one decoded token, without padding */
+    uint64_t padded_bytes;   /* the same as the kernels read them */
+    uint64_t fingerprint;    /* tells one model from another */
+    peridot_weights weights; /* of the projections */
+    bool has_tokenizer, has_chat;
+    uint32_t bos;
+    uint32_t stop_tokens[8]; /* what ends an answer: <eos>, and <end_of_turn> where there is one */
+    uint32_t stop_token_count;
+    double seconds_loading; /* reading and uploading */
+} peridot_model_info;
+PERIDOT_API void peridot_model_describe(const peridot_model *model, peridot_model_info *info);
+PERIDOT_API void
+peridot_model_close(peridot_model *model); /* accepts NULL; close its sessions first */
+
+/* ---- Text --------------------------------------------------------------------------------------
+ */
+
+/* Text to token ids, without <bos>. With `special`, pieces such as <start_of_turn> are recognised;
+ * without it they are plain text, as what a person types must be. Writes at most `capacity` ids and
+ * the full number to `count`. Errors: UNSUPPORTED (no tokenizer), HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_tokenize(const peridot_model *model, const char *text,
+                                            size_t length, bool special, int32_t *tokens,
+                                            size_t capacity, size_t *count, peridot_error *error);
+
+/* The bytes that a token adds to a text: perhaps none, perhaps a part of a character. Owned by the
+ * model. ARGUMENT: token out of range; UNSUPPORTED: no tokenizer. */
+PERIDOT_API peridot_result peridot_token_bytes(const peridot_model *model, int32_t token,
+                                               const char **bytes, size_t *length,
+                                               peridot_error *error);
+
+typedef struct peridot_message {
+    const char *role; /* "user", "model" (or "assistant"), "system" */
+    const char *content;
+    size_t length;
+} peridot_message;
+
+/* A conversation in Gemma's chat template, ending with the model's header. Errors: ARGUMENT (roles
+ * do not alternate), UNSUPPORTED (no tokenizer, or one without turn markers), HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_chat_tokens(const peridot_model *model,
+                                               const peridot_message *messages,
+                                               size_t message_count, int32_t *tokens,
+                                               size_t capacity, size_t *count,
+                                               peridot_error *error);
+
+/* ---- Sessions ----------------------------------------------------------------------------------
+ */
+
+typedef enum peridot_kv { PERIDOT_KV_F16 = 0, PERIDOT_KV_F32 } peridot_kv;
+
+/* Applied in this order: penalty, top-k, top-p, min-p (on the distribution at temperature 1),
+ * temperature. */
+typedef struct peridot_sampling {
+    size_t struct_size;
+    float temperature;        /* 0: the most likely token, lowest id on a tie */
+    uint32_t top_k;           /* 0: off */
+    float top_p;              /* 0 or 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 0 or 1: off */
+    uint32_t penalty_window;  /* tokens looked back at; 0: 64 */
+    uint32_t min_tokens;      /* no stop token before so many have been sampled after the prompt */
+    uint64_t seed; /* the same seed gives the same text, however many steps a submission has */
+} peridot_sampling;
+
+typedef struct peridot_session_params {
+    size_t struct_size;
+    uint32_t context; /* positions; 0: the model's */
+    peridot_kv kv;
+    uint32_t prefill_rows;         /* prompt tokens in one pass at most; 0: 512 */
+    uint32_t steps_per_submission; /* decode steps in one submission; 0: 4 */
+    float submission_ms; /* GPU time of one submission at most, as predicted and measured; 0: 500 */
+    uint64_t shuffle_seed; /* for tests: not 0 shuffles dispatches between barriers */
+} peridot_session_params;
+
+/* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),
+ * DEVICE_MEMORY (the message says which context would fit), HOST_MEMORY, VULKAN, CANCELLED,
+ * DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
+                                                  const peridot_session_params *params,
+                                                  peridot_session **session, peridot_error *error);
+PERIDOT_API void peridot_session_close(peridot_session *session); /* accepts NULL */
+
+/* Takes effect with the next prompt or token. ARGUMENT: a value out of its range. */
+PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
+                                                    const peridot_sampling *sampling,
+                                                    peridot_error *error);
+
+/* Appends tokens to the context and runs them; blocks until done. With `logits` not NULL, float32
+ * [count][vocabulary] for every token. A failed call leaves the session as it was before.
+ * Errors: ARGUMENT (no tokens; a token out of range: which), CONTEXT_FULL (how many fit),
+ * DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_session_prompt(peridot_session *session, const int32_t *tokens,
+                                                  size_t count, float *logits,
+                                                  peridot_error *error);
+
+typedef struct peridot_token {
+    uint32_t position; /* in the context */
+    int32_t token;
+    float log_probability; /* natural log, under the softmax of the raw logits */
+    bool stop;             /* an end token: the last of this answer */
+} peridot_token;
+
+/* Called on the calling thread for each token as it comes; false stops: the tokens after this one
+ * are dropped, the session is as if they had never been sampled. */
+typedef bool (*peridot_on_token)(const peridot_token *token, void *user);
+
+/* Samples up to `count` tokens after the prompt, until a stop token or the context's end; blocks.
+ * `generated` (may be NULL): how many there were. Errors: ARGUMENT (no prompt yet), CONTEXT_FULL
+ * (not one fits), DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_session_generate(peridot_session *session, uint32_t count,
+                                                    peridot_on_token on_token, void *user,
+                                                    uint32_t *generated, peridot_error *error);
+
+/* How many tokens the session holds: prompt and sampled ones, a stop token included. */
+PERIDOT_API uint32_t peridot_session_length(const peridot_session *session);
+/* The tokens held: `length` of them; owned by the session, valid until it changes. */
+PERIDOT_API const int32_t *peridot_session_tokens(const peridot_session *session);
+/* Forgets all tokens from `length` on; exact, as if they had never been there. ARGUMENT: longer
+ * than it is. */
+PERIDOT_API peridot_result peridot_session_truncate(peridot_session *session, uint32_t length,
+                                                    peridot_error *error);
+
+/* The logits after the last token, float32 [vocabulary]. ARGUMENT: no token yet. */
+PERIDOT_API peridot_result peridot_session_logits(peridot_session *session, float *logits,
+                                                  peridot_error *error);
+
+/* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,
+ * atomically and with a checksum; reads them back. Loading refuses another model's file
+ * (UNSUPPORTED) and a damaged one (FORMAT), leaving the session as it was. `*extra` is the caller's
+ * to free with peridot_free. */
+PERIDOT_API peridot_result peridot_session_save(peridot_session *session, const char *path,
+                                                const void *extra, size_t extra_size,
+                                                peridot_error *error);
+PERIDOT_API peridot_result peridot_session_load(peridot_session *session, const char *path,
+                                                void **extra, size_t *extra_size,
+                                                peridot_error *error);
+PERIDOT_API void peridot_free(void *memory);
+
+typedef struct peridot_session_statistics {
+    uint64_t prompt_tokens, decoded_tokens;
+    double prompt_seconds, decode_seconds; /* wall time within the calls */
+    double decode_host_seconds; /* of those, CPU time of the calling thread spent submitting */
+    uint64_t submissions;       /* vkQueueSubmit2 calls */
+    uint32_t dispatches_per_step;
+    uint32_t barriers_per_step;
+    double longest_submission_ms;     /* measured GPU time; 0: the queue has no timestamps */
+    uint64_t kv_bytes, scratch_bytes; /* on the device now */
+    uint64_t step_bytes;              /* weights and KV that a step reads at the present length */
+    uint32_t pipelines_compiled;      /* since the device was opened */
+    double seconds_compiling;
+    uint64_t pipeline_cache_bytes; /* found on disk when the device was opened */
+    char warning[512];             /* a pipeline cache that cannot be kept; empty: none */
+} peridot_session_statistics;
+PERIDOT_API void peridot_session_describe(const peridot_session *session,
+                                          peridot_session_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,303 @@
+/* Prompts: tokens in batches through the layers, cut into submissions that no watchdog minds. */
+#include "forward.h"
+#include "platform.h"
+
+#include <string.h>
+
+#define LOGITS_BYTES_MAX (64u << 20) /* for the logits of all rows of one chunk */
+
+/* A submission being put together: command buffers with an opening and a closing of their own. */
+struct bundle {
+    struct peridot_session *session;
+    VkCommandBuffer *commands; /* room for all segments of a chunk */
+    uint32_t count;
+    VkCommandBuffer opening;
+    struct cost cost;
+    VkQueryPool queries;
+};
+
+static double ticks_to_seconds(const struct device *device, const uint64_t ticks[2]) {
+    uint32_t bits = device->info.limits.timestamp_bits;
+    uint64_t mask = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
+    return (double)((ticks[1] - ticks[0]) & mask) * device->info.limits.timestamp_period * 1e-9;
+}
+
+static peridot_result create_queries(struct device *device, VkQueryPool *queries,
+                                     peridot_error *error) {
+    *queries = VK_NULL_HANDLE;
+    if (device->info.limits.timestamp_period == 0 || device->info.limits.timestamp_bits == 0)
+        return PERIDOT_OK;
+    VkQueryPoolCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+        .queryType = VK_QUERY_TYPE_TIMESTAMP,
+        .queryCount = 2,
+    };
+    VkResult code = device->vk.CreateQueryPool(device->handle, &info, device->allocator, queries);
+    return code ? device_fail(device, code, "creating timestamps", error) : PERIDOT_OK;
+}
+
+/* What changes between passes, written ahead of the work that reads it. */
+static void write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
+                         uint32_t rows) {
+    struct session_block *state = &session->head_state;
+    state->position = base;
+    state->rows = rows;
+    state->done = 0;
+    state->sampled = 0;
+    forward_attention_grid(state, base + rows, rows);
+    const struct device_functions *vk = &session->lane.device->vk;
+    vk->CmdUpdateBuffer(commands, session->block->handle, 0, sizeof *state, state);
+    vk->CmdUpdateBuffer(commands, session->tokens->handle, (VkDeviceSize)base * 4,
+                        (VkDeviceSize)rows * 4, session->held + base);
+}
+
+static peridot_result open_bundle(struct bundle *bundle, peridot_error *error) {
+    struct peridot_session *session = bundle->session;
+    peridot_result result = session_begin_transfer(session, &bundle->opening, error);
+    if (result)
+        return result;
+    if (bundle->queries) {
+        const struct device_functions *vk = &session->lane.device->vk;
+        vk->CmdResetQueryPool(bundle->opening, bundle->queries, 0, 2);
+        vk->CmdWriteTimestamp2(bundle->opening, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                               bundle->queries, 0);
+    }
+    bundle->commands[0] = bundle->opening;
+    bundle->count = 1;
+    bundle->cost = (struct cost){0, 0};
+    return PERIDOT_OK;
+}
+
+static peridot_result measure(struct bundle *bundle, double wall, peridot_error *error) {
+    struct peridot_session *session = bundle->session;
+    struct device *device = session->lane.device;
+    double measured = wall;
+    if (bundle->queries) {
+        uint64_t ticks[2];
+        VkResult code = device->vk.GetQueryPoolResults(
+            device->handle, bundle->queries, 0, 2, sizeof ticks, ticks, sizeof *ticks,
+            VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
+        if (code)
+            return device_fail(device, code, "reading timestamps", error);
+        measured = ticks_to_seconds(device, ticks);
+        if (measured * 1e3 > session->statistics.longest_submission_ms)
+            session->statistics.longest_submission_ms = measured * 1e3;
+    }
+    schedule_learn(&session->schedule, schedule_seconds(&session->schedule, bundle->cost),
+                   measured);
+    return PERIDOT_OK;
+}
+
+/* Submits what was put together, waits for it and learns from the time it took. */
+static peridot_result close_bundle(struct bundle *bundle, peridot_error *error) {
+    struct peridot_session *session = bundle->session;
+    struct lane *lane = &session->lane;
+    VkCommandBuffer closing = VK_NULL_HANDLE;
+    peridot_result result = lane_end(lane, bundle->opening, error);
+    if (!result)
+        result = session_begin_transfer(session, &closing, error);
+    if (!result && bundle->queries)
+        lane->device->vk.CmdWriteTimestamp2(closing, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                                            bundle->queries, 1);
+    if (!result)
+        result = lane_end(lane, closing, error);
+    double start = platform_seconds();
+    bundle->commands[bundle->count++] = closing;
+    if (!result)
+        result = lane_submit(lane, &(struct batch){bundle->commands, bundle->count}, 1, error);
+    if (!result)
+        result = lane_wait(lane, lane->submitted, error);
+    if (!result)
+        result = measure(bundle, platform_seconds() - start, error);
+    lane_free_commands(lane, bundle->opening);
+    if (closing)
+        lane_free_commands(lane, closing);
+    bundle->opening = VK_NULL_HANDLE;
+    return result;
+}
+
+/* Adds a segment, in a submission of its own if this one would become too long. */
+static peridot_result bundle_add(struct bundle *bundle, const struct segment *segment,
+                                 struct cost extra, peridot_error *error) {
+    struct cost cost = {segment->recording.cost.bytes + extra.bytes,
+                        segment->recording.cost.flops + extra.flops};
+    struct cost sum = {bundle->cost.bytes + cost.bytes, bundle->cost.flops + cost.flops};
+    const struct schedule *schedule = &bundle->session->schedule;
+    if (bundle->count > 1 && schedule_seconds(schedule, sum) > schedule->limit) {
+        peridot_result result = close_bundle(bundle, error);
+        if (!result)
+            result = open_bundle(bundle, error);
+        if (result)
+            return result;
+        sum = cost;
+    }
+    bundle->commands[bundle->count++] = segment->commands;
+    bundle->cost = sum;
+    return PERIDOT_OK;
+}
+
+static struct pass *pass_for(struct peridot_session *session, uint32_t rows) {
+    struct pass *pass = session->passes;
+    while (pass->rows < rows)
+        pass++;
+    return pass;
+}
+
+/* How many of `left` tokens to run in one pass, so that no single segment breaks the limit. */
+static uint32_t chunk_rows(const struct peridot_session *session, uint32_t base, uint32_t left,
+                           bool all_logits) {
+    const struct peridot_model *model = session->model;
+    uint32_t rows = left < session->prefill_rows ? left : session->prefill_rows;
+    const struct layer *layer = &model->layers[0];
+    const struct weight *weights[] = {&layer->qkv, &layer->output, &layer->gate_up, &layer->down};
+    struct cost fixed = {0, 0}, per_row = {0, 0};
+    for (int i = 0; i < 4; i++) {
+        fixed.bytes += (double)weight_bytes(weights[i]);
+        per_row.flops += 2.0 * weights[i]->rows * weights[i]->columns;
+    }
+    struct cost attention = forward_attention_cost(session, 1, base + rows);
+    fixed.bytes += attention.bytes;
+    per_row.flops += attention.flops;
+    rows = schedule_rows(&session->schedule, fixed, per_row, rows);
+    if (!all_logits)
+        return rows;
+    uint64_t fit = LOGITS_BYTES_MAX / ((uint64_t)model->config.vocabulary * 4);
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < PASS_BUCKETS; i++)
+        if (session->passes[i].rows <= fit && session->passes[i].rows > most)
+            most = session->passes[i].rows;
+    return rows < most ? rows : most;
+}
+
+/* The chunk's layers; the last chunk's head too. */
+static peridot_result run_chunk(struct bundle *bundle, struct pass *pass, uint32_t base,
+                                uint32_t rows, bool last, peridot_error *error) {
+    struct peridot_session *session = bundle->session;
+    struct cost none = {0, 0}, attention = forward_attention_cost(session, rows, base + rows);
+    peridot_result result = open_bundle(bundle, error);
+    if (result)
+        return result;
+    write_header(session, bundle->opening, base, rows);
+    result = bundle_add(bundle, &pass->embed, none, error);
+    for (uint32_t i = 0; i < session->model->config.layers && !result; i++)
+        result = bundle_add(bundle, &pass->layers[i], attention, error);
+    if (!result && last)
+        result = bundle_add(bundle, &session->head, none, error);
+    if (result) {
+        if (bundle->opening)
+            lane_free_commands(&session->lane, bundle->opening);
+        return result;
+    }
+    return close_bundle(bundle, error);
+}
+
+static peridot_result read_logits(struct peridot_session *session, const struct pass *pass,
+                                  uint32_t rows, float *logits, peridot_error *error) {
+    uint64_t vocabulary = session->model->config.vocabulary;
+    struct arena *arena = NULL;
+    const struct buffer *buffer = NULL;
+    VkCommandBuffer commands;
+    uint64_t bytes = pass->rows * vocabulary * 4;
+    peridot_result result =
+        arena_create(session->model->device->engine, MEMORY_DEVICE, bytes, &arena, error);
+    if (!result)
+        result = arena_buffer(arena, bytes, "all logits", &buffer, error);
+    if (!result)
+        result = session_begin_transfer(session, &commands, error);
+    if (!result) {
+        result = forward_record_logits(session, pass, buffer, commands, error);
+        peridot_result end = session_end_transfer(session, commands, error);
+        result = result ? result : end;
+    }
+    if (!result)
+        result = session_read(session, buffer, 0, rows * vocabulary * 4, logits, error);
+    arena_destroy(arena);
+    return result;
+}
+
+static peridot_result run_chunks(struct bundle *bundle, float *logits, peridot_error *error) {
+    struct peridot_session *session = bundle->session;
+    uint32_t first = session->computed;
+    while (session->computed < session->length) {
+        uint32_t base = session->computed;
+        uint32_t rows = chunk_rows(session, base, session->length - base, logits != NULL);
+        struct pass *pass = pass_for(session, rows);
+        peridot_result result = forward_record_pass(session, pass, error);
+        if (!result)
+            result = run_chunk(bundle, pass, base, rows, base + rows == session->length, error);
+        if (!result && logits)
+            result = read_logits(
+                session, pass, rows,
+                logits + (size_t)(base - first) * session->model->config.vocabulary, error);
+        if (result)
+            return result;
+        session->computed += rows;
+    }
+    session->logits_valid = true;
+    return PERIDOT_OK;
+}
+
+peridot_result session_compute(struct peridot_session *session, float *logits,
+                               peridot_error *error) {
+    if (session->computed == session->length && !session->logits_valid)
+        session->computed--;            /* its keys and values are written again, alike */
+    VkCommandBuffer commands[1024 + 4]; /* opening, embedding, layers, head, closing */
+    struct bundle bundle = {.session = session, .commands = commands};
+    peridot_result result = kv_cache_reserve(session, session->length, error);
+    if (!result)
+        result = forward_record_head(session, error);
+    if (!result)
+        result = create_queries(session->lane.device, &bundle.queries, error);
+    if (!result)
+        result = run_chunks(&bundle, logits, error);
+    if (bundle.queries)
+        session->lane.device->vk.DestroyQueryPool(session->lane.device->handle, bundle.queries,
+                                                  session->lane.device->allocator);
+    return result;
+}
+
+static peridot_result check_prompt(const struct peridot_session *session, const int32_t *tokens,
+                                   size_t count, peridot_error *error) {
+    if (!tokens || count == 0)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "the prompt has no tokens");
+    if (count > session->context - session->length)
+        return fail(
+            error, PERIDOT_ERROR_CONTEXT_FULL,
+            "the prompt has %zu tokens and %u fit in the context of %u: shorten it or give a "
+            "larger --context",
+            count, session->context - session->length, session->context);
+    for (size_t i = 0; i < count; i++)
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= session->model->config.vocabulary)
+            return fail(error, PERIDOT_ERROR_ARGUMENT,
+                        "token %zu of the prompt is %d; the model's tokens are 0 to %u", i,
+                        tokens[i], session->model->config.vocabulary - 1);
+    return PERIDOT_OK;
+}
+
+peridot_result peridot_session_prompt(peridot_session *session, const int32_t *tokens, size_t count,
+                                      float *logits, peridot_error *error) {
+    peridot_result result = check_prompt(session, tokens, count, error);
+    if (result)
+        return result;
+    double start = platform_seconds();
+    uint32_t before = session->length;
+    /* logits are wanted for the new tokens alone, so a sampled one still pending goes first */
+    if (logits && session->computed < before)
+        result = session_compute(session, NULL, error);
+    if (result)
+        return result;
+    memcpy(session->held + before, tokens, count * sizeof *tokens);
+    session->length = before + (uint32_t)count;
+    session->logits_valid = false;
+    result = session_compute(session, logits, error);
+    if (result) {
+        session->length = before;
+        if (session->computed > before)
+            session->computed = before;
+        return result;
+    }
+    session->prompt_end = session->length;
+    session->statistics.prompt_tokens += count;
+    session->statistics.prompt_seconds += platform_seconds() - start;
+    return PERIDOT_OK;
+}

@@ -1,0 +1,99 @@
+/* A session's state: what is on the device and what the host knows of it. */
+#ifndef HOST_SESSION_H
+#define HOST_SESSION_H
+
+#include "abi.h"
+#include "kernel_set.h"
+#include "queue.h"
+#include "schedule.h"
+
+/* A command buffer of its own, submitted again and again, with the list it was recorded from. */
+struct segment {
+    struct recording recording;
+    VkCommandBuffer commands;
+};
+
+/* The forward pass for up to `rows` rows: embedding, then every layer. */
+struct pass {
+    enum pass_shape shape;
+    uint32_t rows;
+    struct segment embed;
+    struct segment *layers; /* one a layer; NULL: not recorded yet */
+};
+
+#define PASS_BUCKETS 5  /* 1, 8, 32, 128 and prefill_rows rows */
+#define SAMPLER_KINDS 8 /* bits: penalty, top-k, top-p */
+
+/* Buffers of activations, all float32, zero in their padding. */
+struct scratch {
+    const struct buffer *x;        /* [rows][d_padded], the residual stream */
+    const struct buffer *normed;   /* [rows][d_padded] */
+    const struct buffer *query;    /* [rows][heads][head_dim_padded] */
+    const struct buffer *attended; /* as query */
+    const struct buffer *partial;  /* [FEW_ROWS][heads][SPLITS_MAX][head_dim_padded + 8] */
+    const struct buffer *hidden;   /* [rows][hidden_padded] */
+    const struct buffer *logits;   /* [vocabulary], of the last row */
+    const struct buffer *scores, *marks, *work; /* the sampler's */
+};
+
+struct kv_chunk {
+    struct arena *arena;
+    const struct buffer *buffer;
+};
+
+struct peridot_session {
+    struct peridot_model *model;
+    uint32_t context, prefill_rows, steps_per_submission;
+    bool kv_half;
+    double submission_seconds;
+    uint64_t shuffle_seed;
+    struct kernel_set kernels;
+    struct lane lane;
+    struct arena *arena, *readback_arena;
+    struct scratch scratch;
+    const struct buffer *block;  /* struct session_block */
+    const struct buffer *tokens; /* uint32 [context + 1] */
+    const struct buffer *ring;   /* struct ring_entry [RING_CAPACITY], host-visible */
+    struct kv_chunk chunks[KV_CHUNKS_MAX];
+    uint32_t chunk_count;
+    struct pass passes[PASS_BUCKETS];
+    struct segment head; /* last row to scratch.logits */
+    struct segment samplers[SAMPLER_KINDS];
+    struct schedule schedule;
+
+    /* What the host knows. Tokens [0, computed) have keys and values in the cache. */
+    int32_t *held; /* [context + 1] */
+    uint32_t length, computed;
+    bool logits_valid;   /* scratch.logits are those after token length - 1 */
+    uint32_t prompt_end; /* where the last prompt ended: min_tokens counts from here */
+    uint32_t sampled;    /* ring entries written by the device */
+    peridot_sampling sampling;
+    struct session_block head_state; /* the image of the block that the next header writes */
+    peridot_session_statistics statistics;
+};
+
+/* Elements of one layer's K (or V) in a chunk. */
+uint64_t kv_plane_elements(const struct peridot_session *session);
+uint64_t kv_chunk_bytes(const struct peridot_session *session);
+/* Makes the chunks for positions [0, positions) exist. Errors: DEVICE_MEMORY, VULKAN, DEVICE_LOST.
+ */
+peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,
+                                peridot_error *error);
+/* Lets go of the chunks that no position below `positions` needs; the first stays. */
+void kv_cache_release(struct peridot_session *session, uint32_t positions);
+
+/* Runs tokens [computed, length) and leaves the last one's logits; `logits` (may be NULL) gets
+ * those of all of them, [count][vocabulary]. */
+peridot_result session_compute(struct peridot_session *session, float *logits,
+                               peridot_error *error);
+
+/* One-time commands: begins a command buffer of the lane, and submits it and waits. */
+peridot_result session_begin_transfer(struct peridot_session *session, VkCommandBuffer *commands,
+                                      peridot_error *error);
+peridot_result session_end_transfer(struct peridot_session *session, VkCommandBuffer commands,
+                                    peridot_error *error);
+/* Copies device memory to the host; blocks. */
+peridot_result session_read(struct peridot_session *session, const struct buffer *buffer,
+                            uint64_t offset, uint64_t size, void *to, peridot_error *error);
+
+#endif

@@ -1,0 +1,68 @@
+/* The public face of text: tokens, their bytes, the chat template. */
+#include "chat_template.h"
+#include "model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static peridot_result need_tokenizer(const peridot_model *model, peridot_error *error) {
+    if (model->tokenizer)
+        return PERIDOT_OK;
+    return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                "the model has no tokenizer: put its tokenizer.model beside config.json");
+}
+
+/* Gives the list's ids to the caller and frees it. */
+static void hand_out(struct token_list *list, int32_t *tokens, size_t capacity, size_t *count) {
+    *count = list->count;
+    size_t copied = list->count < capacity ? list->count : capacity;
+    if (copied)
+        memcpy(tokens, list->ids, copied * sizeof *tokens);
+    token_list_free(list);
+}
+
+peridot_result peridot_tokenize(const peridot_model *model, const char *text, size_t length,
+                                bool special, int32_t *tokens, size_t capacity, size_t *count,
+                                peridot_error *error) {
+    struct token_list list = {0};
+    *count = 0;
+    peridot_result result = need_tokenizer(model, error);
+    if (!result)
+        result = tokenizer_encode(model->tokenizer, text, length,
+                                  special ? TOKENIZER_SPECIAL : TOKENIZER_PLAIN, &list, error);
+    hand_out(&list, tokens, capacity, count);
+    return result;
+}
+
+peridot_result peridot_token_bytes(const peridot_model *model, int32_t token, const char **bytes,
+                                   size_t *length, peridot_error *error) {
+    *bytes = "";
+    *length = 0;
+    peridot_result result = need_tokenizer(model, error);
+    if (!result && (token < 0 || (uint32_t)token >= model->config.vocabulary))
+        result = fail(error, PERIDOT_ERROR_ARGUMENT, "token %d is out of range", token);
+    /* a vocabulary may be padded beyond the tokenizer's pieces: such tokens have no text */
+    if (!result && !tokenizer_piece(model->tokenizer, token, bytes, length))
+        *length = 0;
+    return result;
+}
+
+peridot_result peridot_chat_tokens(const peridot_model *model, const peridot_message *messages,
+                                   size_t message_count, int32_t *tokens, size_t capacity,
+                                   size_t *count, peridot_error *error) {
+    struct token_list list = {0};
+    *count = 0;
+    peridot_result result = need_tokenizer(model, error);
+    if (result)
+        return result;
+    struct chat_message *own = calloc(message_count ? message_count : 1, sizeof *own);
+    if (!own)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY,
+                    "out of memory while writing the conversation");
+    for (size_t i = 0; i < message_count; i++)
+        own[i] = (struct chat_message){messages[i].role, messages[i].content, messages[i].length};
+    result = chat_template_render(model->tokenizer, own, message_count, &list, error);
+    free(own);
+    hand_out(&list, tokens, capacity, count);
+    return result;
+}

@@ -1,0 +1,545 @@
+#include "tokenizer.h"
+#include "utf8.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPACE "\xe2\x96\x81" /* U+2581 stands for a space in pieces */
+
+struct entry {
+    uint32_t text; /* offset into texts */
+    uint32_t length;
+    uint32_t surface, surface_length; /* what it adds to a stream */
+    float score;
+    uint8_t type;
+    bool reserved; /* not to be found in typed text */
+};
+
+/* A trie of the user-defined pieces, for the longest match at a place. */
+struct trie_node {
+    uint32_t child, sibling; /* 0: none */
+    int32_t id;              /* -1: none ends here */
+    char byte;
+};
+
+struct tokenizer {
+    struct entry *entries;
+    uint32_t count;
+    char *texts;
+    uint32_t *table; /* open addressing: id + 1, or 0 */
+    uint32_t table_mask;
+    struct trie_node *trie;
+    uint32_t trie_count;
+    int32_t bytes[256]; /* ids of the byte pieces, -1: none */
+    bool byte_fallback;
+    struct tokenizer_specials specials;
+};
+
+/* ---- Lists ---- */
+
+bool token_list_add(struct token_list *list, int32_t id) {
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        int32_t *ids = realloc(list->ids, capacity * sizeof *ids);
+        if (!ids)
+            return false;
+        list->ids = ids;
+        list->capacity = capacity;
+    }
+    list->ids[list->count++] = id;
+    return true;
+}
+
+void token_list_free(struct token_list *list) {
+    free(list->ids);
+    *list = (struct token_list){0};
+}
+
+/* ---- Looking pieces up ---- */
+
+static uint32_t hash(const char *text, size_t length) {
+    uint32_t value = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < length; i++)
+        value = (value ^ (uint8_t)text[i]) * 16777619u;
+    return value ^ value >> 15;
+}
+
+/* The place in the table of a text, or of the hole where it would go. */
+static uint32_t slot_of(const struct tokenizer *t, const char *text, size_t length) {
+    uint32_t slot = hash(text, length) & t->table_mask;
+    while (t->table[slot]) {
+        const struct entry *entry = &t->entries[t->table[slot] - 1];
+        if (entry->length == length && memcmp(t->texts + entry->text, text, length) == 0)
+            break;
+        slot = (slot + 1) & t->table_mask;
+    }
+    return slot;
+}
+
+static int32_t find(const struct tokenizer *t, const char *text, size_t length) {
+    return (int32_t)t->table[slot_of(t, text, length)] - 1;
+}
+
+int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece) {
+    return find(tokenizer, piece, strlen(piece));
+}
+
+/* Pieces that text can become: not control, unknown or byte pieces, whose names are no text. */
+static bool is_text(const struct entry *entry) {
+    return entry->type == PIECE_NORMAL || entry->type == PIECE_USER_DEFINED ||
+           entry->type == PIECE_UNUSED;
+}
+
+/* ---- Making one ---- */
+
+/* User-defined pieces that a person must not be able to type: all but spaces, newlines and HTML
+ * tags. */
+static bool is_reserved(const char *text, size_t length) {
+    static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<mask>", "<2mass>"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (length == strlen(names[i]) && memcmp(text, names[i], length) == 0)
+            return true;
+    return (length > 7 && memcmp(text, "<unused", 7) == 0) || text[0] == '[';
+}
+
+/* The piece's text with each U+2581 as a space. */
+static size_t write_surface(const char *text, size_t length, char *out) {
+    size_t written = 0;
+    for (size_t i = 0; i < length;) {
+        bool space = length - i >= 3 && memcmp(text + i, SPACE, 3) == 0;
+        out[written++] = space ? ' ' : text[i];
+        i += space ? 3 : 1;
+    }
+    return written;
+}
+
+static bool byte_value(const struct piece *piece, uint8_t *value) {
+    char text[8] = {0};
+    unsigned number;
+    if (piece->length != 6)
+        return false;
+    memcpy(text, piece->text, 6);
+    if (sscanf(text, "<0x%2X>", &number) != 1)
+        return false;
+    *value = (uint8_t)number;
+    return true;
+}
+
+static peridot_result add_piece(struct tokenizer *t, const struct piece *piece, uint32_t id,
+                                uint32_t *used, const char *name, peridot_error *error) {
+    struct entry *entry = &t->entries[id];
+    *entry = (struct entry){.text = *used,
+                            .length = piece->length,
+                            .surface = *used + piece->length,
+                            .score = piece->score,
+                            .type = (uint8_t)piece->type};
+    char *text = t->texts + *used, *surface = text + piece->length;
+    memcpy(text, piece->text, piece->length);
+    uint8_t byte;
+    if (piece->type == PIECE_BYTE) {
+        if (!byte_value(piece, &byte) || t->bytes[byte] >= 0)
+            return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u is not a byte piece of its own",
+                        name, id);
+        t->bytes[byte] = (int32_t)id;
+        surface[0] = (char)byte;
+        entry->surface_length = 1;
+    } else if (is_text(entry)) {
+        entry->surface_length = (uint32_t)write_surface(text, piece->length, surface);
+    }
+    entry->reserved = piece->type == PIECE_USER_DEFINED && is_reserved(text, piece->length);
+    *used += 2 * piece->length;
+    uint32_t slot = slot_of(t, text, piece->length);
+    if (t->table[slot])
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u is the same as piece %u", name, id,
+                    t->table[slot] - 1);
+    t->table[slot] = id + 1;
+    return PERIDOT_OK;
+}
+
+/* The child of a node for a byte, made if `make`; 0: none. */
+static uint32_t trie_child(struct trie_node *trie, uint32_t *count, uint32_t node, char byte,
+                           bool make) {
+    uint32_t child = trie[node].child;
+    while (child && trie[child].byte != byte)
+        child = trie[child].sibling;
+    if (child || !make)
+        return child;
+    child = (*count)++;
+    trie[child] = (struct trie_node){0, trie[node].child, -1, byte};
+    trie[node].child = child;
+    return child;
+}
+
+static bool build_trie(struct tokenizer *t) {
+    size_t nodes = 1;
+    for (uint32_t i = 0; i < t->count; i++)
+        if (t->entries[i].type == PIECE_USER_DEFINED)
+            nodes += t->entries[i].length;
+    t->trie = malloc(nodes * sizeof *t->trie);
+    if (!t->trie)
+        return false;
+    t->trie[0] = (struct trie_node){0, 0, -1, 0};
+    t->trie_count = 1;
+    for (uint32_t i = 0; i < t->count; i++) {
+        uint32_t node = 0;
+        if (t->entries[i].type != PIECE_USER_DEFINED)
+            continue;
+        for (uint32_t j = 0; j < t->entries[i].length; j++)
+            node =
+                trie_child(t->trie, &t->trie_count, node, t->texts[t->entries[i].text + j], true);
+        t->trie[node].id = (int32_t)i;
+    }
+    return true;
+}
+
+static bool allocate(struct tokenizer *t, const struct sentencepiece_model *model) {
+    uint64_t characters = 1;
+    for (uint32_t i = 0; i < model->count; i++)
+        characters += 2 * (uint64_t)model->pieces[i].length;
+    uint32_t size = 16;
+    while (size < 2 * model->count)
+        size *= 2;
+    if (characters > UINT32_MAX)
+        return false;
+    t->count = model->count;
+    t->table_mask = size - 1;
+    t->entries = calloc(model->count, sizeof *t->entries);
+    t->texts = malloc(characters);
+    t->table = calloc(size, sizeof *t->table);
+    return t->entries && t->texts && t->table;
+}
+
+static peridot_result fill(struct tokenizer *t, const struct sentencepiece_model *model,
+                           const char *name, peridot_error *error) {
+    if (!allocate(t, model))
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
+    uint32_t used = 0;
+    for (int i = 0; i < 256; i++)
+        t->bytes[i] = -1;
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < model->count && !result; i++)
+        result = add_piece(t, &model->pieces[i], i, &used, name, error);
+    t->byte_fallback = model->byte_fallback;
+    for (int i = 0; i < 256 && t->byte_fallback && !result; i++)
+        if (t->bytes[i] < 0)
+            result = fail(error, PERIDOT_ERROR_FORMAT, "%s: the piece for byte 0x%02X is missing",
+                          name, (unsigned)i);
+    if (!result && !build_trie(t))
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
+    t->specials =
+        (struct tokenizer_specials){model->bos, model->eos, model->unk, model->pad, -1, -1};
+    if (!result) {
+        t->specials.start_of_turn = tokenizer_find(t, "<start_of_turn>");
+        t->specials.end_of_turn = tokenizer_find(t, "<end_of_turn>");
+    }
+    return result;
+}
+
+peridot_result tokenizer_create_pieces(const struct sentencepiece_model *model, const char *name,
+                                       struct tokenizer **tokenizer, peridot_error *error) {
+    *tokenizer = NULL;
+    struct tokenizer *t = calloc(1, sizeof *t);
+    if (!t)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
+    peridot_result result = fill(t, model, name, error);
+    if (result)
+        tokenizer_destroy(t);
+    else
+        *tokenizer = t;
+    return result;
+}
+
+peridot_result tokenizer_create(const void *data, size_t size, const char *name,
+                                struct tokenizer **tokenizer, peridot_error *error) {
+    struct sentencepiece_model model;
+    *tokenizer = NULL;
+    peridot_result result = sentencepiece_parse(data, size, name, &model, error);
+    if (result)
+        return result;
+    result = tokenizer_create_pieces(&model, name, tokenizer, error);
+    sentencepiece_free(&model);
+    return result;
+}
+
+void tokenizer_destroy(struct tokenizer *tokenizer) {
+    if (!tokenizer)
+        return;
+    free(tokenizer->entries);
+    free(tokenizer->texts);
+    free(tokenizer->table);
+    free(tokenizer->trie);
+    free(tokenizer);
+}
+
+uint32_t tokenizer_vocabulary(const struct tokenizer *tokenizer) {
+    return tokenizer->count;
+}
+
+struct tokenizer_specials tokenizer_specials(const struct tokenizer *tokenizer) {
+    return tokenizer->specials;
+}
+
+/* ---- Encoding ---- */
+
+/* A run of normalised text on its way to becoming one token. */
+struct symbol {
+    uint32_t begin, length; /* length 0: merged into its left neighbour */
+    int32_t previous, next; /* -1: none */
+    int32_t frozen;         /* the user-defined piece it is, or -1 */
+};
+
+struct candidate {
+    float score;
+    int32_t left, right;
+    uint32_t length; /* of both together: another one means that a side has changed since */
+};
+
+struct encoder {
+    const struct tokenizer *t;
+    enum tokenizer_mode mode;
+    char *text; /* normalised */
+    size_t length;
+    struct symbol *symbols;
+    int32_t count;
+    struct candidate *heap;
+    size_t heap_count, heap_capacity;
+};
+
+/* Spaces become U+2581, bad bytes U+FFFD: at most three bytes for one. */
+static bool normalise(struct encoder *e, const char *text, size_t length) {
+    e->text = malloc(3 * length + 1);
+    if (!e->text)
+        return false;
+    for (size_t i = 0; i < length;) {
+        size_t size = utf8_sequence(text + i, length - i);
+        const char *source = size ? text + i : "\xef\xbf\xbd";
+        if (text[i] == ' ')
+            source = SPACE;
+        size_t bytes = size && text[i] != ' ' ? size : 3;
+        memcpy(e->text + e->length, source, bytes);
+        e->length += bytes;
+        i += size ? size : 1;
+    }
+    return true;
+}
+
+/* The longest user-defined piece at a place, or -1. */
+static int32_t match_defined(const struct encoder *e, size_t at, uint32_t *length) {
+    const struct tokenizer *t = e->t;
+    int32_t best = -1;
+    uint32_t node = 0;
+    for (size_t i = at; i < e->length; i++) {
+        node = trie_child(t->trie, NULL, node, e->text[i], false);
+        if (!node)
+            break;
+        int32_t id = t->trie[node].id;
+        if (id >= 0 && !(e->mode == TOKENIZER_PLAIN && t->entries[id].reserved)) {
+            best = id;
+            *length = (uint32_t)(i + 1 - at);
+        }
+    }
+    return best;
+}
+
+static bool split(struct encoder *e) {
+    e->symbols = malloc((e->length + 1) * sizeof *e->symbols);
+    if (!e->symbols)
+        return false;
+    for (size_t at = 0; at < e->length;) {
+        struct symbol symbol = {
+            .begin = (uint32_t)at, .previous = e->count - 1, .next = e->count + 1};
+        symbol.frozen = match_defined(e, at, &symbol.length);
+        if (symbol.frozen < 0)
+            symbol.length = (uint32_t)utf8_sequence(e->text + at, e->length - at);
+        e->symbols[e->count++] = symbol;
+        at += symbol.length;
+    }
+    if (e->count)
+        e->symbols[e->count - 1].next = -1;
+    return true;
+}
+
+/* Higher scores first, then what stands further left. */
+static bool before(const struct candidate *a, const struct candidate *b) {
+    return a->score > b->score || (a->score == b->score && a->left < b->left);
+}
+
+static bool heap_push(struct encoder *e, struct candidate candidate) {
+    if (e->heap_count == e->heap_capacity) {
+        size_t capacity = e->heap_capacity ? 2 * e->heap_capacity : 256;
+        struct candidate *heap = realloc(e->heap, capacity * sizeof *heap);
+        if (!heap)
+            return false;
+        e->heap = heap;
+        e->heap_capacity = capacity;
+    }
+    size_t at = e->heap_count++;
+    for (; at > 0 && before(&candidate, &e->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        e->heap[at] = e->heap[(at - 1) / 2];
+    e->heap[at] = candidate;
+    return true;
+}
+
+static struct candidate heap_pop(struct encoder *e) {
+    struct candidate top = e->heap[0], last = e->heap[--e->heap_count];
+    size_t at = 0;
+    for (size_t child = 1; child < e->heap_count; child = 2 * at + 1) {
+        if (child + 1 < e->heap_count && before(&e->heap[child + 1], &e->heap[child]))
+            child++;
+        if (!before(&e->heap[child], &last))
+            break;
+        e->heap[at] = e->heap[child];
+        at = child;
+    }
+    e->heap[at] = last;
+    return top;
+}
+
+/* Adds the pair to the candidates if together they are a piece. False without memory. */
+static bool consider(struct encoder *e, int32_t left, int32_t right) {
+    if (left < 0 || right < 0 || e->symbols[left].frozen >= 0 || e->symbols[right].frozen >= 0)
+        return true;
+    uint32_t length = e->symbols[left].length + e->symbols[right].length;
+    int32_t id = find(e->t, e->text + e->symbols[left].begin, length);
+    if (id < 0 || !is_text(&e->t->entries[id]) || e->t->entries[id].reserved)
+        return true;
+    return heap_push(e, (struct candidate){e->t->entries[id].score, left, right, length});
+}
+
+static bool merge(struct encoder *e) {
+    for (int32_t i = 1; i < e->count; i++)
+        if (!consider(e, i - 1, i))
+            return false;
+    while (e->heap_count) {
+        struct candidate top = heap_pop(e);
+        struct symbol *left = &e->symbols[top.left], *right = &e->symbols[top.right];
+        if (!left->length || !right->length || left->length + right->length != top.length)
+            continue;
+        left->length = top.length;
+        right->length = 0;
+        left->next = right->next;
+        if (right->next >= 0)
+            e->symbols[right->next].previous = top.left;
+        if (!consider(e, left->previous, top.left) || !consider(e, top.left, left->next))
+            return false;
+    }
+    return true;
+}
+
+/* Text that is no piece: its bytes, or one unknown token for a whole run. */
+static bool put_unknown(const struct encoder *e, const char *text, size_t length, bool again,
+                        struct token_list *list) {
+    if (!e->t->byte_fallback)
+        return again || token_list_add(list, e->t->specials.unk);
+    for (size_t i = 0; i < length; i++)
+        if (!token_list_add(list, e->t->bytes[(uint8_t)text[i]]))
+            return false;
+    return true;
+}
+
+/* An unused piece is taken apart again: into the best two pieces, as merging would have stopped
+ * there. */
+static bool put_text(const struct encoder *e, const char *text, size_t length, bool *unknown,
+                     struct token_list *list) {
+    int32_t id = find(e->t, text, length);
+    if (id >= 0 && !is_text(&e->t->entries[id]))
+        id = -1;
+    if (id >= 0 && e->t->entries[id].type == PIECE_UNUSED) {
+        size_t best = 0;
+        float score = 0;
+        for (size_t cut = 1; cut < length; cut++) {
+            int32_t a = find(e->t, text, cut), b = find(e->t, text + cut, length - cut);
+            if (a < 0 || b < 0)
+                continue;
+            float both = e->t->entries[a].score + e->t->entries[b].score;
+            if (!best || both > score) {
+                best = cut;
+                score = both;
+            }
+        }
+        if (best)
+            return put_text(e, text, best, unknown, list) &&
+                   put_text(e, text + best, length - best, unknown, list);
+    }
+    bool again = *unknown;
+    *unknown = id < 0;
+    return id < 0 ? put_unknown(e, text, length, again, list) : token_list_add(list, id);
+}
+
+static bool put_all(const struct encoder *e, struct token_list *list) {
+    bool unknown = false;
+    for (int32_t i = e->count ? 0 : -1; i >= 0; i = e->symbols[i].next) {
+        const struct symbol *symbol = &e->symbols[i];
+        bool good = symbol->frozen >= 0
+                        ? token_list_add(list, symbol->frozen)
+                        : put_text(e, e->text + symbol->begin, symbol->length, &unknown, list);
+        unknown = unknown && symbol->frozen < 0;
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+peridot_result tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                                enum tokenizer_mode mode, struct token_list *list,
+                                peridot_error *error) {
+    if (length > INT32_MAX / 4)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "a text of %zu bytes is too long to tokenize",
+                    length);
+    struct encoder e = {.t = tokenizer, .mode = mode};
+    size_t kept = list->count;
+    bool good = normalise(&e, text, length) && split(&e) && merge(&e) && put_all(&e, list);
+    free(e.text);
+    free(e.symbols);
+    free(e.heap);
+    if (good)
+        return PERIDOT_OK;
+    list->count = kept;
+    return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while tokenizing %zu bytes",
+                length);
+}
+
+/* ---- Decoding ---- */
+
+bool tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, const char **bytes,
+                     size_t *length) {
+    if (id < 0 || (uint32_t)id >= tokenizer->count)
+        return false;
+    const struct entry *entry = &tokenizer->entries[id];
+    *bytes = tokenizer->texts + entry->surface;
+    *length = entry->surface_length;
+    return true;
+}
+
+peridot_result tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count,
+                                char **text, size_t *length, peridot_error *error) {
+    static const char unknown[] = " \xe2\x81\x87 ";
+    *text = NULL;
+    *length = 0;
+    size_t raw = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *bytes;
+        size_t size;
+        if (!tokenizer_piece(tokenizer, ids[i], &bytes, &size))
+            return fail(error, PERIDOT_ERROR_ARGUMENT, "token %zu is %d; there are %u tokens", i,
+                        ids[i], tokenizer->count);
+        raw += ids[i] == tokenizer->specials.unk ? sizeof unknown - 1 : size;
+    }
+    struct utf8_stream stream = {0};
+    char *out = malloc(3 * raw + 16); /* a bad byte becomes the three of U+FFFD */
+    if (!out)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while decoding %zu tokens",
+                    count);
+    for (size_t i = 0; i < count; i++) {
+        const char *bytes = unknown;
+        size_t size = sizeof unknown - 1;
+        if (ids[i] != tokenizer->specials.unk)
+            tokenizer_piece(tokenizer, ids[i], &bytes, &size);
+        *length += utf8_stream_push(&stream, bytes, size, out + *length);
+    }
+    *length += utf8_stream_flush(&stream, out + *length);
+    out[*length] = '\0';
+    *text = out;
+    return PERIDOT_OK;
+}

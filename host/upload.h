@@ -1,0 +1,14 @@
+/* Weights from a checkpoint to the device, through a bounded staging ring. */
+#ifndef HOST_UPLOAD_H
+#define HOST_UPLOAD_H
+
+#include "model.h"
+
+/* Fills in model's arena, weights, norms and RoPE table. Errors: FORMAT (a weight that is NaN or
+ * infinite: which tensor, which row), UNSUPPORTED (a weight too large for float16), DEVICE_MEMORY,
+ * HOST_MEMORY, CANCELLED, DEVICE_LOST, VULKAN. What was made stays in the model for its owner to
+ * destroy. */
+peridot_result upload_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
+                              const peridot_model_params *params, peridot_error *error);
+
+#endif
