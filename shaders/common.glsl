@@ -8,9 +8,6 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer Quads {
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Floats {
     vec4 at[];
 };
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer Scalars {
-    float at[];
-};
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words {
     uint at[];
 };
@@ -28,3 +25,6 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer Ring {
 
 /* Large and finite: a mask of -inf makes NaN where a whole row is masked. */
 const float LOWEST = -3.0e38;
+
+/* One element of a buffer of vectors. References are not cast to other types for it: not every driver can. */
+#define SCALAR(buffer, index) buffer.at[(index) / 4][(index) % 4]

@@ -13,10 +13,10 @@ void store_kv(uint which, uint head, uint position, uint i, float a, float b) {
     uint row = (which * c.kv_heads + head) * KV_CHUNK + position % KV_CHUNK;
     uint element = row * HEAD_DIM + i;
     if (KV_HALF != 0) {
-        Words(chunk).at[c.kv_layer * 4 + element / 2] = pack_halves(a, b);
+        SCALAR(chunk, c.kv_layer * 4 + element / 2) = pack_halves(a, b);
     } else {
-        Scalars(chunk).at[c.kv_layer * 4 + element] = a;
-        Scalars(chunk).at[c.kv_layer * 4 + element + 1] = b;
+        SCALAR(chunk, c.kv_layer * 4 + element) = floatBitsToUint(a);
+        SCALAR(chunk, c.kv_layer * 4 + element + 1) = floatBitsToUint(b);
     }
 }
 
@@ -28,15 +28,15 @@ void finish(uint row, uint token, float a, float b, bool both) {
         return;
     if (head < c.heads + c.kv_heads) {
         uint entry = (position * (c.head_dim / 2) + i / 2) * 2;
-        float cosine = Scalars(c.rope).at[entry], sine = Scalars(c.rope).at[entry + 1];
+        float cosine = SCALAR(c.rope, entry), sine = SCALAR(c.rope, entry + 1);
         vec2 turned = vec2(a * cosine - b * sine, a * sine + b * cosine);
         a = turned.x;
         b = turned.y;
     }
     if (head < c.heads) {
         uint at = token * c.y_stride + head * HEAD_DIM + i;
-        Scalars(c.y).at[at] = a;
-        Scalars(c.y).at[at + 1] = b;
+        SCALAR(c.y, at) = a;
+        SCALAR(c.y, at + 1) = b;
     } else {
         uint kv = head - c.heads;
         store_kv(kv / c.kv_heads, kv % c.kv_heads, position, i, a, b);
@@ -48,9 +48,9 @@ void finish(uint row, uint token, float a, float b, bool both) {
 /* y += W x: the residual stream, in place. */
 void finish(uint row, uint token, float a, float b, bool both) {
     uint at = token * c.y_stride + row;
-    Scalars(c.y).at[at] += a;
+    SCALAR(c.y, at) += a;
     if (both)
-        Scalars(c.y).at[at + 1] += b;
+        SCALAR(c.y, at + 1) += b;
 }
 #endif
 
@@ -63,7 +63,7 @@ float gelu(float g) {
 
 /* Gate row and up row of one hidden unit. */
 void finish(uint row, uint token, float a, float b, bool both) {
-    Scalars(c.y).at[token * c.y_stride + row / 2] = gelu(a) * b;
+    SCALAR(c.y, token * c.y_stride + row / 2) = gelu(a) * b;
 }
 #endif
 
@@ -71,8 +71,8 @@ void finish(uint row, uint token, float a, float b, bool both) {
 /* Logits; with last_row only the pass's last row, as row 0. */
 void finish(uint row, uint token, float a, float b, bool both) {
     uint at = (c.last_row != 0 ? 0 : token) * c.y_stride + row;
-    Scalars(c.y).at[at] = a;
+    SCALAR(c.y, at) = a;
     if (both)
-        Scalars(c.y).at[at + 1] = b;
+        SCALAR(c.y, at + 1) = b;
 }
 #endif

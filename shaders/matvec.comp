@@ -21,12 +21,13 @@
 
 layout(local_size_x_id = SPEC_WORKGROUP) in;
 layout(constant_id = SPEC_ROWS) const uint ROWS = 4;
-layout(constant_id = SPEC_COLUMNS) const uint COLUMNS = 1;
+layout(constant_id = SPEC_COLUMNS) const uint COLUMNS = 8;
 layout(push_constant) uniform Constants {
     project_constants c;
 };
 #include "epilogue.glsl"
 
+const uint PAIRS = ROWS / 2 * COLUMNS;
 float sums[ROWS * COLUMNS];
 float squares[COLUMNS];
 
@@ -105,17 +106,20 @@ void main() {
         squares[t] = 0;
     accumulate(first_row, first_token, tokens);
     add_all();
-    [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
-        float scale = 1;
 #ifdef NORM
-        scale = inversesqrt(squares[t] / float(c.columns) + c.epsilon);
+    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
+        sums[i] *= inversesqrt(squares[i / ROWS] / float(c.columns) + c.epsilon);
 #endif
-        [[unroll]] for (uint r = 0; r < ROWS; r += 2) {
-            uint row = first_row + r;
-            bool mine = gl_LocalInvocationID.x == (t * ROWS + r) / 2 % gl_WorkGroupSize.x;
-            if (mine && t < tokens && row < c.row_count)
-                finish(c.row_begin + row, first_token + t, sums[t * ROWS + r] * scale,
-                       sums[t * ROWS + r + 1] * scale, row + 1 < c.row_count);
+    /* an invocation a pair: each picks its own by comparing, as registers cannot be indexed */
+    for (uint base = 0; base < PAIRS; base += gl_WorkGroupSize.x) {
+        uint mine = base + gl_LocalInvocationID.x;
+        float a = 0, b = 0;
+        [[unroll]] for (uint i = 0; i < PAIRS; i++) {
+            a = i == mine ? sums[2 * i] : a;
+            b = i == mine ? sums[2 * i + 1] : b;
         }
+        uint row = first_row + 2 * (mine % (ROWS / 2)), token = mine / (ROWS / 2);
+        if (token < tokens && row < c.row_count)
+            finish(c.row_begin + row, first_token + token, a, b, row + 1 < c.row_count);
     }
 }

@@ -176,11 +176,11 @@ void run() {
     vec2 raw = vec2(LOWEST, 0), scored = vec2(LOWEST, 0);
     clear_histograms();
     for (uint i = gl_GlobalInvocationID.x; i < c.vocabulary; i += LANES * SAMPLE_GROUPS) {
-        float logit = Scalars(c.logits).at[i];
+        float logit = SCALAR(c.logits, i);
         bool number = (floatBitsToUint(logit) & 0x7fffffff) <= 0x7f800000;
         logit = number ? clamp(logit, LOWEST, -LOWEST) : LOWEST;
         float score = score_of(i, logit);
-        Scalars(c.scores).at[i] = score;
+        SCALAR(c.scores, i) = score;
         raw = merge(raw, vec2(logit, 1));
         scored = merge(scored, vec2(score, 1));
     }
@@ -250,7 +250,7 @@ void run() {
         prepare();
     barrier();
     for (uint i = gl_GlobalInvocationID.x; i < c.vocabulary; i += LANES * SAMPLE_GROUPS)
-        count_score(i, Scalars(c.scores).at[i]);
+        count_score(i, SCALAR(c.scores, i));
     barrier();
     for (uint bin = lane; bin < HISTOGRAM_BINS; bin += LANES) {
         uint at = bin_at(c.criterion, c.level, bin);
@@ -285,7 +285,7 @@ void prepare() {
 }
 
 bool tied(uint id) {
-    uint own = key_of(Scalars(c.scores).at[id]);
+    uint own = key_of(SCALAR(c.scores, id));
     return own == key && (c.criterion == 0 || !top_k_on() || kept_by(0, own, id));
 }
 
@@ -348,7 +348,7 @@ void reduce_best(float value, uint id) {
 
 /* The value by which tokens compete; false: cut away. */
 bool value_of(uint id, uint word, float top, out float value) {
-    float score = Scalars(c.scores).at[id];
+    float score = SCALAR(c.scores, id);
     value = score;
     if (c.session.s.temperature == 0)
         return true;
@@ -398,7 +398,7 @@ void plan_attention(uint length) {
 void advance(uint token) {
     uint position = next_position();
     vec2 raw = total(WORK_PARTIAL_MAX, WORK_PARTIAL_SUM);
-    float logit = clamp(Scalars(c.logits).at[token], LOWEST, -LOWEST);
+    float logit = clamp(SCALAR(c.logits, token), LOWEST, -LOWEST);
     bool stop = position + 1 >= c.session.s.context + 1;
     for (uint i = 0; i < c.session.s.stop_count; i++)
         stop = stop || c.session.s.stop_tokens[i] == token;
