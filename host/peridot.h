@@ -284,6 +284,8 @@ PERIDOT_API peridot_result peridot_session_generate(peridot_session *session, ui
 
 /* How many tokens the session holds: prompt and sampled ones, a stop token included. */
 PERIDOT_API uint32_t peridot_session_length(const peridot_session *session);
+/* How many it can hold. */
+PERIDOT_API uint32_t peridot_session_context(const peridot_session *session);
 /* The tokens held: `length` of them; owned by the session, valid until it changes. */
 PERIDOT_API const int32_t *peridot_session_tokens(const peridot_session *session);
 /* Forgets all tokens from `length` on; exact, as if they had never been there. ARGUMENT: longer

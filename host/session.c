@@ -1,6 +1,7 @@
 /* Sessions: making them, their state, and moving data between host and device. */
 #include "session.h"
 #include "forward.h"
+#include "staging.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,31 @@ peridot_result session_read(struct peridot_session *session, const struct buffer
             memcpy((char *)to + done, landing->mapped, part);
     }
     arena_destroy(arena);
+    return result;
+}
+
+peridot_result session_write(struct peridot_session *session, const struct buffer *buffer,
+                             const void *from, uint64_t size, peridot_error *error) {
+    struct staging staging;
+    uint64_t piece = size < STAGING_SLOT_BYTES ? size : STAGING_SLOT_BYTES;
+    peridot_result result =
+        lane_wait(&session->lane, session->lane.submitted, error); /* nothing reads it any more */
+    if (!result)
+        result = staging_create(session->lane.device, piece, &staging, error);
+    if (result)
+        return result;
+    for (uint64_t done = 0; done < size && !result; done += piece) {
+        uint64_t part = size - done < piece ? size - done : piece;
+        void *memory;
+        result = staging_next(&staging, &memory, error);
+        if (!result) {
+            memcpy(memory, (const char *)from + done, part);
+            result = staging_send(&staging, buffer, done, part, error);
+        }
+    }
+    if (!result)
+        result = staging_finish(&staging, error);
+    staging_destroy(&staging);
     return result;
 }
 
@@ -267,6 +293,10 @@ void peridot_session_close(peridot_session *session) {
 
 uint32_t peridot_session_length(const peridot_session *session) {
     return session->length;
+}
+
+uint32_t peridot_session_context(const peridot_session *session) {
+    return session->context;
 }
 
 const int32_t *peridot_session_tokens(const peridot_session *session) {

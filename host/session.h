@@ -95,5 +95,12 @@ peridot_result session_end_transfer(struct peridot_session *session, VkCommandBu
 /* Copies device memory to the host; blocks. */
 peridot_result session_read(struct peridot_session *session, const struct buffer *buffer,
                             uint64_t offset, uint64_t size, void *to, peridot_error *error);
+/* Copies host memory to the start of a buffer; blocks. */
+peridot_result session_write(struct peridot_session *session, const struct buffer *buffer,
+                             const void *from, uint64_t size, peridot_error *error);
+
+/* Whether a saved session's bytes are whole and sane; for the fuzzer too. Errors: FORMAT. */
+peridot_result saved_session_check(const uint8_t *data, size_t size, const char *path,
+                                   peridot_error *error);
 
 #endif

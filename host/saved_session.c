@@ -1,0 +1,270 @@
+/* Sessions on disk: a header, tokens, the KV cache as [layer][K or V][head][position][padded dim]
+ * in abi.h's order of dimensions, the caller's bytes, and a checksum over all of it. */
+#include "platform.h"
+#include "session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAGIC "PDOTSES1"
+#define EXTRA_MAX (64u << 20)
+
+struct header {
+    char magic[8];
+    uint64_t fingerprint;
+    uint32_t kv_half, layers, kv_heads, head_dim;
+    uint32_t length, computed, prompt_end, reserved;
+    uint64_t seed, extra_size;
+    float temperature, top_p, min_p, repetition_penalty;
+    uint32_t top_k, penalty_window, min_tokens, reserved_too;
+};
+
+static struct header describe(const struct peridot_session *session, size_t extra_size) {
+    const struct peridot_model *model = session->model;
+    const peridot_sampling *s = &session->sampling;
+    struct header header = {
+        .magic = MAGIC,
+        .fingerprint = model->fingerprint,
+        .kv_half = session->kv_half,
+        .layers = model->config.layers,
+        .kv_heads = model->config.kv_heads,
+        .head_dim = model->head_dim_padded,
+        .length = session->length,
+        .computed = session->computed,
+        .prompt_end = session->prompt_end,
+        .seed = s->seed,
+        .extra_size = extra_size,
+        .temperature = s->temperature,
+        .top_p = s->top_p,
+        .min_p = s->min_p,
+        .repetition_penalty = s->repetition_penalty,
+        .top_k = s->top_k,
+        .penalty_window = s->penalty_window,
+        .min_tokens = s->min_tokens,
+    };
+    return header;
+}
+
+/* Bytes of the KV cache of `computed` positions. */
+static uint64_t kv_bytes(const struct header *header) {
+    return 2ull * header->layers * header->kv_heads * header->computed * header->head_dim *
+           (header->kv_half ? 2 : 4);
+}
+
+/* ---- Between chunks and the file's order ---- */
+
+typedef void visit_rows(uint8_t *file, uint8_t *chunk, size_t bytes);
+
+static void take_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
+    memcpy(file, chunk, bytes);
+}
+
+static void give_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
+    memcpy(chunk, file, bytes);
+}
+
+/* Visits all rows of positions [first, first + count) that lie in one chunk. */
+static void visit_chunk(const struct header *header, uint8_t *kv, uint8_t *chunk, uint32_t first,
+                        uint32_t count, visit_rows *visit) {
+    size_t row = (size_t)header->head_dim * (header->kv_half ? 2 : 4);
+    uint32_t planes = 2 * header->layers * header->kv_heads;
+    for (uint32_t plane = 0; plane < planes; plane++)
+        visit(kv + ((size_t)plane * header->computed + first) * row,
+              chunk + (size_t)plane * KV_CHUNK * row, count * row);
+}
+
+static uint32_t positions_in(const struct header *header, uint32_t chunk) {
+    uint32_t left = header->computed - chunk * KV_CHUNK;
+    return left < KV_CHUNK ? left : KV_CHUNK;
+}
+
+static peridot_result read_cache(struct peridot_session *session, const struct header *header,
+                                 uint8_t *kv, peridot_error *error) {
+    uint64_t size = kv_chunk_bytes(session);
+    uint8_t *chunk = malloc(size);
+    if (!chunk)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while saving the session");
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
+        result = session_read(session, session->chunks[i].buffer, 0, size, chunk, error);
+        if (!result)
+            visit_chunk(header, kv, chunk, i * KV_CHUNK, positions_in(header, i), take_rows);
+    }
+    free(chunk);
+    return result;
+}
+
+static peridot_result write_cache(struct peridot_session *session, const struct header *header,
+                                  uint8_t *kv, peridot_error *error) {
+    uint64_t size = kv_chunk_bytes(session);
+    uint8_t *chunk = calloc(1, size);
+    if (!chunk)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the session");
+    peridot_result result = kv_cache_reserve(session, header->computed, error);
+    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
+        visit_chunk(header, kv, chunk, i * KV_CHUNK, positions_in(header, i), give_rows);
+        result = session_write(session, session->chunks[i].buffer, chunk, size, error);
+    }
+    free(chunk);
+    return result;
+}
+
+/* ---- Saving ---- */
+
+struct contents {
+    struct header header;
+    const int32_t *tokens;
+    uint8_t *kv;
+    const void *extra;
+    uint64_t checksum;
+};
+
+static uint64_t hash(uint64_t value, const void *data, size_t size) {
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        value = (value ^ bytes[i]) * 0x100000001b3u; /* FNV-1a */
+    return value;
+}
+
+static bool put(FILE *stream, struct contents *contents, const void *data, size_t size) {
+    contents->checksum = hash(contents->checksum, data, size);
+    return size == 0 || fwrite(data, 1, size, stream) == size;
+}
+
+static bool write_contents(FILE *stream, void *user) {
+    struct contents *c = user;
+    c->checksum = 0xcbf29ce484222325u;
+    return put(stream, c, &c->header, sizeof c->header) &&
+           put(stream, c, c->tokens, c->header.length * sizeof *c->tokens) &&
+           put(stream, c, c->kv, kv_bytes(&c->header)) &&
+           put(stream, c, c->extra, c->header.extra_size) &&
+           fwrite(&c->checksum, sizeof c->checksum, 1, stream) == 1;
+}
+
+peridot_result peridot_session_save(peridot_session *session, const char *path, const void *extra,
+                                    size_t extra_size, peridot_error *error) {
+    if (extra_size > EXTRA_MAX)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "more than 64 MiB of the caller's own to save");
+    struct contents contents = {
+        .header = describe(session, extra_size), .tokens = session->held, .extra = extra};
+    contents.kv = malloc(kv_bytes(&contents.header) + 1);
+    if (!contents.kv)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while saving %s", path);
+    peridot_result result = read_cache(session, &contents.header, contents.kv, error);
+    if (!result)
+        result = platform_replace_file(path, write_contents, &contents, error);
+    free(contents.kv);
+    return result;
+}
+
+/* ---- Loading ---- */
+
+peridot_result saved_session_check(const uint8_t *data, size_t size, const char *path,
+                                   peridot_error *error) {
+    struct header header;
+    if (size < sizeof header + 8 || memcmp(data, MAGIC, 8) != 0)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: not a saved Peridot session", path);
+    memcpy(&header, data, sizeof header);
+    uint64_t sum = hash(0xcbf29ce484222325u, data, size - 8), stored;
+    memcpy(&stored, data + size - 8, 8);
+    bool sane = header.computed <= header.length && header.length <= 32768 && header.kv_half <= 1 &&
+                header.prompt_end <= header.length && header.layers <= 1024 &&
+                header.kv_heads <= 1024 && header.head_dim <= 512 && header.extra_size <= EXTRA_MAX;
+    if (!sane || sum != stored ||
+        size != sizeof header + header.length * 4ull + kv_bytes(&header) + header.extra_size + 8)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: the saved session is damaged or incomplete",
+                    path);
+    return PERIDOT_OK;
+}
+
+static peridot_result check_fit(const struct peridot_session *session, const struct header *header,
+                                const uint8_t *tokens, const char *path, peridot_error *error) {
+    struct header own = describe(session, 0);
+    if (header->fingerprint != own.fingerprint || header->layers != own.layers ||
+        header->kv_heads != own.kv_heads || header->head_dim != own.head_dim)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED, "%s was saved with another model", path);
+    if (header->kv_half != own.kv_half)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "%s was saved with --kv %s: use that here too", path,
+                    header->kv_half ? "f16" : "f32");
+    if (header->length > session->context)
+        return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
+                    "%s holds %u tokens and the context %u: give a larger --context", path,
+                    header->length, session->context);
+    for (uint32_t i = 0; i < header->length; i++) {
+        int32_t id;
+        memcpy(&id, tokens + 4 * i, 4);
+        if (id < 0 || (uint32_t)id >= session->model->config.vocabulary)
+            return fail(error, PERIDOT_ERROR_FORMAT, "%s: token %u is out of range", path, i);
+    }
+    return PERIDOT_OK;
+}
+
+static peridot_result restore(struct peridot_session *session, const struct header *header,
+                              const uint8_t *tokens, peridot_error *error) {
+    uint8_t *kv = (uint8_t *)(uintptr_t)tokens + header->length * 4ull; /* only read */
+    peridot_result result = write_cache(session, header, kv, error);
+    session->computed = 0; /* whatever was there is written over */
+    session->length = 0;
+    session->logits_valid = false;
+    if (result)
+        return result;
+    memcpy(session->held, tokens, header->length * 4ull);
+    session->length = header->length;
+    session->computed = header->computed;
+    session->prompt_end = header->prompt_end;
+    if (header->length)
+        result =
+            session_write(session, session->tokens, session->held, header->length * 4ull, error);
+    peridot_sampling sampling = {
+        .struct_size = sizeof sampling,
+        .temperature = header->temperature,
+        .top_k = header->top_k,
+        .top_p = header->top_p,
+        .min_p = header->min_p,
+        .repetition_penalty = header->repetition_penalty,
+        .penalty_window = header->penalty_window,
+        .min_tokens = header->min_tokens,
+        .seed = header->seed,
+    };
+    return result ? result : peridot_session_sampling(session, &sampling, error);
+}
+
+static peridot_result copy_extra(const struct header *header, const uint8_t *from, void **extra,
+                                 size_t *extra_size, peridot_error *error) {
+    if (!extra)
+        return PERIDOT_OK;
+    *extra = malloc(header->extra_size + 1);
+    if (!*extra)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the session");
+    memcpy(*extra, from, header->extra_size);
+    ((char *)*extra)[header->extra_size] = '\0';
+    *extra_size = header->extra_size;
+    return PERIDOT_OK;
+}
+
+peridot_result peridot_session_load(peridot_session *session, const char *path, void **extra,
+                                    size_t *extra_size, peridot_error *error) {
+    struct mapped_file file;
+    struct header header;
+    peridot_result result = platform_map_file(path, &file, error);
+    if (result)
+        return result;
+    result = saved_session_check(file.data, file.size, path, error);
+    if (!result) {
+        memcpy(&header, file.data, sizeof header);
+        result = check_fit(session, &header, file.data + sizeof header, path, error);
+    }
+    if (!result)
+        result = copy_extra(&header, file.data + file.size - 8 - header.extra_size, extra,
+                            extra_size, error);
+    if (!result) {
+        result = restore(session, &header, file.data + sizeof header, error);
+        if (result && extra) {
+            free(*extra);
+            *extra = NULL;
+        }
+    }
+    platform_unmap_file(&file);
+    return result;
+}
