@@ -144,6 +144,8 @@ typedef struct peridot_progress {
 typedef struct peridot_model_params {
     size_t struct_size;
     peridot_weights weights;
+    uint64_t max_piece; /* larger tensors are split by rows, bytes; 0: what the device allocates at
+                           once */
     bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
     void *progress_user;
 } peridot_model_params;

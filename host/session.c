@@ -89,16 +89,16 @@ peridot_result session_read(struct peridot_session *session, const struct buffer
 peridot_result session_write(struct peridot_session *session, const struct buffer *buffer,
                              const void *from, uint64_t size, peridot_error *error) {
     struct staging staging;
-    uint64_t piece = size < STAGING_SLOT_BYTES ? size : STAGING_SLOT_BYTES;
+    uint64_t piece = size < STAGING_SLOT_BYTES ? size : STAGING_SLOT_BYTES, part;
     peridot_result result =
         lane_wait(&session->lane, session->lane.submitted, error); /* nothing reads it any more */
     if (!result)
         result = staging_create(session->lane.device, piece, &staging, error);
     if (result)
         return result;
-    for (uint64_t done = 0; done < size && !result; done += piece) {
-        uint64_t part = size - done < piece ? size - done : piece;
+    for (uint64_t done = 0; done < size && !result; done += part) {
         void *memory;
+        part = size - done < staging.slot_bytes ? size - done : staging.slot_bytes;
         result = staging_next(&staging, &memory, error);
         if (!result) {
             memcpy(memory, (const char *)from + done, part);

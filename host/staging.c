@@ -2,11 +2,12 @@
 
 peridot_result staging_create(struct device *device, uint64_t slot_bytes, struct staging *staging,
                               peridot_error *error) {
-    *staging = (struct staging){0};
+    uint64_t most = device->info.limits.max_allocation;
+    slot_bytes = slot_bytes < most ? slot_bytes : most;
+    *staging = (struct staging){.slot_bytes = slot_bytes};
     peridot_result result = lane_create(device, &staging->lane, error);
     if (!result)
-        result =
-            arena_create(device, MEMORY_UPLOAD, slot_bytes * STAGING_SLOTS, &staging->arena, error);
+        result = arena_create(device, MEMORY_UPLOAD, slot_bytes, &staging->arena, error);
     for (uint32_t i = 0; i < STAGING_SLOTS && !result; i++) {
         result = arena_buffer(staging->arena, slot_bytes, "staging", &staging->slots[i], error);
         if (!result)

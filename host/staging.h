@@ -9,6 +9,7 @@
 
 struct staging {
     struct lane lane;
+    uint64_t slot_bytes;
     struct arena *arena;
     const struct buffer *slots[STAGING_SLOTS];
     VkCommandBuffer commands[STAGING_SLOTS];
@@ -16,6 +17,7 @@ struct staging {
     uint32_t slot;
 };
 
+/* Slots of `slot_bytes`, or of what the device allocates at most if that is less. */
 peridot_result staging_create(struct device *device, uint64_t slot_bytes, struct staging *staging,
                               peridot_error *error);
 void staging_destroy(struct staging *staging);

@@ -34,7 +34,7 @@ static peridot_result report(struct upload *upload, uint64_t bytes, peridot_erro
     upload->done += bytes;
     const peridot_model_params *params = upload->params;
     peridot_progress progress = {"uploading", upload->done, upload->all};
-    if (params && params->progress && !params->progress(&progress, params->progress_user))
+    if (params->progress && !params->progress(&progress, params->progress_user))
         return fail(error, PERIDOT_ERROR_CANCELLED, "loading was cancelled");
     return PERIDOT_OK;
 }
@@ -153,7 +153,10 @@ static peridot_result create_shards(struct upload *upload, const struct assembly
                                     peridot_error *error) {
     struct weight *weight = assembly->weight;
     uint64_t row_bytes = (uint64_t)weight->stride * 16;
-    uint64_t most = upload->model->device->engine->info.limits.max_allocation / row_bytes / 2 * 2;
+    uint64_t limit = upload->model->device->engine->info.limits.max_allocation;
+    if (upload->params->max_piece && upload->params->max_piece < limit)
+        limit = upload->params->max_piece;
+    uint64_t most = limit / row_bytes / 2 * 2;
     if (most == 0)
         return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                     "one row of %s has %llu bytes, more than the device allocates at once",
@@ -177,7 +180,7 @@ static peridot_result create_shards(struct upload *upload, const struct assembly
 static peridot_result fill_shard(struct upload *upload, const struct assembly *assembly,
                                  const struct shard *shard, peridot_error *error) {
     uint64_t row_bytes = (uint64_t)assembly->weight->stride * 16;
-    uint32_t at_once = (uint32_t)(STAGING_SLOT_BYTES / row_bytes);
+    uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes);
     peridot_result result = PERIDOT_OK;
     for (uint32_t begin = 0; begin < shard->row_count && !result; begin += at_once) {
         uint32_t count = shard->row_count - begin < at_once ? shard->row_count - begin : at_once;
@@ -203,8 +206,7 @@ static peridot_result upload_matrix(struct upload *upload, const struct checkpoi
         assembly.column_group = first->columns;
         assembly.column_group_padded = round_up(first->columns, ROW_ALIGNMENT);
     }
-    weight->type =
-        choose_type(&assembly, upload->params ? upload->params->weights : PERIDOT_WEIGHTS_AUTO);
+    weight->type = choose_type(&assembly, upload->params->weights);
     weight->columns = first->columns / assembly.column_group * assembly.column_group_padded;
     weight->stride = weight->columns * element_size[weight->type] / 16;
     for (int i = 0; i < 3 && assembly.sources[i]; i++)
@@ -225,7 +227,7 @@ static peridot_result upload_floats(struct upload *upload, const float *values, 
                                     const char *name, const struct buffer **buffer,
                                     peridot_error *error) {
     peridot_result result = arena_buffer(upload->model->arena, count * 4, name, buffer, error);
-    uint64_t at_once = STAGING_SLOT_BYTES / 4;
+    uint64_t at_once = upload->staging.slot_bytes / 4;
     for (uint64_t begin = 0; begin < count && !result; begin += at_once) {
         uint64_t part = count - begin < at_once ? count - begin : at_once;
         void *memory = NULL;

@@ -1,0 +1,447 @@
+/* Whole models against the conformance data, and every way of running them against each other. */
+#include "npy.h"
+#include "open_device.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static peridot_device *device;
+
+static int open_device(void **state) {
+    (void)state;
+    device = open_test_device();
+    return 0;
+}
+
+static int close_device(void **state) {
+    (void)state;
+    peridot_device_close(device);
+    return 0;
+}
+
+/* Each assertion on a result prints what went wrong. */
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        peridot_error error = {0};                                                                 \
+        if ((call) != PERIDOT_OK)                                                                  \
+            fail_msg("%s", error.message);                                                         \
+    } while (0)
+
+static peridot_model *load(const char *name) {
+    char path[512];
+    peridot_model *model = NULL;
+    snprintf(path, sizeof path, "%s%s%s", *name == '/' ? "" : TEST_DATA, *name == '/' ? "" : "/",
+             name);
+    MUST(peridot_model_load(device, path, NULL, &model, &error));
+    return model;
+}
+
+static peridot_session *create(peridot_model *model, const peridot_session_params *given) {
+    peridot_session_params params = given ? *given : (peridot_session_params){0};
+    peridot_session *session = NULL;
+    params.struct_size = sizeof params;
+    MUST(peridot_session_create(model, &params, &session, &error));
+    return session;
+}
+
+static double nmse(const float *a, const float *b, size_t count) {
+    double difference = 0, power = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        power += (double)b[i] * b[i];
+    }
+    return difference / power;
+}
+
+/* Same arg-max wherever the reference's top two differ by more than 1e-3. */
+static void check_argmax(const float *ours, const float *theirs, size_t vocabulary) {
+    size_t best = 0, second = vocabulary > 1 ? 1 : 0, own = 0;
+    for (size_t i = 1; i < vocabulary; i++) {
+        if (ours[i] > ours[own])
+            own = i;
+        if (theirs[i] > theirs[best]) {
+            second = best;
+            best = i;
+        } else if (theirs[i] > theirs[second] || second == best) {
+            second = i;
+        }
+    }
+    if (theirs[best] - theirs[second] > 1e-3f)
+        assert_int_equal(own, best);
+}
+
+struct data {
+    int32_t *tokens;
+    size_t count;
+    float *logits;
+    size_t rows, vocabulary;
+};
+
+static struct data read_data(const char *name) {
+    struct data data;
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/tokens.npy", TEST_DATA, name);
+    MUST(npy_read_tokens(path, &data.tokens, &data.count, &error));
+    snprintf(path, sizeof path, "%s/%s/logits.npy", TEST_DATA, name);
+    MUST(npy_read_floats(path, &data.logits, &data.rows, &data.vocabulary, &error));
+    assert_int_equal(data.rows, data.count);
+    return data;
+}
+
+static void free_data(struct data *data) {
+    free(data->tokens);
+    free(data->logits);
+}
+
+static float *run(peridot_model *model, const struct data *data,
+                  const peridot_session_params *params) {
+    peridot_session *session = create(model, params);
+    float *logits = malloc(data->rows * data->vocabulary * sizeof *logits);
+    assert_non_null(logits);
+    for (size_t i = 0; i < data->rows * data->vocabulary; i++)
+        logits[i] = NAN;
+    MUST(peridot_session_prompt(session, data->tokens, data->count, logits, &error));
+    peridot_session_statistics statistics;
+    peridot_session_describe(session, &statistics);
+    assert_true(statistics.longest_submission_ms < 2000); /* what the strictest watchdogs allow */
+    peridot_session_close(session);
+    return logits;
+}
+
+static void check_conformance(const char *name, const peridot_session_params *params,
+                              double limit) {
+    struct data data = read_data(name);
+    peridot_model *model = load(name);
+    float *logits = run(model, &data, params);
+    double error = nmse(logits, data.logits, data.rows * data.vocabulary);
+    print_message("%-22s KV %s, chunks of %u: NMSE %.2g\n", name,
+                  params->kv == PERIDOT_KV_F32 ? "f32" : "f16",
+                  params->prefill_rows ? params->prefill_rows : 512, error);
+    assert_true(error <= limit);
+    for (size_t i = 0; i < data.rows; i++)
+        check_argmax(logits + i * data.vocabulary, data.logits + i * data.vocabulary,
+                     data.vocabulary);
+    free(logits);
+    peridot_model_close(model);
+    free_data(&data);
+}
+
+static const char *const checkpoints[] = {
+    "mqa-bf16", "mha-wide-bf16-sharded", "gqa-bf16", "long-f16", "deep-f32", "small-f32"};
+
+static void test_conformance_f32(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof checkpoints / sizeof *checkpoints; i++)
+        check_conformance(checkpoints[i], &(peridot_session_params){.kv = PERIDOT_KV_F32}, 1e-10);
+}
+
+static void test_conformance_f16(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof checkpoints / sizeof *checkpoints; i++)
+        check_conformance(checkpoints[i], &(peridot_session_params){.kv = PERIDOT_KV_F16}, 1e-6);
+}
+
+static void test_chunks_agree(void **state) {
+    (void)state;
+    static const uint32_t rows[] = {1, 7, 64};
+    for (size_t i = 0; i < 3; i++) {
+        peridot_session_params params = {.kv = PERIDOT_KV_F32, .prefill_rows = rows[i]};
+        check_conformance("gqa-bf16", &params, 1e-10);
+        check_conformance("long-f16", &params, 1e-10);
+    }
+}
+
+/* 8192 tokens in chunks of 1, 7 and 64 where 512 is checked above: one token at a time is the
+ * decode kernels over the whole context. */
+static void test_chunks_agree_when_deep(void **state) {
+    (void)state;
+    static const uint32_t rows[] = {1, 7, 64};
+    for (size_t i = 0; i < 3; i++)
+        check_conformance("deep-f32",
+                          &(peridot_session_params){.kv = PERIDOT_KV_F32, .prefill_rows = rows[i]},
+                          1e-10);
+}
+
+/* The order of dispatches between two barriers must not matter. */
+static void test_shuffled_dispatches(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed < 5; seed++)
+        check_conformance("mqa-bf16",
+                          &(peridot_session_params){.kv = PERIDOT_KV_F32, .shuffle_seed = seed},
+                          1e-10);
+}
+
+/* Tensors cut into many pieces, as on devices with small allocations, and in every weight type. */
+static void test_sharded_and_converted_weights(void **state) {
+    (void)state;
+    struct data data = read_data("small-f32");
+    char path[512];
+    snprintf(path, sizeof path, "%s/small-f32", TEST_DATA);
+    static const double limits[] = {1e-10, 1e-10, 1e-3, 1e-5}; /* bf16 keeps 8 bits, f16 11 */
+    for (int weights = PERIDOT_WEIGHTS_AUTO; weights <= PERIDOT_WEIGHTS_F16; weights++) {
+        peridot_model_params params = {
+            .struct_size = sizeof params, .weights = (peridot_weights)weights, .max_piece = 7000};
+        peridot_model *model = NULL;
+        MUST(peridot_model_load(device, path, &params, &model, &error));
+        float *logits = run(model, &data, &(peridot_session_params){.kv = PERIDOT_KV_F32});
+        double error = nmse(logits, data.logits, data.rows * data.vocabulary);
+        print_message("small-f32 as type %d in pieces: NMSE %.2g\n", weights, error);
+        assert_true(error <= limits[weights]);
+        free(logits);
+        peridot_model_close(model);
+    }
+    free_data(&data);
+}
+
+/* ---- Generation ---- */
+
+struct taken {
+    int32_t tokens[512];
+    float log_probabilities[512];
+    uint32_t count, stop_after;
+};
+
+static bool take(const peridot_token *token, void *user) {
+    struct taken *taken = user;
+    taken->tokens[taken->count] = token->token;
+    taken->log_probabilities[taken->count++] = token->log_probability;
+    return taken->count != taken->stop_after;
+}
+
+static void set_sampling(peridot_session *session, peridot_sampling sampling) {
+    sampling.struct_size = sizeof sampling;
+    MUST(peridot_session_sampling(session, &sampling, &error));
+}
+
+static const int32_t prompt[] = {2, 106, 17, 5, 88, 23, 41};
+#define PROMPT_COUNT (sizeof prompt / sizeof *prompt)
+
+static struct taken generate(peridot_model *model, uint32_t steps, peridot_sampling sampling,
+                             uint32_t count) {
+    peridot_session *session =
+        create(model, &(peridot_session_params){.steps_per_submission = steps, .context = 600});
+    struct taken taken = {0};
+    set_sampling(session, sampling);
+    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate(session, count, take, &taken, NULL, &error));
+    peridot_session_close(session);
+    return taken;
+}
+
+static void test_steps_per_submission(void **state) {
+    (void)state;
+    peridot_model *model = load("mqa-bf16");
+    const peridot_sampling all[] = {
+        {.temperature = 0, .min_tokens = 60},
+        {.temperature = 1.3f, .min_tokens = 60, .seed = 9},
+        {.temperature = 1,
+         .top_k = 20,
+         .top_p = 0.8f,
+         .min_p = 0.01f,
+         .repetition_penalty = 1.3f,
+         .min_tokens = 60,
+         .seed = 77},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        struct taken one = generate(model, 1, all[i], 60);
+        assert_int_equal(one.count, 60);
+        static const uint32_t steps[] = {3, 8, 64};
+        for (size_t j = 0; j < 3; j++) {
+            struct taken many = generate(model, steps[j], all[i], 60);
+            assert_int_equal(many.count, one.count);
+            assert_memory_equal(many.tokens, one.tokens, one.count * sizeof *one.tokens);
+        }
+    }
+    peridot_model_close(model);
+}
+
+/* What decoding made of the tokens is what prefilling the same tokens makes of them; across a KV
+ * chunk. */
+static void test_prefill_equals_decode(void **state) {
+    (void)state;
+    peridot_model *model = load("gqa-bf16");
+    peridot_model_info info;
+    peridot_model_describe(model, &info);
+    uint32_t context = info.context < 560 ? info.context : 560;
+    peridot_session_params params = {.kv = PERIDOT_KV_F32, .context = context};
+    peridot_session *decoded = create(model, &params), *filled = create(model, &params);
+    float *a = calloc(info.vocabulary, sizeof *a), *b = calloc(info.vocabulary, sizeof *b);
+    uint32_t generated;
+    set_sampling(decoded, (peridot_sampling){.temperature = 1.5f, .min_tokens = 600, .seed = 4});
+    MUST(peridot_session_prompt(decoded, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate(decoded, context - PROMPT_COUNT, NULL, NULL, &generated, &error));
+    assert_int_equal(generated, context - PROMPT_COUNT);
+    assert_int_equal(peridot_session_length(decoded), context);
+    MUST(peridot_session_logits(decoded, a, &error));
+    MUST(peridot_session_prompt(filled, peridot_session_tokens(decoded), context, NULL, &error));
+    MUST(peridot_session_logits(filled, b, &error));
+    assert_true(nmse(a, b, info.vocabulary) < 1e-10);
+    peridot_error error;
+    assert_int_equal(peridot_session_generate(decoded, 1, NULL, NULL, NULL, &error),
+                     PERIDOT_ERROR_CONTEXT_FULL);
+    free(a);
+    free(b);
+    peridot_session_close(decoded);
+    peridot_session_close(filled);
+    peridot_model_close(model);
+}
+
+/* Going back and generating again is as if the later tokens had never been. */
+static void test_truncate_is_exact(void **state) {
+    (void)state;
+    peridot_model *model = load("mqa-bf16");
+    peridot_session *session = create(model, NULL);
+    struct taken first = {0}, second = {0}, third = {.stop_after = 11};
+    set_sampling(session,
+                 (peridot_sampling){
+                     .temperature = 1, .repetition_penalty = 1.2f, .min_tokens = 100, .seed = 31});
+    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate(session, 40, take, &first, NULL, &error));
+    MUST(peridot_session_truncate(session, PROMPT_COUNT + 10, &error));
+    MUST(peridot_session_generate(session, 30, take, &second, NULL, &error));
+    assert_memory_equal(first.tokens + 10, second.tokens, 30 * sizeof *first.tokens);
+    MUST(peridot_session_truncate(session, PROMPT_COUNT, &error));
+    MUST(peridot_session_generate(session, 40, take, &third, NULL, &error));
+    assert_int_equal(third.count, 11); /* the callback said stop */
+    assert_int_equal(peridot_session_length(session), PROMPT_COUNT + 11);
+    assert_memory_equal(first.tokens, third.tokens, 11 * sizeof *first.tokens);
+    peridot_session_close(session);
+    peridot_model_close(model);
+}
+
+/* Log-probabilities are those of the softmax of the logits that prefill gives. */
+static void test_log_probabilities(void **state) {
+    (void)state;
+    peridot_model *model = load("mqa-bf16");
+    peridot_model_info info;
+    peridot_model_describe(model, &info);
+    struct taken taken = generate(
+        model, 4, (peridot_sampling){.temperature = 1.4f, .min_tokens = 20, .seed = 3}, 20);
+    peridot_session *session = create(model, &(peridot_session_params){.context = 600});
+    float *logits = malloc((PROMPT_COUNT + 20) * info.vocabulary * sizeof *logits);
+    int32_t tokens[PROMPT_COUNT + 20];
+    memcpy(tokens, prompt, sizeof prompt);
+    memcpy(tokens + PROMPT_COUNT, taken.tokens, 20 * sizeof *tokens);
+    MUST(peridot_session_prompt(session, tokens, PROMPT_COUNT + 20, logits, &error));
+    for (size_t i = 0; i < 20; i++) {
+        const float *row = logits + (PROMPT_COUNT - 1 + i) * info.vocabulary;
+        double top = row[0], sum = 0;
+        for (size_t j = 0; j < info.vocabulary; j++)
+            top = row[j] > top ? row[j] : top;
+        for (size_t j = 0; j < info.vocabulary; j++)
+            sum += exp(row[j] - top);
+        double expected = row[taken.tokens[i]] - top - log(sum);
+        assert_true(fabs(expected - taken.log_probabilities[i]) < 5e-3);
+    }
+    free(logits);
+    peridot_session_close(session);
+    peridot_model_close(model);
+}
+
+/* ---- Saved sessions ---- */
+
+static void test_save_and_load(void **state) {
+    (void)state;
+    char path[] = "peridot-test-XXXXXX";
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    peridot_model *model = load("mqa-bf16"), *other = load("gqa-bf16");
+    peridot_session *session = create(model, NULL), *again = create(model, NULL);
+    struct taken first = {0}, second = {0};
+    set_sampling(session, (peridot_sampling){.temperature = 1, .min_tokens = 100, .seed = 12});
+    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate(session, 5, NULL, NULL, NULL, &error));
+    MUST(peridot_session_save(session, path, "kept", 4, &error));
+    MUST(peridot_session_generate(session, 20, take, &first, NULL, &error));
+    void *extra;
+    size_t size;
+    MUST(peridot_session_load(again, path, &extra, &size, &error));
+    assert_int_equal(size, 4);
+    assert_memory_equal(extra, "kept", 4);
+    peridot_free(extra);
+    MUST(peridot_session_generate(again, 20, take, &second, NULL, &error));
+    assert_memory_equal(first.tokens, second.tokens, 20 * sizeof *first.tokens);
+
+    peridot_session *foreign = create(other, NULL);
+    peridot_error error;
+    assert_int_equal(peridot_session_load(foreign, path, NULL, NULL, &error),
+                     PERIDOT_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "another model"));
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    fseek(file, 150, SEEK_SET);
+    fputc(0x5a, file);
+    fclose(file);
+    assert_int_equal(peridot_session_load(again, path, NULL, NULL, &error), PERIDOT_ERROR_FORMAT);
+    unlink(path);
+    peridot_session_close(foreign);
+    peridot_session_close(session);
+    peridot_session_close(again);
+    peridot_model_close(model);
+    peridot_model_close(other);
+}
+
+/* ---- What a caller may get wrong ---- */
+
+static void test_bad_arguments(void **state) {
+    (void)state;
+    peridot_model *model = load("small-f32");
+    peridot_session *session = create(model, &(peridot_session_params){.context = 16});
+    peridot_error error;
+    const int32_t out_of_range[] = {2, 384}, negative[] = {-1};
+    int32_t many[17] = {2};
+    assert_int_equal(peridot_session_prompt(session, out_of_range, 2, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "token 1 of the prompt is 384"));
+    assert_int_equal(peridot_session_prompt(session, negative, 1, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_prompt(session, many, 17, NULL, &error),
+                     PERIDOT_ERROR_CONTEXT_FULL);
+    assert_non_null(strstr(error.message, "17 tokens and 16 fit"));
+    assert_int_equal(peridot_session_length(session), 0);
+    assert_int_equal(peridot_session_generate(session, 1, NULL, NULL, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_truncate(session, 1, &error), PERIDOT_ERROR_ARGUMENT);
+    peridot_sampling bad = {.struct_size = sizeof bad, .top_p = 1.5f};
+    assert_int_equal(peridot_session_sampling(session, &bad, &error), PERIDOT_ERROR_ARGUMENT);
+    peridot_session_params params = {.struct_size = sizeof params, .context = 1 << 20};
+    peridot_session *none;
+    assert_int_equal(peridot_session_create(model, &params, &none, &error), PERIDOT_ERROR_ARGUMENT);
+    peridot_session_close(session);
+    peridot_model_close(model);
+    assert_int_equal(peridot_model_load(device, "no/such/place", NULL, &model, &error),
+                     PERIDOT_ERROR_FILE);
+    assert_non_null(strstr(error.message, "no/such/place"));
+}
+
+static void test_validation_is_silent(void **state) {
+    (void)state;
+    assert_int_equal(validation_messages(), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_conformance_f32),
+        cmocka_unit_test(test_conformance_f16),
+        cmocka_unit_test(test_chunks_agree),
+        cmocka_unit_test(test_chunks_agree_when_deep),
+        cmocka_unit_test(test_shuffled_dispatches),
+        cmocka_unit_test(test_sharded_and_converted_weights),
+        cmocka_unit_test(test_steps_per_submission),
+        cmocka_unit_test(test_prefill_equals_decode),
+        cmocka_unit_test(test_truncate_is_exact),
+        cmocka_unit_test(test_log_probabilities),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_validation_is_silent),
+    };
+    return cmocka_run_group_tests_name("model", tests, open_device, close_device);
+}
