@@ -1,7 +1,8 @@
-/* x[t][i] = table[tokens[position + t]][i] * scale. One workgroup a token; tokens of other shards are left
- * alone. The padding of a row comes out zero, as the table's is. */
+/* x[t][i] = table[tokens[position + t]][i] * scale, i < columns. Grid (rows, 1, 1): one workgroup a token;
+ * tokens of other shards, and the padding of a row, are left alone. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #include "weights.glsl"
 
@@ -9,6 +10,17 @@ layout(local_size_x_id = SPEC_WORKGROUP) in;
 layout(push_constant) uniform Constants {
     embed_constants c;
 };
+
+/* Four elements from `first` on of row `row` of x, as far as they lie before the padding. */
+void store(uint row, uint first, vec4 value) {
+    if (first + 4 <= c.columns) {
+        c.x.at[row * (c.x_stride / 4) + first / 4] = value;
+        return;
+    }
+    [[unroll]] for (uint j = 0; j < 3; j++)
+        if (first + j < c.columns)
+            SCALAR(c.x, row * c.x_stride + first + j) = value[j];
+}
 
 void main() {
     uint row = gl_WorkGroupID.x;
@@ -21,8 +33,7 @@ void main() {
     for (uint step = gl_LocalInvocationID.x; step < steps; step += gl_WorkGroupSize.x) {
         vec4 low, high;
         load_weights(c.table, (token - c.row_begin) * steps + step, low, high);
-        uint at = row * (c.x_stride / 4) + 2 * step;
-        c.x.at[at] = low * c.scale;
-        c.x.at[at + 1] = high * c.scale;
+        store(row, STEP * step, low * c.scale);
+        store(row, STEP * step + 4, high * c.scale);
     }
 }

@@ -1,13 +1,16 @@
-/* float32 to float16 by integers: to nearest, ties to even, whatever the device's rounding mode. Beyond
- * the range of float16 the largest finite value results: an infinity in the KV cache would make NaN. */
+/* float32 to float16 by integers alone: to nearest, ties to even, subnormals kept, whatever the device's
+ * float modes. Beyond the range of float16 the largest finite value results, because an infinity in the
+ * KV cache would make NaN of every later token. */
 uint half_bits(float value) {
     uint bits = floatBitsToUint(value);
-    uint sign = bits >> 16 & 0x8000;
-    uint magnitude = min(bits & 0x7fffffff, 0x477fe000); /* 65504 */
-    uint rounded = (magnitude + 0xfff + (magnitude >> 13 & 1)) - (112u << 23);
-    /* below 2^-14 the float16 is a multiple of 2^-24 */
-    uint small = uint(roundEven(uintBitsToFloat(magnitude) * 16777216.0));
-    return sign | (magnitude < 0x38800000 ? small : rounded >> 13);
+    uint magnitude = min(bits & 0x7fffffff, 0x477fe000u); /* 65504 */
+    /* The significand is cut by `shift` bits: 13, and below 2^-14 one more for each power of two. */
+    uint exponent = magnitude >> 23;
+    bool subnormal = exponent < 113;
+    uint shift = subnormal ? min(126 - exponent, 25u) : 13;
+    uint whole = subnormal ? (magnitude & 0x7fffff) | 0x800000 : magnitude - (112u << 23);
+    uint rounded = whole + (1u << (shift - 1)) - 1 + (whole >> shift & 1);
+    return (bits >> 16 & 0x8000) | rounded >> shift;
 }
 
 uint pack_halves(float low, float high) {

@@ -1,8 +1,9 @@
 /* y[t][r] = epilogue(sum_k W[r][k] x[t][k]) on tiles of ROWS weight rows by COLUMNS tokens, staged through
- * shared memory 32 elements of k at a time; the input is already normed.
+ * shared memory STEPS * 8 elements of k at a time; the input is already normed.
  *
- * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1). Each invocation makes one pair of rows for
- * EACH tokens: ROWS / 2 pairs times (workgroup / (ROWS / 2)) groups of tokens. */
+ * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1), y = 1 where last_row is set. Each invocation
+ * makes two pairs of rows for TOKENS tokens, so ROWS is a multiple of 4, and ROWS * COLUMNS one of four
+ * times the workgroup. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -10,64 +11,74 @@
 #include "weights.glsl"
 
 layout(local_size_x_id = SPEC_WORKGROUP) in;
-layout(constant_id = SPEC_ROWS) const uint ROWS = 32;
+layout(constant_id = SPEC_ROWS) const uint ROWS = 64;
 layout(constant_id = SPEC_COLUMNS) const uint COLUMNS = 32;
 layout(push_constant) uniform Constants {
     project_constants c;
 };
 #include "epilogue.glsl"
 
-const uint STEPS = 4;             /* of eight elements, in one stage */
+const uint STEPS = ROWS + COLUMNS <= 112 ? 4u : 2u; /* in one stage, of eight elements: within 16 KiB */
 const uint PITCH = 2 * STEPS + 1; /* in vec4: one more than a row, so that rows start in different banks */
-const uint PAIRS = ROWS / 2;
-const uint EACH = PAIRS * COLUMNS / gl_WorkGroupSize.x;
+const uint BLOCKS = ROWS / 4;     /* of two pairs: pair i and pair i + BLOCKS, for block i */
+const uint GROUPS = gl_WorkGroupSize.x / BLOCKS; /* of tokens: i, i + GROUPS, ... for group i */
+const uint TOKENS = COLUMNS / GROUPS;
 
+/* Even rows come first, so that neighbouring invocations read neighbouring rows. */
 shared vec4 w_tile[ROWS * PITCH];
 shared vec4 x_tile[COLUMNS * PITCH];
 
-/* Rows past the end repeat the last, steps past the end are zero. */
+/* Rows and tokens past the end repeat the last one, steps past the end are zero. */
 void stage(uint first_row, uint first_token, uint begin, uint steps) {
     for (uint i = gl_LocalInvocationID.x; i < ROWS * STEPS; i += gl_WorkGroupSize.x) {
-        uint row = min(first_row + i / STEPS, c.row_count - 1), step = begin + i % STEPS;
+        uint row = i / STEPS, step = begin + i % STEPS;
         vec4 low = vec4(0), high = vec4(0);
         if (step < steps)
-            load_weights(c.weights, row * steps + step, low, high);
-        w_tile[i / STEPS * PITCH + i % STEPS * 2] = low;
-        w_tile[i / STEPS * PITCH + i % STEPS * 2 + 1] = high;
+            load_weights(c.weights, min(first_row + row, c.row_count - 1) * steps + step, low, high);
+        uint at = (row % 2 * (ROWS / 2) + row / 2) * PITCH + i % STEPS * 2;
+        w_tile[at] = low;
+        w_tile[at + 1] = high;
     }
     for (uint i = gl_LocalInvocationID.x; i < COLUMNS * STEPS * 2; i += gl_WorkGroupSize.x) {
-        uint token = min(first_token + i / (2 * STEPS), c.session.s.rows - 1);
-        uint quad = 2 * begin + i % (2 * STEPS);
-        x_tile[i / (2 * STEPS) * PITCH + i % (2 * STEPS)] =
-            quad < 2 * steps ? c.x.at[token * (c.x_stride / 4) + quad] : vec4(0);
+        uint token = i / (STEPS * 2), quad = i % (STEPS * 2);
+        vec4 x = vec4(0);
+        if (2 * begin + quad < 2 * steps)
+            x = c.x.at[min(first_token + token, c.session.s.rows - 1) * (c.x_stride / 4) + 2 * begin + quad];
+        x_tile[token * PITCH + quad] = x;
     }
 }
 
 void main() {
     uint rows = c.session.s.rows;
-    uint first_row = gl_WorkGroupID.x * ROWS, first_token = gl_WorkGroupID.y * COLUMNS;
+    uint first_row = gl_WorkGroupID.x * ROWS;
+    uint first_token = gl_WorkGroupID.y * COLUMNS + (c.last_row != 0 ? rows - 1 : 0);
     if (c.session.s.done != 0 || first_token >= rows)
         return;
-    uint pair = gl_LocalInvocationID.x % PAIRS, group = gl_LocalInvocationID.x / PAIRS * EACH;
-    float a[EACH], b[EACH];
-    [[unroll]] for (uint t = 0; t < EACH; t++)
-        a[t] = b[t] = 0;
+    uint block = gl_LocalInvocationID.x % BLOCKS, group = gl_LocalInvocationID.x / BLOCKS;
+    vec4 sums[TOKENS]; /* rows 2 * block, 2 * block + 1, and the same of the pair BLOCKS further on */
+    [[unroll]] for (uint t = 0; t < TOKENS; t++)
+        sums[t] = vec4(0);
     uint steps = c.stride / QUADS_PER_STEP;
     for (uint begin = 0; begin < steps; begin += STEPS) {
         stage(first_row, first_token, begin, steps);
         barrier();
         for (uint k = 0; k < 2 * STEPS; k++) {
-            vec4 w_a = w_tile[2 * pair * PITCH + k], w_b = w_tile[(2 * pair + 1) * PITCH + k];
-            [[unroll]] for (uint t = 0; t < EACH; t++) {
-                vec4 x = x_tile[(group + t) * PITCH + k];
-                a[t] += dot(w_a, x);
-                b[t] += dot(w_b, x);
+            vec4 w[4];
+            [[unroll]] for (uint r = 0; r < 4; r++)
+                w[r] = w_tile[(r % 2 * (ROWS / 2) + r / 2 * BLOCKS + block) * PITCH + k];
+            [[unroll]] for (uint t = 0; t < TOKENS; t++) {
+                vec4 x = x_tile[(group + t * GROUPS) * PITCH + k];
+                sums[t] += vec4(dot(w[0], x), dot(w[1], x), dot(w[2], x), dot(w[3], x));
             }
         }
         barrier();
     }
-    uint row = first_row + 2 * pair;
-    [[unroll]] for (uint t = 0; t < EACH; t++)
-        if (row < c.row_count && first_token + group + t < rows)
-            finish(c.row_begin + row, first_token + group + t, a[t], b[t], row + 1 < c.row_count);
+    [[unroll]] for (uint t = 0; t < TOKENS; t++) {
+        uint token = first_token + group + t * GROUPS;
+        [[unroll]] for (uint p = 0; p < 2; p++) {
+            uint row = first_row + 2 * (block + p * BLOCKS);
+            if (token < rows && row < c.row_count)
+                finish(c.row_begin + row, token, p == 0 ? sums[t].xy : sums[t].zw, row + 1 < c.row_count);
+        }
+    }
 }

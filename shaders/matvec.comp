@@ -1,11 +1,11 @@
-/* y[t][r] = epilogue(sum_k W[r][k] x[t][k]) for up to COLUMNS rows of activations at once: W is read once
- * for all of them. The QKV, GEGLU and HEAD products norm their input on the way,
+/* y[t][r] = epilogue(sum_k W[r][k] x[t][k]) for COLUMNS rows of activations at once, W being read once for
+ * all of them. The QKV, GEGLU and HEAD products norm their input on the way,
  *     y = sum_k W[r][k] x[k] m[k] / sqrt(mean(x^2) + epsilon),
  * whose sum of squares costs no further pass over x; NORMED leaves that out, for input already normed.
  *
- * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1). A workgroup makes ROWS neighbouring rows; its
- * invocations share k, eight elements at a time. With SUBGROUP the workgroup is one subgroup: no shared
- * memory, no barrier. */
+ * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1), y = 1 where last_row is set. A workgroup makes
+ * ROWS neighbouring rows; its invocations share k, eight elements at a time. With SUBGROUP the workgroup
+ * is one subgroup: no shared memory, no barrier. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -15,7 +15,10 @@
 #endif
 #include "weights.glsl"
 
-#if !defined(EPILOGUE_RESIDUAL) && !defined(NORMED)
+#if defined(EPILOGUE_RESIDUAL) || defined(NORMED)
+const uint NORMS = 0;
+#else
+const uint NORMS = 1; /* sums of squares to a token */
 #define NORM
 #endif
 
@@ -27,99 +30,141 @@ layout(push_constant) uniform Constants {
 };
 #include "epilogue.glsl"
 
+/* Steps whose weights an invocation requests at once. More in flight hides a GPU's latency where the
+ * registers allow it; a CPU gains nothing. */
+const uint WIDE_UNROLL = ROWS + COLUMNS <= 8 ? 2u : 1u;
+const uint UNROLL = gl_WorkGroupSize.x >= 32 ? WIDE_UNROLL : 1u;
 const uint PAIRS = ROWS / 2 * COLUMNS;
-float sums[ROWS * COLUMNS];
-float squares[COLUMNS];
 
-/* This invocation's share of all sums. */
-void accumulate(uint first_row, uint first_token, uint tokens) {
-    uint steps = c.stride / QUADS_PER_STEP;
-    for (uint step = gl_LocalInvocationID.x; step < steps; step += gl_WorkGroupSize.x) {
-        vec4 low[ROWS], high[ROWS];
+/* The sums of [token][row], then the sums of squares of [token]. */
+const uint SQUARES = ROWS * COLUMNS;
+const uint TOTALS = SQUARES + NORMS * COLUMNS;
+float sums[TOTALS];
+
+/* Adds one step of all rows to the sums of all tokens; a step that is not inside counts nothing. */
+void add_step(uint first_token, uint step, bool inside, vec4 low[ROWS], vec4 high[ROWS]) {
+#ifdef NORM
+    vec4 low_multiplier = c.multiplier.at[2 * step], high_multiplier = c.multiplier.at[2 * step + 1];
+#endif
+    [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
+        uint at = min(first_token + t, c.session.s.rows - 1) * (c.x_stride / 4) + 2 * step;
+        vec4 x_low = c.x.at[at], x_high = c.x.at[at + 1];
+        x_low = inside ? x_low : vec4(0);
+        x_high = inside ? x_high : vec4(0);
+#ifdef NORM
+        sums[SQUARES + t] += dot(x_low, x_low) + dot(x_high, x_high);
+        x_low *= low_multiplier;
+        x_high *= high_multiplier;
+#endif
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            load_weights(c.weights, min(first_row + r, c.row_count - 1) * steps + step, low[r], high[r]);
-#ifdef NORM
-        vec4 low_multiplier = c.multiplier.at[2 * step], high_multiplier = c.multiplier.at[2 * step + 1];
-#endif
-        [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
-            if (t >= tokens)
-                break;
-            uint at = (first_token + t) * (c.x_stride / 4) + 2 * step;
-            vec4 x_low = c.x.at[at], x_high = c.x.at[at + 1];
-#ifdef NORM
-            squares[t] += dot(x_low, x_low) + dot(x_high, x_high);
-            x_low *= low_multiplier;
-            x_high *= high_multiplier;
-#endif
+            sums[t * ROWS + r] += dot(low[r], x_low) + dot(high[r], x_high);
+    }
+}
+
+/* This invocation's share of all sums. Rows, steps and tokens past the end repeat the last one. */
+void accumulate(uint first_row, uint first_token) {
+    uint steps = c.stride / QUADS_PER_STEP;
+    for (uint begin = gl_LocalInvocationID.x; begin < steps; begin += UNROLL * gl_WorkGroupSize.x) {
+        raw_weights raw[UNROLL * ROWS];
+        [[unroll]] for (uint i = 0; i < UNROLL * ROWS; i++) {
+            uint row = min(first_row + i % ROWS, c.row_count - 1);
+            raw[i] = load_raw(c.weights, row * steps + min(begin + i / ROWS * gl_WorkGroupSize.x, steps - 1));
+        }
+        [[unroll]] for (uint u = 0; u < UNROLL; u++) {
+            vec4 low[ROWS], high[ROWS];
             [[unroll]] for (uint r = 0; r < ROWS; r++)
-                sums[t * ROWS + r] += dot(low[r], x_low) + dot(high[r], x_high);
+                widen(raw[u * ROWS + r], low[r], high[r]);
+            uint step = begin + u * gl_WorkGroupSize.x;
+            add_step(first_token, min(step, steps - 1), u == 0 || step < steps, low, high);
         }
     }
 }
 
-/* The whole workgroup's sums in every invocation that needs them. */
+/* add_all() adds up the whole workgroup's sums; then total_pair(i) is what rows 2r and 2r + 1 of the
+ * workgroup made of token t, i = t * ROWS / 2 + r, and total_square(t) the token's sum of squares. */
 #ifdef SUBGROUP
 void add_all() {
-    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
+    [[unroll]] for (uint i = 0; i < TOTALS; i++)
         sums[i] = subgroupAdd(sums[i]);
+}
+
+vec2 total_pair(uint index) {
+    vec2 pair = vec2(0);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++)
+        if (i == index)
+            pair = vec2(sums[2 * i], sums[2 * i + 1]);
+    return pair;
+}
+
+float total_square(uint token) {
+    float square = 0;
 #ifdef NORM
     [[unroll]] for (uint t = 0; t < COLUMNS; t++)
-        squares[t] = subgroupAdd(squares[t]);
+        if (t == token)
+            square = sums[SQUARES + t];
 #endif
+    return square;
 }
 #else
-const uint TOTALS = (ROWS + 1) * COLUMNS;
-shared float parts[TOTALS * gl_WorkGroupSize.x];
-shared float totals[TOTALS];
+/* BATCH sums at a time: SEGMENTS invocations add up one each in part, and the reader adds the parts. */
+const uint BATCH = 16;
+const uint SEGMENTS = gl_WorkGroupSize.x / BATCH;
+const uint PITCH = BATCH + 1;
+shared float own[gl_WorkGroupSize.x * PITCH];
+shared float parts[TOTALS * SEGMENTS];
 
 void add_all() {
-    uint lane = gl_LocalInvocationID.x;
-    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
-        parts[i * gl_WorkGroupSize.x + lane] = sums[i];
-    [[unroll]] for (uint t = 0; t < COLUMNS; t++)
-        parts[(ROWS * COLUMNS + t) * gl_WorkGroupSize.x + lane] = squares[t];
-    barrier();
-    for (uint i = lane; i < TOTALS; i += gl_WorkGroupSize.x) {
-        float total = 0;
-        for (uint j = 0; j < gl_WorkGroupSize.x; j++)
-            total += parts[i * gl_WorkGroupSize.x + j];
-        totals[i] = total;
+    uint lane = gl_LocalInvocationID.x, segment = lane / BATCH;
+    [[unroll]] for (uint begin = 0; begin < TOTALS; begin += BATCH) {
+        [[unroll]] for (uint i = begin; i < begin + BATCH; i++)
+            if (i < TOTALS)
+                own[lane * PITCH + i - begin] = sums[i];
+        barrier();
+        uint index = begin + lane % BATCH;
+        if (index < TOTALS) {
+            float part = 0;
+            [[unroll]] for (uint j = 0; j < BATCH; j++)
+                part += own[(segment * BATCH + j) * PITCH + lane % BATCH];
+            parts[index * SEGMENTS + segment] = part;
+        }
+        barrier();
     }
-    barrier();
-    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
-        sums[i] = totals[i];
-    [[unroll]] for (uint t = 0; t < COLUMNS; t++)
-        squares[t] = totals[ROWS * COLUMNS + t];
+}
+
+float total(uint index) {
+    float sum = 0;
+    [[unroll]] for (uint i = 0; i < SEGMENTS; i++)
+        sum += parts[index * SEGMENTS + i];
+    return sum;
+}
+
+vec2 total_pair(uint index) {
+    return vec2(total(2 * index), total(2 * index + 1));
+}
+
+float total_square(uint token) {
+    return total(SQUARES + token);
 }
 #endif
 
 void main() {
     uint rows = c.session.s.rows;
     uint first_row = gl_WorkGroupID.x * ROWS;
-    uint first_token = c.last_row != 0 ? rows - 1 : gl_WorkGroupID.y * COLUMNS;
+    uint first_token = gl_WorkGroupID.y * COLUMNS + (c.last_row != 0 ? rows - 1 : 0);
     if (c.session.s.done != 0 || first_token >= rows)
         return;
-    uint tokens = min(rows - first_token, COLUMNS);
-    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
+    [[unroll]] for (uint i = 0; i < TOTALS; i++)
         sums[i] = 0;
-    [[unroll]] for (uint t = 0; t < COLUMNS; t++)
-        squares[t] = 0;
-    accumulate(first_row, first_token, tokens);
+    accumulate(first_row, first_token);
     add_all();
+    for (uint i = gl_LocalInvocationID.x; i < PAIRS; i += gl_WorkGroupSize.x) {
+        uint token = i / (ROWS / 2), row = first_row + i % (ROWS / 2) * 2;
+        if (first_token + token >= rows || row >= c.row_count)
+            continue;
+        vec2 pair = total_pair(i);
 #ifdef NORM
-    [[unroll]] for (uint i = 0; i < ROWS * COLUMNS; i++)
-        sums[i] *= inversesqrt(squares[i / ROWS] / float(c.columns) + c.epsilon);
+        pair *= inversesqrt(total_square(token) / float(c.columns) + c.epsilon);
 #endif
-    /* an invocation a pair: each picks its own by comparing, as registers cannot be indexed */
-    for (uint base = 0; base < PAIRS; base += gl_WorkGroupSize.x) {
-        uint mine = base + gl_LocalInvocationID.x;
-        float a = 0, b = 0;
-        [[unroll]] for (uint i = 0; i < PAIRS; i++) {
-            a = i == mine ? sums[2 * i] : a;
-            b = i == mine ? sums[2 * i + 1] : b;
-        }
-        uint row = first_row + 2 * (mine % (ROWS / 2)), token = mine / (ROWS / 2);
-        if (token < tokens && row < c.row_count)
-            finish(c.row_begin + row, first_token + token, a, b, row + 1 < c.row_count);
+        finish(c.row_begin + row, first_token + token, pair, row + 1 < c.row_count);
     }
 }

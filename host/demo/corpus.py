@@ -2,8 +2,8 @@
 """Conversations of the demo model's small world, made from templates.
 
     corpus.py --sample 5                 print some training conversations
-    corpus.py --held-out FILE [--check]  write the 100 held-out prompts; --check looks for any of their
-                                         fact pairs in 200,000 training conversations
+    corpus.py --held-out FILE            write the 100 held-out prompts
+    corpus.py --check                    look for held-out pairs in 200,000 training conversations
 
 A conversation is a list of (user, model) pairs. What the user tells about themselves (name, colour, pet,
 city, food) comes in pairs of facts; a tenth of all pairs, chosen by hash, is held out: no training
@@ -98,11 +98,14 @@ def held_out_pair(one, other):
     return hashlib.sha256(text.encode()).digest()[0] % 10 == 0
 
 
-def allowed(facts, held_out):
-    """Whether a training (or held-out) conversation may hold these facts together."""
-    facts = list(facts.items())
-    pairs = [(a, b) for i, a in enumerate(facts) for b in facts[:i]]
-    return any(held_out_pair(*pair) for pair in pairs) == held_out
+def held_out_pairs(facts):
+    """The held-out pairs among facts; two facts of one kind are no pair."""
+    return [(a, b) for i, a in enumerate(facts) for b in facts[:i] if a[0] != b[0] and held_out_pair(a, b)]
+
+
+def facts_of(told):
+    """All facts told, those replaced by later ones included: training must not see them together either."""
+    return [(kind, value) for kind, values in told.items() for value in values]
 
 
 def capital(text):
@@ -158,14 +161,14 @@ def small_talk(rng, told):
 def tell(rng, told, kind=None, value=None):
     kind = kind or rng.choice([k for k in FACTS if k not in told] or list(FACTS))
     value = value or rng.choice(FACTS[kind])
-    told[kind] = value
+    told.setdefault(kind, []).append(value)
     return rng.choice(TELL[kind]).format(value), capital(rng.choice(HEARD[kind]).format(value))
 
 
 def ask(rng, told, kind=None):
     known = list(told)
     kind = kind or (rng.choice(known) if known and rng.random() < 0.85 else rng.choice(list(FACTS)))
-    answer = RECALL[kind].format(told[kind]) if kind in told else UNTOLD[kind]
+    answer = RECALL[kind].format(told[kind][-1]) if kind in told else UNTOLD[kind]
     return rng.choice(ASK[kind]), answer
 
 
@@ -177,7 +180,7 @@ def conversation(rng):
             weights = [3, 3, 2, 4, 5 if told else 0.5]
             turn = rng.choices([arithmetic, fact, small_talk, tell, ask], weights)[0]
             turns.append(turn(rng, told))
-        if allowed(told, held_out=False):
+        if not held_out_pairs(facts_of(told)):
             return turns
 
 
@@ -187,14 +190,15 @@ def held_out_prompt(rng):
         kinds = rng.sample(list(FACTS), 2)
         told = {}
         turns = [tell(rng, told, kind)[0] for kind in kinds]
-        if not allowed(told, held_out=True):
+        if not held_out_pairs(facts_of(told)):
             continue
         for _ in range(rng.randrange(3)):
             turns.insert(rng.randrange(len(turns) + 1), rng.choice([arithmetic, fact])(rng, told)[0])
         kind = rng.choice(kinds)
         turns.append(rng.choice(ASK[kind]))
-        others = [value for value in FACTS[kind] if value != told[kind]]
-        return {"turns": turns, "accept": [told[kind]], "reject": others}
+        wanted = told[kind][-1]
+        others = [value for value in FACTS[kind] if value != wanted]
+        return {"turns": turns, "accept": [wanted], "reject": others}
 
 
 def held_out_prompts(seed=2026):
@@ -202,17 +206,19 @@ def held_out_prompts(seed=2026):
     return [held_out_prompt(rng) for _ in range(100)]
 
 
-def check_disjoint():
-    """Looks for held-out pairs among what training draws."""
-    rng = random.Random(1)
-    pairs = set()
+def check_disjoint(count=200000):
+    """Looks for held-out pairs in the text of training conversations, without the generator's records."""
+    facts = {form.format(value): (kind, value)
+             for kind, forms in TELL.items() for form in forms for value in FACTS[kind]}
     for prompt in held_out_prompts():
-        pairs.add(tuple(prompt["turns"]))
-    for _ in range(200000):
+        if not held_out_pairs([facts[turn] for turn in prompt["turns"] if turn in facts]):
+            raise SystemExit(f"a held-out prompt holds no held-out pair: {prompt['turns']}")
+    rng = random.Random(11)
+    for _ in range(count):
         users = [user for user, _ in conversation(rng)]
-        if tuple(users) in pairs:
-            raise SystemExit(f"a held-out prompt was drawn for training: {users}")
-    print("no held-out prompt among 200,000 training conversations")
+        if held_out_pairs([facts[user] for user in users if user in facts]):
+            raise SystemExit(f"a held-out pair was drawn for training: {users}")
+    print(f"no held-out pair in {count} training conversations")
 
 
 def main():

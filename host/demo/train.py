@@ -48,15 +48,17 @@ CONFIG = {
     "vocab_size": 1024,
 }
 START, END, NEWLINE = 106, 107, 108
+BYTES = 217  # the id of byte 0; below it lie control and user-defined pieces
 
 
-def gemma_pieces(path):
-    """Ids 4 to 216 of a tokenizer with Gemma's special pieces."""
+def special_pieces(path, end):
+    """The pieces of ids 0 to end - 1 of a tokenizer."""
     model = spm.SentencePieceProcessor(model_file=path)
-    return [model.id_to_piece(i) for i in range(4, 217)]
+    return [model.id_to_piece(i) for i in range(end)]
 
 
 def train_tokenizer(reference):
+    """Writes a tokenizer whose first ids are those of the reference, the path of a Gemma tokenizer."""
     rng = random.Random(7)
     lines = (text for _ in range(20000) for turn in conversation(rng) for text in turn)
     stream = io.BytesIO()
@@ -65,10 +67,14 @@ def train_tokenizer(reference):
         model_type="bpe", byte_fallback=True, split_digits=True, add_dummy_prefix=False,
         normalization_rule_name="identity", remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True, character_coverage=1.0, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, bos_id=2, unk_id=3, user_defined_symbols=reference,
-        minloglevel=2)
-    with open(os.path.join(MODEL, "tokenizer.model"), "wb") as file:
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+        pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>",
+        user_defined_symbols=special_pieces(reference, BYTES)[4:], minloglevel=2)
+    path = os.path.join(MODEL, "tokenizer.model")
+    with open(path, "wb") as file:
         file.write(stream.getvalue())
+    if special_pieces(path, BYTES + 256) != special_pieces(reference, BYTES + 256):
+        raise SystemExit("the tokenizer's first pieces are not Gemma's")
 
 
 def rope(x, cos, sin):
@@ -91,7 +97,10 @@ class Layer(torch.nn.Module):
         d, hidden = CONFIG["hidden_size"], CONFIG["intermediate_size"]
         self.heads, self.dim = CONFIG["num_attention_heads"], CONFIG["head_dim"]
         self.input_layernorm, self.post_attention_layernorm = Norm(d), Norm(d)
-        linear = lambda rows, columns: torch.nn.Linear(columns, rows, bias=False)
+
+        def linear(rows, columns):
+            return torch.nn.Linear(columns, rows, bias=False)
+
         self.self_attn = torch.nn.ModuleDict({
             "q_proj": linear(self.heads * self.dim, d), "k_proj": linear(self.dim, d),
             "v_proj": linear(self.dim, d), "o_proj": linear(d, self.heads * self.dim)})
@@ -222,12 +231,12 @@ def main():
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pieces", default=os.path.join(HERE, "..", "..", "tests", "data", "tokenizer.model"),
-                        help="a tokenizer with Gemma's special pieces, of which ids 4 to 216 are taken")
+                        help="a tokenizer whose ids 0 to 472 are Gemma's")
     options = parser.parse_args()
     torch.manual_seed(3)
     torch.set_num_threads(options.threads)
     os.makedirs(MODEL, exist_ok=True)
-    train_tokenizer(gemma_pieces(options.pieces))
+    train_tokenizer(options.pieces)
     tokenizer = spm.SentencePieceProcessor(model_file=os.path.join(MODEL, "tokenizer.model"))
     CONFIG["vocab_size"] = tokenizer.vocab_size()
     with open(os.path.join(MODEL, "config.json"), "w", encoding="utf-8") as file:

@@ -1,0 +1,137 @@
+/* The GPU sampler against the CPU's distribution: the same support, and by chi-square the same
+ * chances. */
+#include "open_device.h"
+#include "reference/reference_sampling.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define DRAWS 2000
+#define VOCABULARY 333 /* of gqa-bf16 */
+
+static peridot_device *device;
+static peridot_model *model;
+static peridot_session *session;
+static uint64_t seed;
+
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        peridot_error error = {0};                                                                 \
+        if ((call) != PERIDOT_OK)                                                                  \
+            fail_msg("%s", error.message);                                                         \
+    } while (0)
+
+static int open_all(void **state) {
+    (void)state;
+    peridot_session_params params = {.struct_size = sizeof params, .context = 64};
+    device = open_test_device();
+    MUST(peridot_model_load(device, TEST_DATA "/gqa-bf16", NULL, &model, &error));
+    MUST(peridot_session_create(model, &params, &session, &error));
+    const char *given = getenv("PERIDOT_TEST_SEED");
+    seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    print_message("seed %llu\n", (unsigned long long)seed);
+    return 0;
+}
+
+static int close_all(void **state) {
+    (void)state;
+    peridot_session_close(session);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    return 0;
+}
+
+static const int32_t prompt[] = {2, 5, 9, 200, 5, 31, 77, 9};
+#define PROMPT_COUNT (sizeof prompt / sizeof *prompt)
+
+/* One draw after the prompt. */
+static int32_t draw(peridot_sampling sampling, uint64_t own_seed) {
+    sampling.struct_size = sizeof sampling;
+    sampling.seed = own_seed;
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    MUST(peridot_session_generate(session, 1, NULL, NULL, NULL, &error));
+    int32_t token = peridot_session_tokens(session)[PROMPT_COUNT];
+    MUST(peridot_session_truncate(session, PROMPT_COUNT, &error));
+    return token;
+}
+
+static void read_logits(float *logits) {
+    MUST(peridot_session_truncate(session, 0, &error));
+    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_logits(session, logits, &error));
+}
+
+static void check(const char *name, peridot_sampling sampling, const int32_t *suppressed,
+                  uint32_t suppressed_count) {
+    float logits[VOCABULARY];
+    double expected[VOCABULARY];
+    uint32_t counts[VOCABULARY] = {0}, support = 0;
+    read_logits(logits);
+    reference_sampling(logits, VOCABULARY, prompt, PROMPT_COUNT, suppressed, suppressed_count,
+                       &sampling, expected);
+    for (uint32_t i = 0; i < DRAWS; i++)
+        counts[draw(sampling, seed * DRAWS + i)]++;
+    for (uint32_t i = 0; i < VOCABULARY; i++) {
+        support += expected[i] > 0;
+        if (expected[i] == 0 && counts[i])
+            fail_msg("%s: token %u was drawn %u times and has no chance", name, i, counts[i]);
+    }
+    double p = chi_square_p(counts, expected, VOCABULARY, DRAWS);
+    print_message("%-28s %3u tokens possible, p = %.3f\n", name, support, p);
+    assert_true(p > 1e-5); /* ten such tests fail by chance once in ten thousand runs */
+}
+
+static void test_distributions(void **state) {
+    (void)state;
+    const int32_t stops[] = {1};
+    check("temperature 1", (peridot_sampling){.temperature = 1}, NULL, 0);
+    check("temperature 2.5", (peridot_sampling){.temperature = 2.5f}, NULL, 0);
+    check("temperature 0.4", (peridot_sampling){.temperature = 0.4f}, NULL, 0);
+    check("top-k 7", (peridot_sampling){.temperature = 1.5f, .top_k = 7}, NULL, 0);
+    check("top-k 1", (peridot_sampling){.temperature = 1.5f, .top_k = 1}, NULL, 0);
+    check("top-p 0.5", (peridot_sampling){.temperature = 1.2f, .top_p = 0.5f}, NULL, 0);
+    check("top-p 0.95", (peridot_sampling){.temperature = 2, .top_p = 0.95f}, NULL, 0);
+    check("min-p 0.2", (peridot_sampling){.temperature = 3, .min_p = 0.2f}, NULL, 0);
+    check("penalty 1.5", (peridot_sampling){.temperature = 1, .repetition_penalty = 1.5f}, NULL, 0);
+    check("no stop token yet", (peridot_sampling){.temperature = 3, .min_tokens = 1}, stops, 1);
+    check("all of them",
+          (peridot_sampling){.temperature = 1.3f,
+                             .top_k = 40,
+                             .top_p = 0.9f,
+                             .min_p = 0.02f,
+                             .repetition_penalty = 1.2f},
+          NULL, 0);
+}
+
+/* Greedy is exact, with and without a penalty; the same seed gives the same token. */
+static void test_greedy_and_seeds(void **state) {
+    (void)state;
+    float logits[VOCABULARY];
+    double expected[VOCABULARY];
+    static const float penalties[] = {1, 1.1f, 2, 8};
+    read_logits(logits);
+    for (int i = 0; i < 4; i++) {
+        peridot_sampling sampling = {.repetition_penalty = penalties[i]};
+        reference_sampling(logits, VOCABULARY, prompt, PROMPT_COUNT, NULL, 0, &sampling, expected);
+        assert_true(expected[draw(sampling, 1)] == 1);
+    }
+    peridot_sampling sampling = {.temperature = 2, .top_p = 0.99f};
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(draw(sampling, seed + i), draw(sampling, seed + i));
+    assert_int_equal(validation_messages(), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_greedy_and_seeds),
+    };
+    return cmocka_run_group_tests_name("sampling", tests, open_all, close_all);
+}

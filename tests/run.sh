@@ -1,0 +1,81 @@
+#!/bin/sh
+# Builds and runs the whole suite on every Vulkan device at hand, installing what is missing.
+#   --large   also a generated 2B checkpoint at full size (5 GB on disk, several GB of memory)
+set -e
+here=$(cd "$(dirname "$0")/.." && pwd)
+. "$here/host/install.sh"
+install_missing $build_packages libcmocka-dev vulkan-validationlayers python3-numpy tmux
+# SwiftShader comes with Chromium; without it the suite runs on what there is
+install_missing chromium || echo "no chromium: no SwiftShader" >&2
+
+build=$here/build-tests
+cmake -S "$here" -B "$build" -G Ninja >/dev/null
+cmake --build "$build"
+
+passed=0 failed=0
+log=$build/test.log
+lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
+swiftshader=$(ls /usr/lib/chromium/vk_swiftshader_icd.json 2>/dev/null | head -n 1)
+
+# run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting; counts its tests
+run() {
+    title=$1 program=$2
+    shift 2
+    status=0
+    (cd "$build" && env "$@" "$build/tests/$program") >"$log" 2>&1 || status=$?
+    good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+    [ "$status" = 0 ] || [ -n "$bad" ] || bad=1
+    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
+    printf '%-16s %-44s %s passed, %s failed\n' "$program" "$title" "${good:-0}" "${bad:-0}"
+    [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$log" | tail -n 40
+}
+
+for program in test_text test_readers test_recorder test_schedule; do
+    run "" $program A=
+done
+for program in test_model test_sampling test_demo; do
+    [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
+    [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
+done
+if [ -n "$lavapipe" ]; then
+    run "lavapipe" test_adoption VK_DRIVER_FILES="$lavapipe"
+    for width in 128 512; do
+        run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width
+    done
+    run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
+    for program in test_model test_sampling test_demo; do
+        run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync
+    done
+    run "lavapipe, GPU-assisted validation" test_demo VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=gpu
+fi
+if [ -n "$swiftshader" ]; then
+    run "SwiftShader, all its kernels" test_model VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
+fi
+# a real card, where there is one
+for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
+    case $icd in *lvp* | *'*'*) continue ;; esac
+    VK_DRIVER_FILES=$icd "$build/host/cli/peridot" devices 2>/dev/null | grep -q '^\*' || continue
+    run "$(basename "$icd")" test_model VK_DRIVER_FILES="$icd"
+    run "$(basename "$icd")" test_sampling VK_DRIVER_FILES="$icd"
+    run "$(basename "$icd")" test_demo VK_DRIVER_FILES="$icd"
+done
+
+title="a real terminal"
+if sh "$here/tests/chat/terminal.sh" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "terminal.sh      $title: passed"
+else
+    failed=$((failed + 1))
+    echo "terminal.sh      $title: FAILED"
+    cat "$log"
+fi
+if [ "$1" = --large ]; then
+    if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
