@@ -38,8 +38,8 @@ static struct {
 
 #define LOAD(name) ((PFN_##name)app.get(app.instance, #name))
 
-/* Whether this call finds the device lost. A lost device runs nothing any more, so what was submitted is let
- * end first: memory may be freed then. */
+/* Whether this call finds the device lost. A lost device runs nothing any more, so what was
+ * submitted is let end first: memory may be freed then. */
 static bool lost(void) {
     if (shim.lose_after < 0 || shim.lose_after-- > 0)
         return false;

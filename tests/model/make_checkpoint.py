@@ -1,0 +1,134 @@
+#!/usr/bin/python3
+"""Makes a Gemma checkpoint of any size with random weights, in Hugging Face's format.
+
+    make_checkpoint.py --preset 2b DIRECTORY     the real shapes, 5 GB, two shards
+    make_checkpoint.py --layers 2 --d-model 64 --heads 2 --kv-heads 1 --head-dim 32 --hidden 128 \\
+        --vocab 300 --dtype f16 --shards 2 DIRECTORY
+"""
+import argparse
+import json
+import os
+import struct
+
+import numpy as np
+
+PRESETS = {
+    "2b": dict(layers=18, d_model=2048, heads=8, kv_heads=1, head_dim=256, hidden=16384, vocab=256000,
+               shards=2),
+    "7b": dict(layers=28, d_model=3072, heads=16, kv_heads=16, head_dim=256, hidden=24576, vocab=256000,
+               shards=4),
+}
+SIZES = {"f32": ("F32", 4), "bf16": ("BF16", 2), "f16": ("F16", 2)}
+
+
+def tensors(o):
+    """Names and shapes, in the order of the real files."""
+    yield "model.embed_tokens.weight", (o.vocab, o.d_model)
+    for i in range(o.layers):
+        at = f"model.layers.{i}."
+        yield at + "input_layernorm.weight", (o.d_model,)
+        yield at + "mlp.down_proj.weight", (o.d_model, o.hidden)
+        yield at + "mlp.gate_proj.weight", (o.hidden, o.d_model)
+        yield at + "mlp.up_proj.weight", (o.hidden, o.d_model)
+        yield at + "post_attention_layernorm.weight", (o.d_model,)
+        yield at + "self_attn.k_proj.weight", (o.kv_heads * o.head_dim, o.d_model)
+        yield at + "self_attn.o_proj.weight", (o.d_model, o.heads * o.head_dim)
+        yield at + "self_attn.q_proj.weight", (o.heads * o.head_dim, o.d_model)
+        yield at + "self_attn.v_proj.weight", (o.kv_heads * o.head_dim, o.d_model)
+    yield "model.norm.weight", (o.d_model,)
+
+
+def encode(values, dtype):
+    if dtype == "bf16":
+        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(np.float16 if dtype == "f16" else np.float32)
+
+
+class Weights:
+    """Random weights from one block, begun at another place for each row block: fast at any size."""
+
+    def __init__(self, o):
+        self.rng = np.random.default_rng(o.seed)
+        self.block = self.rng.standard_normal(1 << 22)
+        self.dtype = o.dtype
+
+    def write(self, file, shape):
+        scale = 0.05 if len(shape) == 1 else 0.7 / np.sqrt(shape[1])
+        block = encode(self.block * scale, self.dtype)
+        left = int(np.prod(shape))
+        while left:
+            start = int(self.rng.integers(0, len(block) // 2))
+            part = block[start:start + min(left, len(block) - start)]
+            file.write(part.tobytes())
+            left -= len(part)
+
+
+def write_shard(path, members, o, weights):
+    name, size = SIZES[o.dtype]
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for tensor, shape in members:
+        end = offset + int(np.prod(shape)) * size
+        header[tensor] = {"dtype": name, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, shape in members:
+            weights.write(file, shape)
+    return offset
+
+
+def write_weights(o):
+    every, weights = list(tensors(o)), Weights(o)
+    total = sum(int(np.prod(shape)) for _, shape in every)
+    shards, share = [[]], 0
+    for tensor, shape in every:
+        if share > total / o.shards and len(shards) < o.shards:
+            shards.append([])
+            share = 0
+        shards[-1].append((tensor, shape))
+        share += int(np.prod(shape))
+    if len(shards) == 1:
+        write_shard(os.path.join(o.directory, "model.safetensors"), shards[0], o, weights)
+        return
+    index, size = {}, 0
+    for i, members in enumerate(shards, 1):
+        name = f"model-{i:05}-of-{len(shards):05}.safetensors"
+        size += write_shard(os.path.join(o.directory, name), members, o, weights)
+        index.update({tensor: name for tensor, _ in members})
+    with open(os.path.join(o.directory, "model.safetensors.index.json"), "w") as file:
+        json.dump({"metadata": {"total_size": size}, "weight_map": index}, file)
+
+
+def write_config(o):
+    config = {
+        "architectures": ["GemmaForCausalLM"], "bos_token_id": 2, "eos_token_id": 1, "head_dim": o.head_dim,
+        "hidden_act": "gelu", "hidden_size": o.d_model, "intermediate_size": o.hidden,
+        "max_position_embeddings": o.context, "model_type": "gemma", "num_attention_heads": o.heads,
+        "num_hidden_layers": o.layers, "num_key_value_heads": o.kv_heads, "pad_token_id": 0,
+        "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 10000.0, "vocab_size": o.vocab,
+    }
+    with open(os.path.join(o.directory, "config.json"), "w") as file:
+        json.dump(config, file, indent=2)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory")
+    parser.add_argument("--preset", choices=PRESETS)
+    for name in ("layers", "d-model", "heads", "kv-heads", "head-dim", "hidden", "vocab", "shards"):
+        parser.add_argument("--" + name, type=int, default=1)
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--dtype", choices=SIZES, default="bf16")
+    parser.add_argument("--seed", type=int, default=0)
+    o = parser.parse_args()
+    for name, value in PRESETS.get(o.preset, {}).items():
+        setattr(o, name, value)
+    os.makedirs(o.directory, exist_ok=True)
+    write_config(o)
+    write_weights(o)
+
+
+if __name__ == "__main__":
+    main()
