@@ -272,8 +272,8 @@ static peridot_result upload_rope(struct upload *upload, peridot_error *error) {
         for (uint32_t position = 0; position < config->context; position++) {
             float angle = (float)position * frequency;
             float *entry = values + ((uint64_t)position * pairs + pair) * 2;
-            entry[0] = (float)cos(angle);
-            entry[1] = (float)sin(angle);
+            entry[0] = (float)cos((double)angle);
+            entry[1] = (float)sin((double)angle);
         }
     }
     peridot_result result =

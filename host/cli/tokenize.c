@@ -1,10 +1,10 @@
 /* peridot tokenize: text to ids and back; needs no device. */
 #include "cli.h"
 #include "demo.h"
+#include "json_string.h"
 #include "platform.h"
 #include "tokenizer.h"
 
-#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,11 +32,7 @@ static int print_decoded(const struct tokenizer *tokenizer, const struct token_l
     if (tokenizer_decode(tokenizer, list->ids, list->count, &text, &length, &error))
         return complain(&error);
     if (json) {
-        cJSON *string = cJSON_CreateString(text);
-        char *printed = cJSON_PrintUnformatted(string);
-        puts(printed ? printed : "\"\"");
-        cJSON_free(printed);
-        cJSON_Delete(string);
+        json_string_write(stdout, text, length);
     } else {
         fwrite(text, 1, length, stdout);
         putchar('\n');
@@ -60,20 +56,16 @@ static int decode_text(const struct tokenizer *tokenizer, const char *text, bool
     return status;
 }
 
-static int json_line(const struct options *options, const struct tokenizer *tokenizer,
-                     const char *line, size_t number) {
+static int json_line(const struct options *options, const struct tokenizer *tokenizer, char *line,
+                     size_t number) {
     if (options->decode)
         return decode_text(tokenizer, line, true);
-    cJSON *json = cJSON_Parse(line);
-    if (!cJSON_IsString(json)) {
+    size_t length;
+    if (!json_string_read(line, &length)) {
         fprintf(stderr, "peridot: line %zu is not a JSON string\n", number);
-        cJSON_Delete(json);
         return 1;
     }
-    int status =
-        encode_text(options, tokenizer, json->valuestring, strlen(json->valuestring), true);
-    cJSON_Delete(json);
-    return status;
+    return encode_text(options, tokenizer, line, length, true);
 }
 
 static int run(const struct options *options, const struct tokenizer *tokenizer, char *text,

@@ -39,7 +39,7 @@ static struct token_list encode(const char *text, size_t length, enum tokenizer_
 }
 
 static bool is(const struct token_list *list, const int32_t *ids, size_t count) {
-    return list->count == count && memcmp(list->ids, ids, count * sizeof *ids) == 0;
+    return list->count == count && (count == 0 || memcmp(list->ids, ids, count * sizeof *ids) == 0);
 }
 
 /* ---- The vectors of the SentencePiece library ---- */
