@@ -3,7 +3,6 @@
 #include "pipelines.h"
 #include "platform.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +52,7 @@ peridot_result device_fail(struct device *device, VkResult code, const char *wha
 
 void device_name_object(struct device *device, VkObjectType type, uint64_t handle,
                         const char *name) {
-    if (!device->vk.SetDebugUtilsObjectNameEXT)
+    if (!device->debug_names || !handle)
         return;
     VkDebugUtilsObjectNameInfoEXT info = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
@@ -65,90 +64,10 @@ void device_name_object(struct device *device, VkObjectType type, uint64_t handl
 }
 
 uint64_t device_memory_free(struct device *device) {
-    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
-    VkPhysicalDeviceMemoryProperties2 memory = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
-        .pNext = device->memory_budget ? &budget : NULL};
-    device->vi.GetPhysicalDeviceMemoryProperties2(device->info.physical, &memory);
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < device->memory.memoryHeapCount; i++) {
-        if (!(device->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
-            continue;
-        if (device->memory_budget)
-            sum += budget.heapBudget[i] > budget.heapUsage[i]
-                       ? budget.heapBudget[i] - budget.heapUsage[i]
-                       : 0;
-        else
-            sum += device->memory.memoryHeaps[i].size;
-    }
-    if (!device->memory_budget)
-        sum = sum > device->memory_used ? sum - device->memory_used : 0;
-    return sum;
-}
-
-/* ---- Choosing one by the user's words ---- */
-
-static void format_uuid(const uint8_t *uuid, char *text) {
-    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
-        sprintf(text + 2 * i, "%02x", uuid[i]);
-}
-
-static bool matches(const struct device_info *info, const char *choice) {
-    char *end;
-    unsigned long index = strtoul(choice, &end, 10);
-    if (*end == '\0' && strlen(choice) < 4)
-        return index == info->index;
-    char hex[2 * VK_UUID_SIZE + 1], wanted[2 * VK_UUID_SIZE + 1] = "", name[256], part[256];
-    format_uuid(info->uuid, hex);
-    size_t length = 0, i = 0;
-    for (const char *c = choice; *c && length < 2 * VK_UUID_SIZE; c++)
-        if (*c != '-')
-            wanted[length++] = (char)tolower((unsigned char)*c);
-    wanted[length] = '\0';
-    if (strcmp(hex, wanted) == 0)
-        return true;
-    for (; info->name[i] && i < sizeof name - 1; i++)
-        name[i] = (char)tolower((unsigned char)info->name[i]);
-    name[i] = '\0';
-    for (i = 0; choice[i] && i < sizeof part - 1; i++)
-        part[i] = (char)tolower((unsigned char)choice[i]);
-    part[i] = '\0';
-    return strstr(name, part) != NULL;
-}
-
-static peridot_result pick(const struct device_list *list, const char *choice,
-                           const struct device_info **picked, peridot_error *error) {
-    if (!choice && list->best < 0)
-        return fail(error, PERIDOT_ERROR_NO_DEVICE,
-                    list->count
-                        ? "no Vulkan device here can run Peridot: `peridot devices` says why"
-                        : "there is no Vulkan device on this machine: install your card's "
-                          "driver, or mesa-vulkan-drivers for a software device");
-    if (!choice) {
-        *picked = &list->devices[list->best];
-        return PERIDOT_OK;
-    }
-    *picked = NULL;
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < list->count; i++) {
-        if (!matches(&list->devices[i], choice))
-            continue;
-        *picked = &list->devices[i];
-        found++;
-    }
-    if (found == 0)
-        return fail(error, PERIDOT_ERROR_NO_DEVICE,
-                    "no device matches \"%.80s\": `peridot devices` lists the %u there are", choice,
-                    list->count);
-    if (found > 1)
-        return fail(error, PERIDOT_ERROR_NO_DEVICE,
-                    "%u devices match \"%.80s\": give an index or a UUID from `peridot devices`",
-                    found, choice);
-    if ((*picked)->unsuitable[0])
-        return fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s", (*picked)->name,
-                    (*picked)->unsuitable);
-    return PERIDOT_OK;
+    struct device_info info = device->info;
+    info.has_memory_budget = device->memory_budget; /* as enabled */
+    device_measure_memory(&device->vi, device->memory_used, &info);
+    return info.memory_free;
 }
 
 /* ---- Setting up ---- */
@@ -166,6 +85,26 @@ static bool copy_cache_directory(struct device *device, const struct device_para
     return device->cache_directory != NULL;
 }
 
+static void load_optional(struct device *device) {
+    /* NULL unless the instance, which may be an application's, has VK_EXT_debug_utils enabled */
+#define LOAD(name)                                                                                 \
+    device->vk.name = (PFN_vk##name)device->vi.GetInstanceProcAddr(device->instance, "vk" #name);
+    LOAD(SetDebugUtilsObjectNameEXT)
+    LOAD(CmdBeginDebugUtilsLabelEXT)
+    LOAD(CmdEndDebugUtilsLabelEXT)
+#undef LOAD
+    device->debug_names = device->vk.SetDebugUtilsObjectNameEXT &&
+                          device->vk.CmdBeginDebugUtilsLabelEXT &&
+                          device->vk.CmdEndDebugUtilsLabelEXT;
+#define LOAD(name)                                                                                 \
+    device->vk.name = (PFN_vk##name)device->vi.GetDeviceProcAddr(device->handle, "vk" #name);
+    if (device->executable_properties) {
+        LOAD(GetPipelineExecutablePropertiesKHR)
+        LOAD(GetPipelineExecutableStatisticsKHR)
+    }
+#undef LOAD
+}
+
 static peridot_result load_functions(struct device *device, peridot_error *error) {
     const char *missing = NULL;
 #define LOAD(name)                                                                                 \
@@ -174,13 +113,12 @@ static peridot_result load_functions(struct device *device, peridot_error *error
         missing = "vk" #name;
     DEVICE_FUNCTIONS(LOAD)
 #undef LOAD
-    if (device->debug_names)
-        device->vk.SetDebugUtilsObjectNameEXT =
-            (PFN_vkSetDebugUtilsObjectNameEXT)device->vi.GetInstanceProcAddr(
-                device->instance, "vkSetDebugUtilsObjectNameEXT");
     if (missing)
-        return fail(error, PERIDOT_ERROR_VULKAN, "the driver of %s lacks the function %s",
+        return fail(error, PERIDOT_ERROR_VULKAN,
+                    "%s lacks the function %s of Vulkan 1.3 (an application asks for that version "
+                    "in VkApplicationInfo)",
                     device->info.name, missing);
+    load_optional(device);
     return PERIDOT_OK;
 }
 
@@ -199,7 +137,8 @@ static peridot_result set_up(struct device *device, const struct device_params *
     peridot_result result = load_functions(device, error);
     if (result)
         return result;
-    device->vk.GetDeviceQueue(device->handle, device->queue_family, 0, &device->queue);
+    if (!device->queue)
+        device->vk.GetDeviceQueue(device->handle, device->queue_family, 0, &device->queue);
     VkPhysicalDeviceMemoryProperties2 memory = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
     device->vi.GetPhysicalDeviceMemoryProperties2(device->info.physical, &memory);
@@ -236,7 +175,6 @@ static void create_messenger(struct device *device, const struct device_params *
     };
     if (create)
         (void)create(device->instance, &info, NULL, &device->messenger);
-    device->debug_names = true;
 }
 
 static peridot_result create_device(struct device *device, peridot_error *error) {
@@ -249,16 +187,31 @@ static peridot_result create_device(struct device *device, peridot_error *error)
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pNext = &features.base,
+        .pipelineExecutableInfo = VK_TRUE};
+    const char *extensions[3];
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-        .pNext = &features.base,
+        .pNext = device->executable_properties ? (const void *)&executable : &features.base,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = device->info.has_memory_budget ? 1 : 0,
-        .ppEnabledExtensionNames = device_recommended_extensions,
+        .ppEnabledExtensionNames = extensions,
     };
-    VkResult code = device->vi.CreateDevice(device->info.physical, &info, NULL, &device->handle);
-    return code ? device_fail(device, code, "opening the device", error) : PERIDOT_OK;
+    if (device->info.has_memory_budget)
+        extensions[info.enabledExtensionCount++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (device->info.portability_subset)
+        extensions[info.enabledExtensionCount++] = "VK_KHR_portability_subset";
+    if (device->executable_properties)
+        extensions[info.enabledExtensionCount++] =
+            VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+    VkDevice handle = VK_NULL_HANDLE;
+    VkResult code = device->vi.CreateDevice(device->info.physical, &info, NULL, &handle);
+    if (code)
+        return device_fail(device, code, "opening the device", error);
+    device->handle = handle;
+    return PERIDOT_OK;
 }
 
 /* The list's library and instance become the device's. */
@@ -278,7 +231,7 @@ peridot_result device_open(const struct device_params *params, struct device **o
     const struct device_info *picked = NULL;
     peridot_result result = device_list_open(params, &list, error);
     if (!result)
-        result = pick(&list, params ? params->choice : NULL, &picked, error);
+        result = device_list_pick(&list, params ? params->choice : NULL, &picked, error);
     struct device *device = result ? NULL : calloc(1, sizeof *device);
     if (!result && !device)
         result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening a device");
@@ -286,6 +239,8 @@ peridot_result device_open(const struct device_params *params, struct device **o
         device->info = *picked;
         device->queue_family = picked->queue_family;
         device->memory_budget = picked->has_memory_budget;
+        device->executable_properties =
+            params && params->statistics && picked->has_executable_properties;
         bool validation = list.validation;
         take_over(device, &list);
         if (validation)
@@ -353,6 +308,12 @@ static peridot_result check_adoption(const struct device_adoption *adoption, per
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "adoption needs the instance, physical device, device, queue and "
                     "vkGetInstanceProcAddr");
+    if (!adoption->callbacks.lock_queue != !adoption->callbacks.unlock_queue)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "adoption needs both lock_queue and unlock_queue, or neither");
+    if (adoption->extension_count && !adoption->extensions)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "adoption lacks its list of %u extensions",
+                    adoption->extension_count);
     const char *missing = adoption->features ? missing_feature(adoption->features) : NULL;
     if (missing)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -369,23 +330,26 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     peridot_result result = check_adoption(adoption, error);
     if (result)
         return result;
-    struct device_list list = {.best = -1};
+    struct device_list list = {.best = -1, .instance = adoption->instance};
     list.vi.GetInstanceProcAddr = adoption->get_instance_proc_addr;
-#define LOAD(name)                                                                                 \
-    list.vi.name = (PFN_vk##name)adoption->get_instance_proc_addr(adoption->instance, "vk" #name);
-    INSTANCE_FUNCTIONS(LOAD)
-#undef LOAD
+    const char *missing = device_load_instance(&list.vi, adoption->instance);
+    if (missing)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the application's vkGetInstanceProcAddr does not know %s: its instance must "
+                    "be of Vulkan 1.3",
+                    missing);
     struct device *device = calloc(1, sizeof *device);
     if (!device)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while adopting a device");
     device->vi = list.vi;
     device->instance = adoption->instance;
     device->handle = adoption->device;
+    device->queue = adoption->queue;
     device->queue_family = adoption->queue_family;
     device->allocator = adoption->allocator;
     device->callbacks = adoption->callbacks;
     device->info.physical = adoption->physical;
-    device_describe(&list, params, &device->info);
+    device_describe(&list, params, adoption->queue_family, &device->info);
     for (uint32_t i = 0; i < adoption->extension_count; i++)
         device->memory_budget |=
             strcmp(adoption->extensions[i], VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0;
@@ -394,7 +358,6 @@ peridot_result device_adopt(const struct device_adoption *adoption,
                       device->info.name, device->info.unsuitable);
     if (!result)
         result = set_up(device, params, error);
-    device->queue = adoption->queue;
     if (result)
         device_close(device);
     else

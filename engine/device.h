@@ -20,7 +20,7 @@ struct device_limits {
     uint32_t max_workgroup; /* invocations */
     uint32_t max_shared;    /* bytes */
     uint32_t max_grid[3];
-    uint64_t max_allocation; /* bytes of one buffer and of one allocation, the smaller of both */
+    uint64_t max_allocation; /* bytes of one buffer */
     float timestamp_period;  /* nanoseconds a tick; 0: the queue has no timestamps */
     uint32_t timestamp_bits;
     uint64_t non_coherent_atom;
@@ -36,10 +36,11 @@ struct device_info {
     uint8_t uuid[VK_UUID_SIZE];
     VkPhysicalDeviceType type;
     uint32_t vendor_id, device_id, driver_version, api_version;
-    uint64_t memory_total,
-        memory_free; /* device-local heaps; free = total where no budget is told */
+    uint64_t memory_total, memory_free; /* device-local heaps, see device_measure_memory */
     bool has_memory_budget;
+    bool portability_subset; /* a layered driver (MoltenVK), which must be told that we know */
     struct device_limits limits;
+    bool has_executable_properties;
     uint32_t needs_met;    /* device_needs that the device can meet */
     uint32_t queue_family; /* compute; UINT32_MAX: none */
     char unsuitable[256];  /* why Peridot cannot use it, one clause; empty: it can */
@@ -53,16 +54,18 @@ struct device_callbacks {
 
 /* How to open one. Zero fields mean the default. */
 struct device_params {
-    const char
-        *choice; /* an index, a part of the name, or a UUID (with or without dashes); NULL: best */
-    bool validation;         /* VK_LAYER_KHRONOS_validation, messages to `message` */
-    bool minimal;            /* portable variants only: whatever exceeds the minimum is refused */
+    const char *choice; /* an index, a part of the name, or a UUID (with or without dashes); NULL or
+                           "": the best */
+    bool validation;    /* VK_LAYER_KHRONOS_validation, messages to `message` */
+    bool minimal;       /* portable variants only: whatever exceeds the minimum is refused */
+    bool statistics;    /* pipelines keep their compiler's figures (registers, spills) for
+                           vkGetPipelineExecutableStatisticsKHR, where the driver has it */
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
     uint32_t threads; /* pipeline compilation; 0: as many as processors (at most 8), 1: the caller's
                          own */
     const char *cache_directory; /* of the pipeline cache; NULL: the user's; "": none */
-    void (*message)(const char *text,
-                    void *user); /* validation messages and warnings; NULL: dropped */
+    void (*message)(const char *text, void *user); /* validation messages and warnings, from any of
+                                                      the device's threads; NULL: dropped */
     void *message_user;
 };
 
@@ -92,9 +95,9 @@ struct device {
     uint32_t queue_family;
     bool owned; /* instance and device are Peridot's to destroy */
     bool minimal;
-    bool debug_names;
-    bool memory_budget; /* VK_EXT_memory_budget can be asked */
-    bool executable_properties;
+    bool debug_names;           /* objects and dispatches are named for validation and captures */
+    bool memory_budget;         /* VK_EXT_memory_budget can be asked */
+    bool executable_properties; /* the compiler's figures are kept and can be asked */
     struct device_info info;
     uint32_t needs_met; /* enabled and allowed: what variants may count on */
     struct device_callbacks callbacks;
@@ -111,7 +114,7 @@ struct device {
 };
 
 /* The loader with an instance, for listing devices and for opening one.
- * Errors: NO_VULKAN (no loader or no driver at all), VULKAN, HOST_MEMORY. */
+ * Errors: NO_VULKAN (no loader), NO_DEVICE (no driver), VULKAN, HOST_MEMORY. */
 struct device_list {
     void *library;
     struct instance_functions vi;
@@ -125,9 +128,27 @@ struct device_list {
 peridot_result device_list_open(const struct device_params *params, struct device_list *list,
                                 peridot_error *error);
 void device_list_close(struct device_list *list);
-/* Fills in the record of one physical device, of which `physical` and `index` are set. */
+/* Fills in the record of one physical device, of which `physical` and `index` are set. Of its queue
+ * families the given one counts, or with UINT32_MAX the best for compute. */
 void device_describe(const struct device_list *list, const struct device_params *params,
-                     struct device_info *info);
+                     uint32_t queue_family, struct device_info *info);
+/* Sets `best` and `reason` from the records: discrete before integrated before virtual before
+ * software, among equals the one with most free memory. */
+void device_list_choose(struct device_list *list);
+/* The record that `choice` (as in device_params) means. Errors: NO_DEVICE (none, several, or one
+ * that cannot be used: the message says which). */
+peridot_result device_list_pick(const struct device_list *list, const char *choice,
+                                const struct device_info **picked, peridot_error *error);
+/* The subgroup size to build for, of a device's smallest, largest and default one. */
+uint32_t device_subgroup_size(uint32_t smallest, uint32_t largest, uint32_t usual);
+/* Sets memory_total and memory_free from the device-local heaps: what is free for this process as
+ * far as the driver tells, else all but the `used` bytes, and where the memory is the host's no
+ * more than the operating system has. */
+void device_measure_memory(const struct instance_functions *vi, uint64_t used,
+                           struct device_info *info);
+/* Fills the table through vi->GetInstanceProcAddr; the name of a function that is missing, or NULL.
+ */
+const char *device_load_instance(struct instance_functions *vi, VkInstance instance);
 
 /* Errors: NO_VULKAN, NO_DEVICE (choice matches none, or several, or an unsuitable one: the message
  * says which there are), VULKAN, HOST_MEMORY, DEVICE_LOST. */

@@ -2,9 +2,13 @@
 #include "device.h"
 #include "platform.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Kept of an allocation's limit, so that the largest buffer can be aligned within its memory. */
+#define ALIGNMENT_SLACK (64u << 10)
 
 static const char *const loader_names[] = {"libvulkan.so.1", "libvulkan.1.dylib", "vulkan-1.dll"};
 
@@ -19,6 +23,14 @@ static void open_loader(struct device_list *list) {
 
 /* ---- Judging ---- */
 
+uint32_t device_subgroup_size(uint32_t smallest, uint32_t largest, uint32_t usual) {
+    /* Sizes below 32 in a range are SIMD widths that one core runs at: 16 leaves a lane more
+     * registers than 32 and idles less than 8. Elsewhere 32 is the size of the hardware, or (AMD's
+     * 32 to 64) the one with the lower latency. */
+    uint32_t wanted = smallest < 32 && smallest < largest ? 16 : 32;
+    return wanted < smallest || wanted > largest ? usual : wanted;
+}
+
 static void describe_limits(const struct device_params *params,
                             const VkPhysicalDeviceProperties2 *two,
                             const VkPhysicalDeviceVulkan11Properties *v11,
@@ -31,20 +43,15 @@ static void describe_limits(const struct device_params *params,
                                 : own->maxComputeWorkGroupSize[0];
     limits->max_shared = own->maxComputeSharedMemorySize;
     memcpy(limits->max_grid, own->maxComputeWorkGroupCount, sizeof limits->max_grid);
-    limits->max_allocation = v11->maxMemoryAllocationSize < v13->maxBufferSize
-                                 ? v11->maxMemoryAllocationSize
+    limits->max_allocation = v11->maxMemoryAllocationSize - ALIGNMENT_SLACK < v13->maxBufferSize
+                                 ? v11->maxMemoryAllocationSize - ALIGNMENT_SLACK
                                  : v13->maxBufferSize;
     if (params && params->max_allocation && params->max_allocation < limits->max_allocation)
         limits->max_allocation = params->max_allocation;
-    limits->timestamp_period = own->timestampComputeAndGraphics ? own->timestampPeriod : 0;
+    limits->timestamp_period = own->timestampPeriod;
     limits->non_coherent_atom = own->nonCoherentAtomSize;
-    /* 32 suits most; where the default is the only size, or the range ends below, that it is.
-     * Ranges that begin at 8 are SIMD widths, of which 16 leaves each lane the most registers
-     * without idling. */
-    uint32_t wanted = v13->minSubgroupSize == 8 && v13->maxSubgroupSize > 8 ? 16 : 32;
-    if (wanted < v13->minSubgroupSize || wanted > v13->maxSubgroupSize)
-        wanted = v11->subgroupSize;
-    limits->subgroup_size = wanted;
+    limits->subgroup_size =
+        device_subgroup_size(v13->minSubgroupSize, v13->maxSubgroupSize, v11->subgroupSize);
     bool sized = v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
     bool compute = v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
     if (!(params && params->minimal) && sized && compute) {
@@ -60,7 +67,8 @@ static void describe_limits(const struct device_params *params,
     }
 }
 
-static void find_queue(const struct device_list *list, struct device_info *info) {
+/* The family for compute, or `wanted` if that is one; UINT32_MAX: none. */
+static void find_queue(const struct device_list *list, uint32_t wanted, struct device_info *info) {
     uint32_t count = 0;
     list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, NULL);
     VkQueueFamilyProperties2 families[32];
@@ -70,15 +78,21 @@ static void find_queue(const struct device_list *list, struct device_info *info)
             (VkQueueFamilyProperties2){.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2};
     list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, families);
     info->queue_family = UINT32_MAX;
+    bool with_graphics = true;
     for (uint32_t i = 0; i < count; i++) {
         VkQueueFlags flags = families[i].queueFamilyProperties.queueFlags;
-        bool compute = flags & VK_QUEUE_COMPUTE_BIT;
+        if (!(flags & VK_QUEUE_COMPUTE_BIT) || (wanted != UINT32_MAX && i != wanted))
+            continue;
         /* one without graphics leaves the desktop's queue alone */
-        if (compute && (info->queue_family == UINT32_MAX || !(flags & VK_QUEUE_GRAPHICS_BIT))) {
+        if (info->queue_family == UINT32_MAX ||
+            (with_graphics && !(flags & VK_QUEUE_GRAPHICS_BIT))) {
             info->queue_family = i;
+            with_graphics = flags & VK_QUEUE_GRAPHICS_BIT;
             info->limits.timestamp_bits = families[i].queueFamilyProperties.timestampValidBits;
         }
     }
+    if (info->limits.timestamp_bits == 0)
+        info->limits.timestamp_period = 0;
 }
 
 static bool has_extension(const struct device_list *list, VkPhysicalDevice physical,
@@ -94,27 +108,30 @@ static bool has_extension(const struct device_list *list, VkPhysicalDevice physi
     return has;
 }
 
-static void describe_memory(const struct device_list *list, struct device_info *info) {
+void device_measure_memory(const struct instance_functions *vi, uint64_t used,
+                           struct device_info *info) {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
     VkPhysicalDeviceMemoryProperties2 memory = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
-    info->has_memory_budget =
-        has_extension(list, info->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
-    if (info->has_memory_budget)
-        memory.pNext = &budget;
-    list->vi.GetPhysicalDeviceMemoryProperties2(info->physical, &memory);
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = info->has_memory_budget ? &budget : NULL};
+    vi->GetPhysicalDeviceMemoryProperties2(info->physical, &memory);
+    info->memory_total = info->memory_free = 0;
     for (uint32_t i = 0; i < memory.memoryProperties.memoryHeapCount; i++) {
         if (!(memory.memoryProperties.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
             continue;
-        uint64_t size = memory.memoryProperties.memoryHeaps[i].size, free = size;
-        if (info->has_memory_budget && budget.heapBudget[i] > 0)
-            free = budget.heapBudget[i] > budget.heapUsage[i]
-                       ? budget.heapBudget[i] - budget.heapUsage[i]
-                       : 0;
-        info->memory_total += size;
-        info->memory_free += free;
+        info->memory_total += memory.memoryProperties.memoryHeaps[i].size;
+        if (budget.heapBudget[i] > budget.heapUsage[i])
+            info->memory_free += budget.heapBudget[i] - budget.heapUsage[i];
     }
+    if (!info->has_memory_budget)
+        info->memory_free = info->memory_total > used ? info->memory_total - used : 0;
+    uint64_t host_free, host_total;
+    platform_host_memory(&host_free, &host_total);
+    bool shared = info->type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
+                  info->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    if (shared && host_total && info->memory_free > host_free)
+        info->memory_free = host_free;
 }
 
 /* Features that the required list has and the device does not. */
@@ -139,8 +156,8 @@ static void judge_features(const struct device_list *list, struct device_info *i
                      needed[i].name);
 }
 
-static void describe(const struct device_list *list, const struct device_params *params,
-                     struct device_info *info) {
+void device_describe(const struct device_list *list, const struct device_params *params,
+                     uint32_t queue_family, struct device_info *info) {
     VkPhysicalDeviceVulkan13Properties v13 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
     VkPhysicalDeviceVulkan12Properties v12 = {
@@ -150,6 +167,7 @@ static void describe(const struct device_list *list, const struct device_params 
     VkPhysicalDeviceProperties2 two = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     list->vi.GetPhysicalDeviceProperties2(info->physical, &two);
     bool new_enough = two.properties.apiVersion >= VK_API_VERSION_1_3;
+    info->queue_family = UINT32_MAX;
     if (new_enough) {
         two.pNext = &v11;
         list->vi.GetPhysicalDeviceProperties2(info->physical, &two);
@@ -163,8 +181,13 @@ static void describe(const struct device_list *list, const struct device_params 
     info->device_id = two.properties.deviceID;
     info->driver_version = two.properties.driverVersion;
     info->api_version = two.properties.apiVersion;
-    describe_memory(list, info);
-    find_queue(list, info);
+    info->has_memory_budget =
+        has_extension(list, info->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    device_measure_memory(&list->vi, 0, info);
+    info->portability_subset =
+        has_extension(list, info->physical, "VK_KHR_portability_subset"); /* a provisional name */
+    info->has_executable_properties =
+        has_extension(list, info->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     if (!new_enough) {
         snprintf(info->unsuitable, sizeof info->unsuitable,
                  "it has Vulkan %u.%u and Peridot needs 1.3: a newer driver may help",
@@ -173,8 +196,11 @@ static void describe(const struct device_list *list, const struct device_params 
     }
     describe_limits(params, &two, &v11, &v13, info);
     judge_features(list, info);
+    find_queue(list, queue_family, info);
     if (info->queue_family == UINT32_MAX)
-        snprintf(info->unsuitable, sizeof info->unsuitable, "it has no queue for compute");
+        snprintf(info->unsuitable, sizeof info->unsuitable,
+                 queue_family == UINT32_MAX ? "it has no queue for compute"
+                                            : "the queue's family is not one for compute");
 }
 
 /* ---- Choosing ---- */
@@ -199,8 +225,9 @@ static bool better(const struct device_info *a, const struct device_info *b) {
     return rank ? rank > 0 : a->memory_free > b->memory_free;
 }
 
-static void choose_best(struct device_list *list) {
+void device_list_choose(struct device_list *list) {
     list->best = -1;
+    list->reason[0] = '\0';
     uint32_t usable = 0;
     for (uint32_t i = 0; i < list->count; i++) {
         if (list->devices[i].unsuitable[0])
@@ -222,7 +249,94 @@ static void choose_best(struct device_list *list) {
     snprintf(list->reason, sizeof list->reason, "%s", why);
 }
 
+/* ---- Choosing by the user's words ---- */
+
+static void lower(char *out, size_t size, const char *text) {
+    size_t i = 0;
+    for (; text[i] && i + 1 < size; i++)
+        out[i] = (char)tolower((unsigned char)text[i]);
+    out[i] = '\0';
+}
+
+static bool is_uuid(const char *choice, const uint8_t *uuid) {
+    char hex[2 * VK_UUID_SIZE + 1], wanted[2 * VK_UUID_SIZE + 1];
+    size_t length = 0;
+    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(hex + 2 * i, 3, "%02x", uuid[i]);
+    for (const char *c = choice; *c; c++) {
+        if (*c == '-')
+            continue;
+        if (length == 2 * VK_UUID_SIZE)
+            return false;
+        wanted[length++] = (char)tolower((unsigned char)*c);
+    }
+    wanted[length] = '\0';
+    return strcmp(hex, wanted) == 0;
+}
+
+static bool matches(const struct device_info *info, const char *choice) {
+    char name[VK_MAX_PHYSICAL_DEVICE_NAME_SIZE], part[VK_MAX_PHYSICAL_DEVICE_NAME_SIZE];
+    lower(name, sizeof name, info->name);
+    lower(part, sizeof part, choice);
+    return strstr(name, part) || is_uuid(choice, info->uuid);
+}
+
+static peridot_result pick_best(const struct device_list *list, const struct device_info **picked,
+                                peridot_error *error) {
+    if (list->best >= 0) {
+        *picked = &list->devices[list->best];
+        return PERIDOT_OK;
+    }
+    if (list->count == 0)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    "there is no Vulkan device on this machine: install your card's driver, or "
+                    "mesa-vulkan-drivers for a software device");
+    return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                "no Vulkan device here can run Peridot: `peridot devices` says why");
+}
+
+peridot_result device_list_pick(const struct device_list *list, const char *choice,
+                                const struct device_info **picked, peridot_error *error) {
+    *picked = NULL;
+    if (!choice || !*choice)
+        return pick_best(list, picked, error);
+    char *end;
+    unsigned long index = strtoul(choice, &end, 10);
+    /* a number beyond the list is a part of a name: "770" */
+    bool by_index = isdigit((unsigned char)choice[0]) && *end == '\0' && index < list->count;
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        if (by_index ? i != index : !matches(&list->devices[i], choice))
+            continue;
+        *picked = &list->devices[i];
+        found++;
+    }
+    if (found == 0)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    "no device matches \"%.80s\": `peridot devices` lists the %u there are", choice,
+                    list->count);
+    if (found > 1)
+        return fail(error, PERIDOT_ERROR_NO_DEVICE,
+                    "%u devices match \"%.80s\": give an index or a UUID from `peridot devices`",
+                    found, choice);
+    if ((*picked)->unsuitable[0])
+        return fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s", (*picked)->name,
+                    (*picked)->unsuitable);
+    return PERIDOT_OK;
+}
+
 /* ---- Opening ---- */
+
+const char *device_load_instance(struct instance_functions *vi, VkInstance instance) {
+    const char *missing = NULL;
+#define LOAD(name)                                                                                 \
+    vi->name = (PFN_vk##name)vi->GetInstanceProcAddr(instance, "vk" #name);                        \
+    if (!vi->name)                                                                                 \
+        missing = "vk" #name;
+    INSTANCE_FUNCTIONS(LOAD)
+#undef LOAD
+    return missing;
+}
 
 static bool has_layer(const struct device_list *list, const char *name) {
     PFN_vkEnumerateInstanceLayerProperties enumerate =
@@ -240,51 +354,102 @@ static bool has_layer(const struct device_list *list, const char *name) {
     return has;
 }
 
+/* Of the loader and the drivers, or of one layer. */
+static bool has_instance_extension(const struct device_list *list, const char *layer,
+                                   const char *name) {
+    PFN_vkEnumerateInstanceExtensionProperties enumerate =
+        (PFN_vkEnumerateInstanceExtensionProperties)list->vi.GetInstanceProcAddr(
+            NULL, "vkEnumerateInstanceExtensionProperties");
+    uint32_t count = 0;
+    if (!enumerate || enumerate(layer, &count, NULL) < 0)
+        return false;
+    VkExtensionProperties *found = calloc(count ? count : 1, sizeof *found);
+    bool has = false;
+    if (found && enumerate(layer, &count, found) >= 0)
+        for (uint32_t i = 0; i < count && !has; i++)
+            has = strcmp(found[i].extensionName, name) == 0;
+    free(found);
+    return has;
+}
+
+static peridot_result load_functions(struct device_list *list, peridot_error *error) {
+    const char *missing = device_load_instance(&list->vi, list->instance);
+    if (missing)
+        return fail(error, PERIDOT_ERROR_VULKAN,
+                    "the Vulkan loader lacks the function %s: a newer libvulkan1 has it", missing);
+    return PERIDOT_OK;
+}
+
+static const char *const validation_layer = "VK_LAYER_KHRONOS_validation";
+
+struct instance_setup {
+    const char *extensions[3];
+    VkValidationFeatureEnableEXT enabled[2];
+    VkValidationFeaturesEXT features;
+    VkApplicationInfo application;
+    VkInstanceCreateInfo info;
+};
+
+static void add_extension(struct instance_setup *setup, const char *name) {
+    setup->extensions[setup->info.enabledExtensionCount++] = name;
+    setup->info.ppEnabledExtensionNames = setup->extensions;
+}
+
+/* PERIDOT_VALIDATION adds checks that cost time: "sync", "gpu". */
+static void add_validation(const struct device_list *list, struct instance_setup *setup) {
+    setup->info.enabledLayerCount = 1;
+    setup->info.ppEnabledLayerNames = &validation_layer;
+    add_extension(setup, VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+    const char *more = getenv("PERIDOT_VALIDATION");
+    setup->features = (VkValidationFeaturesEXT){
+        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+        .pEnabledValidationFeatures = setup->enabled,
+    };
+    uint32_t *count = &setup->features.enabledValidationFeatureCount;
+    if (more && strstr(more, "sync"))
+        setup->enabled[(*count)++] = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+    if (more && strstr(more, "gpu"))
+        setup->enabled[(*count)++] = VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT;
+    if (*count == 0)
+        return;
+    if (has_instance_extension(list, validation_layer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME))
+        add_extension(setup, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME);
+    setup->info.pNext = &setup->features;
+}
+
 static peridot_result create_instance(const struct device_params *params, struct device_list *list,
                                       peridot_error *error) {
     PFN_vkCreateInstance create =
         (PFN_vkCreateInstance)list->vi.GetInstanceProcAddr(NULL, "vkCreateInstance");
-    static const char *const layer = "VK_LAYER_KHRONOS_validation";
-    static const char *const extension = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
-    VkValidationFeatureEnableEXT enabled[2];
-    VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-                                        .pEnabledValidationFeatures = enabled};
-    const char *more = getenv("PERIDOT_VALIDATION");
-    if (more && strstr(more, "sync"))
-        enabled[features.enabledValidationFeatureCount++] =
-            VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
-    if (more && strstr(more, "gpu"))
-        enabled[features.enabledValidationFeatureCount++] =
-            VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT;
-    VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
-                                     .pApplicationName = "peridot",
-                                     .apiVersion = VK_API_VERSION_1_3};
-    VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-                                 .pApplicationInfo = &application};
-    list->validation = params && params->validation;
-    if (list->validation) {
-        if (!has_layer(list, layer))
-            return fail(
-                error, PERIDOT_ERROR_VULKAN,
-                "the validation layer %s is not installed (Debian: vulkan-validationlayers)",
-                layer);
-        info.pNext = &features;
-        info.enabledLayerCount = info.enabledExtensionCount = 1;
-        info.ppEnabledLayerNames = &layer;
-        info.ppEnabledExtensionNames = &extension;
+    struct instance_setup setup = {
+        .application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                        .pApplicationName = "peridot",
+                        .apiVersion = VK_API_VERSION_1_3},
+        .info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                 .pApplicationInfo = &setup.application},
+    };
+    /* without it the loader hides layered drivers such as MoltenVK */
+    if (has_instance_extension(list, NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME)) {
+        add_extension(&setup, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
+        setup.info.flags |= VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR;
     }
-    VkResult code = create ? create(&info, NULL, &list->instance) : VK_ERROR_INITIALIZATION_FAILED;
+    list->validation = params && params->validation;
+    if (list->validation && !has_layer(list, validation_layer))
+        return fail(error, PERIDOT_ERROR_VULKAN,
+                    "the validation layer %s is not installed (Debian: vulkan-validationlayers)",
+                    validation_layer);
+    if (list->validation)
+        add_validation(list, &setup);
+    VkInstance instance = VK_NULL_HANDLE;
+    VkResult code = create ? create(&setup.info, NULL, &instance) : VK_ERROR_INITIALIZATION_FAILED;
     if (code == VK_ERROR_INCOMPATIBLE_DRIVER)
         return fail(error, PERIDOT_ERROR_NO_DEVICE,
                     "there is no Vulkan driver on this machine: install your card's driver, or "
                     "mesa-vulkan-drivers for a software device");
     if (code)
         return fail(error, PERIDOT_ERROR_VULKAN, "Vulkan could not start (error %d)", (int)code);
-#define LOAD(name)                                                                                 \
-    list->vi.name = (PFN_vk##name)list->vi.GetInstanceProcAddr(list->instance, "vk" #name);
-    INSTANCE_FUNCTIONS(LOAD)
-#undef LOAD
-    return PERIDOT_OK;
+    list->instance = instance;
+    return load_functions(list, error);
 }
 
 static peridot_result enumerate(const struct device_params *params, struct device_list *list,
@@ -302,14 +467,14 @@ static peridot_result enumerate(const struct device_params *params, struct devic
     for (uint32_t i = 0; code >= 0 && i < count; i++) {
         list->devices[i].index = i;
         list->devices[i].physical = physical[i];
-        describe(list, params, &list->devices[i]);
+        device_describe(list, params, UINT32_MAX, &list->devices[i]);
         list->count++;
     }
     free(physical);
     if (code < 0)
         return fail(error, PERIDOT_ERROR_VULKAN, "listing Vulkan devices failed (error %d)",
                     (int)code);
-    choose_best(list);
+    device_list_choose(list);
     return PERIDOT_OK;
 }
 
@@ -338,9 +503,4 @@ void device_list_close(struct device_list *list) {
     platform_close_library(list->library);
     free(list->devices);
     *list = (struct device_list){.best = -1};
-}
-
-void device_describe(const struct device_list *list, const struct device_params *params,
-                     struct device_info *info) {
-    describe(list, params, info);
 }

@@ -12,7 +12,8 @@
 
 struct block {
     VkDeviceMemory memory;
-    uint64_t size, used;
+    uint64_t size, used; /* `used` begins where the address is a multiple of PLACEMENT */
+    uint64_t address;    /* of the block's first byte */
     void *mapped;
     bool coherent;
 };
@@ -78,8 +79,9 @@ static uint32_t memory_type(const struct arena *arena, uint32_t types) {
         VkMemoryPropertyFlags has = memory->memoryTypes[i].propertyFlags;
         if (!(types >> i & 1) || (has & wishes[arena->kind].needed) != wishes[arena->kind].needed)
             continue;
-        int score = (has & wishes[arena->kind].liked ? 2 : 0) +
-                    (has & wishes[arena->kind].disliked ? 0 : 1);
+        int score = (has & wishes[arena->kind].liked ? 4 : 0) +
+                    (has & wishes[arena->kind].disliked ? 0 : 2) +
+                    (has & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT ? 1 : 0);
         if (score > best_score) {
             best = i;
             best_score = score;
@@ -98,42 +100,104 @@ static peridot_result refuse(struct arena *arena, VkResult code, uint64_t size, 
                 (double)device_memory_free(arena->device) / (1 << 20));
 }
 
-static peridot_result add_block(struct arena *arena, uint64_t size, uint32_t types,
-                                const char *name, peridot_error *error) {
-    struct device *device = arena->device;
-    uint64_t most = device->info.limits.max_allocation;
-    struct block block = {.size = size > arena->block_size ? size : arena->block_size};
-    block.size = block.size > most && size <= most ? size : block.size;
-    uint32_t type = memory_type(arena, types);
-    if (type == UINT32_MAX)
-        return fail(error, PERIDOT_ERROR_VULKAN, "%s has no memory type for %s", device->info.name,
-                    name);
+static VkResult create_buffer(struct device *device, uint64_t size, VkBuffer *buffer) {
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = size,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
+                 VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT,
+    };
+    VkResult code = device->vk.CreateBuffer(device->handle, &info, device->allocator, buffer);
+    if (code)
+        *buffer = VK_NULL_HANDLE; /* what a failed call leaves there is undefined */
+    return code;
+}
+
+static VkResult bind(struct device *device, VkBuffer buffer, VkDeviceMemory memory, uint64_t offset,
+                     uint64_t *address) {
+    VkBindBufferMemoryInfo info = {.sType = VK_STRUCTURE_TYPE_BIND_BUFFER_MEMORY_INFO,
+                                   .buffer = buffer,
+                                   .memory = memory,
+                                   .memoryOffset = offset};
+    VkBufferDeviceAddressInfo about = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                       .buffer = buffer};
+    VkResult code = device->vk.BindBufferMemory2(device->handle, 1, &info);
+    if (!code)
+        *address = device->vk.GetBufferDeviceAddress(device->handle, &about);
+    return code;
+}
+
+/* Learns the block's address from a buffer placed at its beginning for that. */
+static VkResult probe_address(struct device *device, struct block *block) {
+    VkBuffer probe;
+    VkResult code = create_buffer(device, 16, &probe);
+    if (!code)
+        code = bind(device, probe, block->memory, 0, &block->address);
+    device->vk.DestroyBuffer(device->handle, probe, device->allocator);
+    block->used = (PLACEMENT - block->address % PLACEMENT) % PLACEMENT;
+    return code;
+}
+
+static VkResult allocate(struct device *device, uint32_t type, struct block *block) {
     VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
                                        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
     VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
                                  .pNext = &flags,
-                                 .allocationSize = block.size,
+                                 .allocationSize = block->size,
                                  .memoryTypeIndex = type};
     VkResult code =
-        device->vk.AllocateMemory(device->handle, &info, device->allocator, &block.memory);
+        device->vk.AllocateMemory(device->handle, &info, device->allocator, &block->memory);
+    if (code)
+        block->memory = VK_NULL_HANDLE;
+    return code;
+}
+
+/* A new block with room for `size` bytes at least. */
+static peridot_result add_block(struct arena *arena, uint64_t size, uint32_t types,
+                                const char *name, peridot_error *error) {
+    struct device *device = arena->device;
+    uint64_t most = device->info.limits.max_allocation;
+    uint32_t type = memory_type(arena, types);
+    if (type == UINT32_MAX)
+        return fail(error, PERIDOT_ERROR_VULKAN, "%s has no memory type for %s", device->info.name,
+                    name);
+    struct block block = {.size = size > arena->block_size ? size : arena->block_size};
+    block.size = block.size > most ? size : block.size;
+    VkResult code = allocate(device, type, &block);
     if (code == VK_ERROR_OUT_OF_DEVICE_MEMORY && block.size > size) {
-        info.allocationSize = block.size = size; /* what is left may do for this buffer alone */
-        code = device->vk.AllocateMemory(device->handle, &info, device->allocator, &block.memory);
+        block.size = size; /* what is left may do for this buffer alone */
+        code = allocate(device, type, &block);
     }
     if (code)
         return refuse(arena, code, size, name, error);
     VkMemoryPropertyFlags has = device->memory.memoryTypes[type].propertyFlags;
     block.coherent = has & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
-    if (arena->kind != MEMORY_DEVICE)
+    code = probe_address(device, &block);
+    if (!code && arena->kind != MEMORY_DEVICE)
         code =
             device->vk.MapMemory(device->handle, block.memory, 0, VK_WHOLE_SIZE, 0, &block.mapped);
     if (code) {
         device->vk.FreeMemory(device->handle, block.memory, device->allocator);
-        return device_fail(device, code, "mapping memory", error);
+        return device_fail(device, code, "preparing memory", error);
     }
     device->memory_used += block.size;
     arrput(arena->blocks, block);
     return PERIDOT_OK;
+}
+
+/* The first block with room; the offset there into `at`. Buffers of one usage go into memory of the
+ * same types, so any block will do. */
+static struct block *find_room(struct arena *arena, uint64_t size, uint64_t alignment,
+                               uint64_t *at) {
+    for (ptrdiff_t i = 0; i < arrlen(arena->blocks); i++) {
+        struct block *block = &arena->blocks[i];
+        uint64_t address = block->address + block->used;
+        *at = block->used + (alignment - address % alignment) % alignment;
+        if (*at <= block->size && size <= block->size - *at)
+            return block;
+    }
+    return NULL;
 }
 
 static peridot_result place(struct arena *arena, struct buffer *buffer, peridot_error *error) {
@@ -147,35 +211,35 @@ static peridot_result place(struct arena *arena, struct buffer *buffer, peridot_
     if (alignment < device->info.limits.non_coherent_atom)
         alignment = device->info.limits.non_coherent_atom;
     uint64_t size = (needs.memoryRequirements.size + alignment - 1) / alignment * alignment;
-    struct block *block = arrlen(arena->blocks) ? &arrlast(arena->blocks) : NULL;
-    uint64_t at = block ? (block->used + alignment - 1) / alignment * alignment : 0;
-    if (!block || at + size > block->size) {
-        peridot_result result =
-            add_block(arena, size, needs.memoryRequirements.memoryTypeBits, buffer->name, error);
+    uint64_t at = 0;
+    struct block *block = find_room(arena, size, alignment, &at);
+    if (!block) {
+        /* the slack is for a block whose own address is not aligned enough */
+        peridot_result result = add_block(
+            arena, size + alignment, needs.memoryRequirements.memoryTypeBits, buffer->name, error);
         if (result)
             return result;
-        block = &arrlast(arena->blocks);
-        at = 0;
+        block = find_room(arena, size, alignment, &at);
     }
-    block->used = at + size;
-    arena->bytes += size;
     buffer->memory = block->memory;
     buffer->memory_offset = at;
     buffer->coherent = block->coherent;
     buffer->mapped = block->mapped ? (char *)block->mapped + at : NULL;
-    VkBindBufferMemoryInfo bind = {.sType = VK_STRUCTURE_TYPE_BIND_BUFFER_MEMORY_INFO,
-                                   .buffer = buffer->handle,
-                                   .memory = block->memory,
-                                   .memoryOffset = at};
-    VkResult code = device->vk.BindBufferMemory2(device->handle, 1, &bind);
-    return code ? device_fail(device, code, "placing a buffer", error) : PERIDOT_OK;
+    VkResult code = bind(device, buffer->handle, block->memory, at, &buffer->address);
+    if (code)
+        return device_fail(device, code, "placing a buffer", error);
+    block->used = at + size;
+    arena->bytes += size;
+    return PERIDOT_OK;
 }
 
 peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name,
                             const struct buffer **out, peridot_error *error) {
     struct device *device = arena->device;
     *out = NULL;
-    if (size == 0 || size > device->info.limits.max_allocation)
+    if (size == 0)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "a buffer of no bytes for %s", name);
+    if (size > device->info.limits.max_allocation)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "a buffer of %.1f MiB for %s: %s allocates up to %.1f MiB at once",
                     (double)size / (1 << 20), name, device->info.name,
@@ -185,27 +249,15 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a buffer");
     buffer->size = size;
     snprintf(buffer->name, sizeof buffer->name, "%s", name);
-    VkBufferCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = size,
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
-                 VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT,
-    };
-    VkResult code =
-        device->vk.CreateBuffer(device->handle, &info, device->allocator, &buffer->handle);
+    VkResult code = create_buffer(device, size, &buffer->handle);
     peridot_result result = code ? refuse(arena, code, size, name, error) : PERIDOT_OK;
     if (!result)
         result = place(arena, buffer, error);
     if (result) {
-        if (buffer->handle)
-            device->vk.DestroyBuffer(device->handle, buffer->handle, device->allocator);
+        device->vk.DestroyBuffer(device->handle, buffer->handle, device->allocator);
         free(buffer);
         return result;
     }
-    VkBufferDeviceAddressInfo about = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
-                                       .buffer = buffer->handle};
-    buffer->address = device->vk.GetBufferDeviceAddress(device->handle, &about);
     device_name_object(device, VK_OBJECT_TYPE_BUFFER, (uint64_t)buffer->handle, buffer->name);
     arrput(arena->buffers, buffer);
     *out = buffer;

@@ -1,5 +1,6 @@
 /* Compiling pipelines in parallel, and keeping the driver's cache on disk. */
 #include "pipelines.h"
+#include "checksum.h"
 #include "platform.h"
 
 #include <stdio.h>
@@ -17,7 +18,8 @@ struct pipelines {
     VkPipelineCache cache; /* internally synchronised: all threads share it */
     struct pipeline **all; /* stb_ds */
     struct pipelines_statistics statistics;
-    uint64_t written; /* size of the cache as last read or written */
+    uint64_t written;                 /* size of the cache as last read or written */
+    uint8_t cache_uuid[VK_UUID_SIZE]; /* changes when the driver's cache format does */
 };
 
 /* What precedes the driver's bytes on disk. */
@@ -26,36 +28,48 @@ struct cache_header {
     uint64_t size, checksum;
 };
 
-static uint64_t checksum(const uint8_t *bytes, size_t size) {
-    uint64_t value = 0xcbf29ce484222325u; /* FNV-1a */
-    for (size_t i = 0; i < size; i++)
-        value = (value ^ bytes[i]) * 0x100000001b3u;
-    return value;
-}
-
 /* ---- The cache on disk ---- */
+
+static void put_hex(char *out, const uint8_t *bytes) {
+    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
 
 static bool cache_path(const struct device *device, char *path, size_t size) {
     if (!device->cache_directory)
         return false;
-    char uuid[2 * VK_UUID_SIZE + 1];
-    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
-        snprintf(uuid + 2 * i, 3, "%02x", device->info.uuid[i]);
-    int length = snprintf(path, size, "%s/pipelines-%s-%08x", device->cache_directory, uuid,
-                          device->info.driver_version);
+    char uuid[2 * VK_UUID_SIZE + 1], format[2 * VK_UUID_SIZE + 1];
+    put_hex(uuid, device->info.uuid);
+    put_hex(format, device->pipelines->cache_uuid);
+    int length = snprintf(path, size, "%s/pipelines-%s-%08x-%s", device->cache_directory, uuid,
+                          device->info.driver_version, format);
     return length > 0 && (size_t)length < size;
 }
 
+/* Whether the driver's bytes are for this device and driver: some drivers do not look. */
+static bool is_ours(const struct device *device, const uint8_t *bytes, size_t size) {
+    VkPipelineCacheHeaderVersionOne header;
+    if (size < sizeof header)
+        return false;
+    memcpy(&header, bytes, sizeof header);
+    return header.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+           header.vendorID == device->info.vendor_id && header.deviceID == device->info.device_id &&
+           memcmp(header.pipelineCacheUUID, device->pipelines->cache_uuid, VK_UUID_SIZE) == 0;
+}
+
 /* The driver's bytes within a cache file, or NULL if the file is not one of ours, whole. */
-static const uint8_t *cache_contents(const struct mapped_file *file, size_t *size) {
+static const uint8_t *cache_contents(const struct device *device, const struct mapped_file *file,
+                                     size_t *size) {
     struct cache_header header;
-    if (file->size < sizeof header)
+    if (file->size < sizeof header || file->size > CACHE_BYTES_MAX)
         return NULL;
     memcpy(&header, file->data, sizeof header);
     *size = file->size - sizeof header;
     const uint8_t *bytes = file->data + sizeof header;
     bool good = memcmp(header.magic, CACHE_MAGIC, sizeof header.magic) == 0 &&
-                header.size == *size && header.checksum == checksum(bytes, *size);
+                header.size == *size &&
+                header.checksum == checksum_add(CHECKSUM_START, bytes, *size) &&
+                is_ours(device, bytes, *size);
     return good ? bytes : NULL;
 }
 
@@ -67,19 +81,19 @@ static VkResult create_cache(struct device *device) {
     if (cache_path(device, path, sizeof path) && platform_is_file(path) &&
         platform_map_file(path, &file, NULL) == PERIDOT_OK) {
         size_t size = 0;
-        const uint8_t *bytes = cache_contents(&file, &size);
-        if (bytes) {
-            info.pInitialData = bytes;
-            info.initialDataSize = size;
-            pipelines->written = pipelines->statistics.cache_read = size;
-        } else {
+        info.pInitialData = cache_contents(device, &file, &size);
+        info.initialDataSize = info.pInitialData ? size : 0;
+        pipelines->written = pipelines->statistics.cache_read = info.initialDataSize;
+        if (!info.pInitialData)
             snprintf(pipelines->statistics.warning, sizeof pipelines->statistics.warning,
                      "the pipeline cache %.400s is damaged and is made anew", path);
-        }
     }
+    VkPipelineCache cache = VK_NULL_HANDLE;
     VkResult code =
-        device->vk.CreatePipelineCache(device->handle, &info, device->allocator, &pipelines->cache);
+        device->vk.CreatePipelineCache(device->handle, &info, device->allocator, &cache);
     platform_unmap_file(&file);
+    if (!code)
+        pipelines->cache = cache;
     return code;
 }
 
@@ -106,8 +120,9 @@ static void save_cache(struct device *device) {
     uint8_t *bytes = malloc(size);
     if (bytes && device->vk.GetPipelineCacheData(device->handle, pipelines->cache, &size, bytes) ==
                      VK_SUCCESS) {
-        struct cache_data data = {.header = {.size = size, .checksum = checksum(bytes, size)},
-                                  .bytes = bytes};
+        struct cache_data data = {
+            .header = {.size = size, .checksum = checksum_add(CHECKSUM_START, bytes, size)},
+            .bytes = bytes};
         memcpy(data.header.magic, CACHE_MAGIC, sizeof data.header.magic);
         peridot_error error;
         if (platform_make_directories(device->cache_directory) &&
@@ -133,10 +148,17 @@ peridot_result pipelines_create(struct device *device, peridot_error *error) {
     VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                          .pushConstantRangeCount = 1,
                                          .pPushConstantRanges = &range};
-    VkResult code = device->vk.CreatePipelineLayout(device->handle, &layout, device->allocator,
-                                                    &device->pipelines->layout);
-    if (!code)
+    VkPhysicalDeviceProperties2 properties = {.sType =
+                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    device->vi.GetPhysicalDeviceProperties2(device->info.physical, &properties);
+    memcpy(device->pipelines->cache_uuid, properties.properties.pipelineCacheUUID, VK_UUID_SIZE);
+    VkPipelineLayout made = VK_NULL_HANDLE;
+    VkResult code =
+        device->vk.CreatePipelineLayout(device->handle, &layout, device->allocator, &made);
+    if (!code) {
+        device->pipelines->layout = made;
         code = create_cache(device);
+    }
     return code ? device_fail(device, code, "preparing pipelines", error) : PERIDOT_OK;
 }
 
@@ -191,11 +213,18 @@ struct pipeline *pipelines_want(struct device *device, const struct pipeline_key
 
 /* ---- Compiling ---- */
 
-static VkResult compile(struct device *device, struct pipeline *pipeline) {
+static void name_pipeline(struct device *device, const struct pipeline *pipeline) {
+    static const char *const types[] = {" f32", " bf16", " f16"};
     const struct pipeline_key *key = &pipeline->key;
-    VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                       .codeSize = key->variant->module[key->type].size,
-                                       .pCode = key->variant->module[key->type].words};
+    struct kernel_info kernel = kernel_info(key->variant->kernel);
+    char name[128];
+    snprintf(name, sizeof name, "%s %s%s", kernel.name, key->variant->name,
+             kernel.typed ? types[key->type] : "");
+    device_name_object(device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)pipeline->handle, name);
+}
+
+static VkResult create_pipeline(struct device *device, const struct pipeline_key *key,
+                                VkShaderModule module, VkPipeline *handle) {
     VkSpecializationMapEntry entries[SPEC_COUNT];
     for (uint32_t i = 0; i < SPEC_COUNT; i++)
         entries[i] = (VkSpecializationMapEntry){i, i * 4, 4};
@@ -206,21 +235,37 @@ static VkResult compile(struct device *device, struct pipeline *pipeline) {
     bool sized = key->variant->workgroup == 0;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = device->executable_properties ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = sized ? &size : NULL,
                   .flags = sized ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .module = module,
                   .pName = "main",
                   .pSpecializationInfo = &special},
         .layout = device->pipelines->layout,
     };
-    VkResult code = device->vk.CreateShaderModule(device->handle, &module, device->allocator,
-                                                  &info.stage.module);
+    VkResult code = device->vk.CreateComputePipelines(device->handle, device->pipelines->cache, 1,
+                                                      &info, device->allocator, handle);
+    if (code)
+        *handle = VK_NULL_HANDLE;
+    return code;
+}
+
+static VkResult compile(struct device *device, struct pipeline *pipeline) {
+    const struct pipeline_key *key = &pipeline->key;
+    VkShaderModuleCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                     .codeSize = key->variant->module[key->type].size,
+                                     .pCode = key->variant->module[key->type].words};
+    VkShaderModule module;
+    VkResult code =
+        device->vk.CreateShaderModule(device->handle, &info, device->allocator, &module);
     if (code)
         return code;
-    code = device->vk.CreateComputePipelines(device->handle, device->pipelines->cache, 1, &info,
-                                             device->allocator, &pipeline->handle);
-    device->vk.DestroyShaderModule(device->handle, info.stage.module, device->allocator);
+    code = create_pipeline(device, key, module, &pipeline->handle);
+    device->vk.DestroyShaderModule(device->handle, module, device->allocator);
+    if (!code)
+        name_pipeline(device, pipeline);
     return code;
 }
 
@@ -229,7 +274,8 @@ struct compilation {
     struct device *device;
     struct platform_mutex *mutex;
     struct pipeline **pending; /* stb_ds */
-    uint32_t next;
+    uint32_t next, done;
+    bool cancelled;
     VkResult failed;
     const struct pipeline *culprit;
 };
@@ -237,29 +283,42 @@ struct compilation {
 static struct pipeline *take(struct compilation *work) {
     platform_mutex_lock(work->mutex);
     struct pipeline *pipeline = NULL;
-    if (!work->failed && work->next < (uint32_t)arrlen(work->pending))
+    if (!work->failed && !work->cancelled && work->next < (uint32_t)arrlen(work->pending))
         pipeline = work->pending[work->next++];
     platform_mutex_unlock(work->mutex);
     return pipeline;
 }
 
-static bool compile_next(struct compilation *work) {
-    struct pipeline *pipeline = take(work);
-    if (!pipeline)
-        return false;
-    VkResult code = compile(work->device, pipeline);
+static uint32_t finish(struct compilation *work, const struct pipeline *pipeline, VkResult code) {
+    platform_mutex_lock(work->mutex);
     if (code) {
-        platform_mutex_lock(work->mutex);
         work->failed = code;
         work->culprit = pipeline;
-        platform_mutex_unlock(work->mutex);
     }
-    return code == VK_SUCCESS;
+    uint32_t done = work->done += !code;
+    platform_mutex_unlock(work->mutex);
+    return done;
+}
+
+/* Compiles one more; how many are done then, or 0 if there is none left or one failed. */
+static uint32_t compile_next(struct compilation *work) {
+    struct pipeline *pipeline = take(work);
+    if (!pipeline)
+        return 0;
+    VkResult code = compile(work->device, pipeline);
+    uint32_t done = finish(work, pipeline, code);
+    return code ? 0 : done;
 }
 
 static void compile_all(void *user) {
     while (compile_next(user)) {
     }
+}
+
+static void cancel(struct compilation *work) {
+    platform_mutex_lock(work->mutex);
+    work->cancelled = true;
+    platform_mutex_unlock(work->mutex);
 }
 
 static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, uint32_t, void *),
@@ -271,16 +330,15 @@ static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, u
     helpers = helpers > all ? all : helpers;
     for (uint32_t i = 1; i < helpers; i++)
         threads[i] = platform_thread_start(compile_all, work);
-    bool wanted = true;
-    while (wanted && compile_next(work))
-        wanted = !progress || progress(work->next, all, user);
-    if (!wanted) {
-        platform_mutex_lock(work->mutex);
-        work->next = all;
-        platform_mutex_unlock(work->mutex);
-    }
+    uint32_t told = 0;
+    for (uint32_t done; (done = compile_next(work)) > 0; told = done)
+        if (progress && !progress(done, all, user))
+            cancel(work);
     for (uint32_t i = 1; i < helpers; i++)
         platform_thread_join(threads[i]);
+    if (progress && work->done == all && told < all)
+        (void)progress(all, all, user); /* another thread finished the last one */
+    device->pipelines->statistics.compiled += work->done;
     if (work->failed) {
         char what[128];
         const struct kernel_variant *variant = work->culprit->key.variant;
@@ -288,9 +346,8 @@ static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, u
                  kernel_info(variant->kernel).name, variant->name);
         return device_fail(device, work->failed, what, error);
     }
-    if (!wanted)
+    if (work->cancelled && work->done < all)
         return fail(error, PERIDOT_ERROR_CANCELLED, "compiling pipelines was cancelled");
-    device->pipelines->statistics.compiled += all;
     return PERIDOT_OK;
 }
 

@@ -19,7 +19,7 @@ struct pipeline {
 
 struct pipelines; /* a device's; made by device_open */
 peridot_result pipelines_create(struct device *device, peridot_error *error);
-void pipelines_destroy(struct device *device); /* writes the disk cache if it grew */
+void pipelines_destroy(struct device *device); /* accepts one half made */
 
 /* The layout that all pipelines share: 128 bytes of push constants, no sets. */
 VkPipelineLayout pipelines_layout(const struct device *device);
@@ -34,8 +34,9 @@ struct pipeline_key pipeline_key(const struct device *device, const struct kerne
  * the device closes. NULL without memory. */
 struct pipeline *pipelines_want(struct device *device, const struct pipeline_key *key);
 
-/* Compiles all that are wanted and not yet compiled, on device->threads threads.
- * `progress` (may be NULL) is called on the calling thread; false cancels.
+/* Compiles all that are wanted and not yet compiled, on device->threads threads, and writes the
+ * disk cache if it grew. `progress` (may be NULL) is called on the calling thread after each that
+ * this thread compiled; false cancels, and what was compiled is kept.
  * Errors: VULKAN (names kernel and variant), CANCELLED, DEVICE_MEMORY, HOST_MEMORY. */
 peridot_result pipelines_compile(struct device *device,
                                  bool (*progress)(uint32_t done, uint32_t all, void *user),

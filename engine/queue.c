@@ -16,13 +16,17 @@ peridot_result lane_create(struct device *device, struct lane *lane, peridot_err
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
     VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
                                        .pNext = &type};
-    VkResult code =
-        device->vk.CreateCommandPool(device->handle, &pool, device->allocator, &lane->pool);
-    if (!code)
-        code = device->vk.CreateSemaphore(device->handle, &semaphore, device->allocator,
-                                          &lane->timeline);
-    if (!code)
+    VkCommandPool made = VK_NULL_HANDLE; /* what a failed call leaves is undefined */
+    VkSemaphore timeline = VK_NULL_HANDLE;
+    VkResult code = device->vk.CreateCommandPool(device->handle, &pool, device->allocator, &made);
+    if (!code) {
+        lane->pool = made;
+        code = device->vk.CreateSemaphore(device->handle, &semaphore, device->allocator, &timeline);
+    }
+    if (!code) {
+        lane->timeline = timeline;
         return PERIDOT_OK;
+    }
     lane_destroy(lane);
     return device_fail(device, code, "creating a command pool", error);
 }
@@ -134,11 +138,16 @@ peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint3
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error) {
     struct device *device = lane->device;
     VkResult code = VK_SUCCESS;
-    if (lane->completed < value)
-        code =
-            device->vk.GetSemaphoreCounterValue(device->handle, lane->timeline, &lane->completed);
-    *reached = lane->completed >= value;
-    return code ? device_fail(device, code, "asking for progress", error) : PERIDOT_OK;
+    uint64_t now = lane->completed;
+    if (now < value)
+        code = device->lost
+                   ? VK_ERROR_DEVICE_LOST
+                   : device->vk.GetSemaphoreCounterValue(device->handle, lane->timeline, &now);
+    *reached = !code && now >= value;
+    if (code)
+        return device_fail(device, code, "asking for progress", error);
+    lane->completed = now;
+    return PERIDOT_OK;
 }
 
 peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error) {

@@ -7,6 +7,8 @@
 
 #include <stb/stb_ds.h>
 
+#define INDIRECT_BYTES 12 /* of VkDispatchIndirectCommand */
+
 void recording_begin(struct recording *recording, struct device *device) {
     *recording = (struct recording){.device = device};
 }
@@ -70,7 +72,7 @@ static bool overlap(const struct operand *a, const struct operand *b) {
 static bool indirect_conflict(const struct dispatch *reader, const struct dispatch *writer) {
     if (!reader->indirect)
         return false;
-    struct operand arguments = {reader->indirect, reader->indirect_offset, 12};
+    struct operand arguments = {reader->indirect, reader->indirect_offset, INDIRECT_BYTES};
     for (uint32_t i = 0; i < writer->operand_count; i++)
         if ((writer->access[i] & ACCESS_WRITE) && overlap(&arguments, &writer->operands[i]))
             return true;
@@ -105,24 +107,30 @@ uint32_t recording_barriers(const struct recording *recording, bool *barrier) {
 
 /* ---- Emission ---- */
 
-static void put_barrier(const struct device *device, VkCommandBuffer commands, bool first,
-                        bool last) {
-    const VkPipelineStageFlags2 work = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT;
-    const VkPipelineStageFlags2 around =
-        VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT;
+VkMemoryBarrier2 recording_barrier(bool first, bool host_read) {
+    const VkPipelineStageFlags2 work =
+        VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT;
     VkMemoryBarrier2 barrier = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-        .srcStageMask = work | (first ? around : VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT),
-        .srcAccessMask =
-            VK_ACCESS_2_SHADER_WRITE_BIT | (first ? VK_ACCESS_2_TRANSFER_WRITE_BIT : 0),
-        .dstStageMask = work | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT,
+        .srcStageMask = work,
+        .srcAccessMask = VK_ACCESS_2_SHADER_WRITE_BIT,
+        .dstStageMask = work,
         .dstAccessMask = VK_ACCESS_2_SHADER_READ_BIT | VK_ACCESS_2_SHADER_WRITE_BIT |
                          VK_ACCESS_2_INDIRECT_COMMAND_READ_BIT,
     };
-    if (last) {
+    if (first) {
+        barrier.srcStageMask |= VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT;
+        barrier.srcAccessMask |= VK_ACCESS_2_TRANSFER_WRITE_BIT;
+    }
+    if (host_read) {
         barrier.dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT;
         barrier.dstAccessMask = VK_ACCESS_2_HOST_READ_BIT;
     }
+    return barrier;
+}
+
+static void put_barrier(const struct device *device, VkCommandBuffer commands,
+                        VkMemoryBarrier2 barrier) {
     VkDependencyInfo info = {.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
                              .memoryBarrierCount = 1,
                              .pMemoryBarriers = &barrier};
@@ -132,6 +140,11 @@ static void put_barrier(const struct device *device, VkCommandBuffer commands, b
 static void put_dispatch(const struct device *device, VkCommandBuffer commands,
                          const struct dispatch *dispatch) {
     const struct device_functions *vk = &device->vk;
+    if (device->debug_names) {
+        VkDebugUtilsLabelEXT label = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT,
+                                      .pLabelName = dispatch->label};
+        vk->CmdBeginDebugUtilsLabelEXT(commands, &label);
+    }
     vk->CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch->pipeline->handle);
     vk->CmdPushConstants(commands, pipelines_layout(device), VK_SHADER_STAGE_COMPUTE_BIT, 0,
                          dispatch->constants_size, dispatch->constants);
@@ -139,6 +152,8 @@ static void put_dispatch(const struct device *device, VkCommandBuffer commands,
         vk->CmdDispatchIndirect(commands, dispatch->indirect->handle, dispatch->indirect_offset);
     else
         vk->CmdDispatch(commands, dispatch->grid[0], dispatch->grid[1], dispatch->grid[2]);
+    if (device->debug_names)
+        vk->CmdEndDebugUtilsLabelEXT(commands);
 }
 
 /* splitmix64 */
@@ -164,24 +179,43 @@ static void emit_in_order(const struct recording *recording, VkCommandBuffer com
     const struct device *device = recording->device;
     for (ptrdiff_t i = 0; i < arrlen(recording->dispatches); i++) {
         if (barrier[i])
-            put_barrier(device, commands, i == 0, false);
+            put_barrier(device, commands, recording_barrier(i == 0, false));
         put_dispatch(device, commands, &recording->dispatches[order[i]]);
         if (options->queries)
             device->vk.CmdWriteTimestamp2(commands, VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
                                           options->queries, options->first_query + (uint32_t)i);
     }
     if (options->host_read)
-        put_barrier(device, commands, false, true);
+        put_barrier(device, commands, recording_barrier(false, true));
+}
+
+peridot_result recording_check(const struct recording *recording, peridot_error *error) {
+    if (recording->failed)
+        return fail(error, recording->failed, "recording: %s", recording->failure);
+    for (ptrdiff_t i = 0; i < arrlen(recording->dispatches); i++) {
+        const struct dispatch *dispatch = &recording->dispatches[i];
+        struct operand arguments = {dispatch->indirect, dispatch->indirect_offset, INDIRECT_BYTES};
+        const char *why = NULL;
+        if (!dispatch->pipeline->handle)
+            why = "has a pipeline that is not compiled";
+        else if (dispatch->indirect &&
+                 (!lies_within(&arguments) || dispatch->indirect_offset % 4 != 0))
+            why = "has its indirect grid outside its buffer";
+        if (why)
+            return fail(error, PERIDOT_ERROR_ARGUMENT, "recording: dispatch %d (%s) %s", (int)i,
+                        dispatch->label, why);
+    }
+    return PERIDOT_OK;
 }
 
 peridot_result recording_emit(const struct recording *recording, VkCommandBuffer commands,
                               const struct emit_options *options, peridot_error *error) {
-    if (recording->failed)
-        return fail(error, recording->failed, "recording: %s", recording->failure);
+    peridot_result result = recording_check(recording, error);
+    if (result)
+        return result;
     uint32_t count = (uint32_t)arrlen(recording->dispatches);
     bool *barrier = malloc(count + 1);
     uint32_t *order = malloc((count + 1) * sizeof *order);
-    peridot_result result = PERIDOT_OK;
     if (!barrier || !order) {
         result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while recording");
     } else {

@@ -60,6 +60,10 @@ bool dispatches_conflict(const struct dispatch *a, const struct dispatch *b);
  * what was submitted earlier is unknown. Returns how many are set. */
 uint32_t recording_barriers(const struct recording *recording, bool *barrier);
 
+/* The barrier that stands before a dispatch: the first one of a recording also orders what was
+ * submitted before. With `host_read` the one at the end, which lets the host read. */
+VkMemoryBarrier2 recording_barrier(bool first, bool host_read);
+
 struct emit_options {
     uint64_t shuffle_seed; /* not 0: dispatches between two barriers come in a random order */
     VkQueryPool
@@ -67,6 +71,8 @@ struct emit_options {
     uint32_t first_query;
     bool host_read; /* end with a barrier that makes writes visible to the host */
 };
+/* Errors: ARGUMENT (a faulty dispatch, named). recording_emit checks too. */
+peridot_result recording_check(const struct recording *recording, peridot_error *error);
 /* Writes the recording into a command buffer in the recording state. It begins with a barrier
  * against all earlier compute, transfer and indirect use. Errors: ARGUMENT (a faulty dispatch,
  * named), HOST_MEMORY. */

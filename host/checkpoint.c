@@ -1,4 +1,5 @@
 #include "checkpoint.h"
+#include "checksum.h"
 #include "json.h"
 #include "platform.h"
 
@@ -391,29 +392,21 @@ void checkpoint_release_pages(const struct checkpoint *checkpoint,
                             size);
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(uint64_t seed, const void *data, size_t size) {
-    const uint8_t *bytes = data;
-    for (size_t i = 0; i < size; i++)
-        seed = (seed ^ bytes[i]) * 0x100000001b3u;
-    return seed;
-}
-
 uint64_t checkpoint_fingerprint(const struct checkpoint *checkpoint) {
     const struct model_config *config = &checkpoint->config;
     uint32_t shape[] = {config->layers,   config->d_model, config->heads,     config->kv_heads,
                         config->head_dim, config->hidden,  config->vocabulary};
     double reals[] = {config->rms_eps, config->rope_theta};
-    uint64_t value = hash(0xcbf29ce484222325u, shape, sizeof shape);
-    value = hash(value, reals, sizeof reals);
+    uint64_t value = checksum_add(CHECKSUM_START, shape, sizeof shape);
+    value = checksum_add(value, reals, sizeof reals);
     size_t count = tensor_index(TENSOR_INPUT_NORM, config->layers);
     for (size_t i = 0; i < count; i++) {
         const struct checkpoint_tensor *tensor = &checkpoint->tensors[i];
         uint32_t type = tensor->type;
-        value = hash(value, &type, sizeof type);
+        value = checksum_add(value, &type, sizeof type);
         size_t sample = tensor->size < 64 ? tensor->size : 64;
         for (size_t part = 0; part < 8; part++)
-            value = hash(value, tensor->data + (tensor->size - sample) / 7 * part, sample);
+            value = checksum_add(value, tensor->data + (tensor->size - sample) / 7 * part, sample);
     }
     return value;
 }

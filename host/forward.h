@@ -9,7 +9,7 @@
 #define SAMPLER_TOP_K 2
 #define SAMPLER_TOP_P 4
 
-/* Records what is not recorded yet; the segments stay until session_free_segments. */
+/* Records what is not recorded yet; the segments stay until forward_free_segment. */
 peridot_result forward_record_pass(struct peridot_session *session, struct pass *pass,
                                    peridot_error *error);
 peridot_result forward_record_head(struct peridot_session *session, peridot_error *error);

@@ -22,17 +22,32 @@ static uint32_t prefill_columns(const struct peridot_model *model) {
     return group < 8 ? 8 / group : 1;
 }
 
+static bool is_cpu(const struct device *device) {
+    return device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+}
+
+static bool is_projection(enum kernel kernel) {
+    return kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_matmul_head;
+}
+
+static bool is_matmul(enum kernel kernel) {
+    return kernel >= KERNEL_matmul_qkv && kernel <= KERNEL_matmul_head;
+}
+
 /* Whether a variant that the device can run is also a good idea for the model's sizes. */
 static bool suits(const struct choice *choice, const struct kernel_variant *variant) {
-    bool attention =
-        variant->kernel == KERNEL_attention_decode || variant->kernel == KERNEL_attention_prefill;
-    if (!attention || variant->workgroup != 0)
+    enum kernel kernel = variant->kernel;
+    /* on a CPU the barriers of portable variants cost more than anything; other devices spill */
+    if (variant->workgroup != 0 || is_cpu(choice->device))
         return true;
-    /* on a CPU the barriers of the portable variant cost more than any spill */
-    if (choice->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU)
+    /* the subgroup's small tile reads ten times as much through the caches as the tile in shared
+     * memory */
+    if (is_matmul(kernel))
+        return false;
+    if (kernel != KERNEL_attention_decode && kernel != KERNEL_attention_prefill)
         return true;
     uint32_t queries = group_of(choice->model);
-    if (variant->kernel == KERNEL_attention_prefill)
+    if (kernel == KERNEL_attention_prefill)
         queries *= prefill_columns(choice->model);
     uint32_t lanes = choice->device->info.limits.subgroup_size;
     return queries * choice->model->head_dim_padded <= ATTENTION_ACCUMULATORS_MAX * lanes;
@@ -61,6 +76,10 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
     struct pipeline_key key = pipeline_key(choice->device, variant, type);
     if (columns)
         key.spec[SPEC_COLUMNS] = columns;
+    /* a CPU keeps what does not fit its registers in its nearest cache: more rows share a read of x
+     */
+    if (is_projection(kernel) && variant->workgroup == 0 && is_cpu(choice->device))
+        key.spec[SPEC_ROWS] = 8;
     key.spec[SPEC_HEAD_DIM] = choice->model->head_dim_padded;
     key.spec[SPEC_GROUP] = group_of(choice->model);
     key.spec[SPEC_KV_HALF] = choice->kv_half;

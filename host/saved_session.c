@@ -1,5 +1,6 @@
 /* Sessions on disk: a header, tokens, the KV cache as [layer][K or V][head][position][padded dim]
  * in abi.h's order of dimensions, the caller's bytes, and a checksum over all of it. */
+#include "checksum.h"
 #include "platform.h"
 #include "session.h"
 
@@ -119,21 +120,14 @@ struct contents {
     uint64_t checksum;
 };
 
-static uint64_t hash(uint64_t value, const void *data, size_t size) {
-    const uint8_t *bytes = data;
-    for (size_t i = 0; i < size; i++)
-        value = (value ^ bytes[i]) * 0x100000001b3u; /* FNV-1a */
-    return value;
-}
-
 static bool put(FILE *stream, struct contents *contents, const void *data, size_t size) {
-    contents->checksum = hash(contents->checksum, data, size);
+    contents->checksum = checksum_add(contents->checksum, data, size);
     return size == 0 || fwrite(data, 1, size, stream) == size;
 }
 
 static bool write_contents(FILE *stream, void *user) {
     struct contents *c = user;
-    c->checksum = 0xcbf29ce484222325u;
+    c->checksum = CHECKSUM_START;
     return put(stream, c, &c->header, sizeof c->header) &&
            put(stream, c, c->tokens, c->header.length * sizeof *c->tokens) &&
            put(stream, c, c->kv, kv_bytes(&c->header)) &&
@@ -165,7 +159,7 @@ peridot_result saved_session_check(const uint8_t *data, size_t size, const char 
     if (size < sizeof header + 8 || memcmp(data, MAGIC, 8) != 0)
         return fail(error, PERIDOT_ERROR_FORMAT, "%s: not a saved Peridot session", path);
     memcpy(&header, data, sizeof header);
-    uint64_t sum = hash(0xcbf29ce484222325u, data, size - 8), stored;
+    uint64_t sum = checksum_add(CHECKSUM_START, data, size - 8), stored;
     memcpy(&stored, data + size - 8, 8);
     bool sane = header.computed <= header.length && header.length <= 32768 && header.kv_half <= 1 &&
                 header.prompt_end <= header.length && header.layers <= 1024 &&

@@ -399,7 +399,7 @@ void advance(uint token) {
     uint position = next_position();
     vec2 raw = total(WORK_PARTIAL_MAX, WORK_PARTIAL_SUM);
     float logit = clamp(SCALAR(c.logits, token), LOWEST, -LOWEST);
-    bool stop = position + 1 >= c.session.s.context + 1;
+    bool stop = position >= c.session.s.context;
     for (uint i = 0; i < c.session.s.stop_count; i++)
         stop = stop || c.session.s.stop_tokens[i] == token;
     c.tokens.at[position] = token;

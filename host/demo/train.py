@@ -230,7 +230,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pieces", default=os.path.join(HERE, "..", "..", "tests", "data", "tokenizer.model"),
+    parser.add_argument("--pieces",
+                        default=os.path.join(HERE, "..", "..", "tests", "data", "tokenizer.model"),
                         help="a tokenizer whose ids 0 to 472 are Gemma's")
     options = parser.parse_args()
     torch.manual_seed(3)

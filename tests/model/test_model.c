@@ -26,14 +26,6 @@ static int close_device(void **state) {
     return 0;
 }
 
-/* Each assertion on a result prints what went wrong. */
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
-
 static peridot_model *load(const char *name) {
     char path[512];
     peridot_model *model = NULL;

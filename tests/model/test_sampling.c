@@ -21,13 +21,6 @@ static peridot_model *model;
 static peridot_session *session;
 static uint64_t seed;
 
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
-
 static int open_all(void **state) {
     (void)state;
     peridot_session_params params = {.struct_size = sizeof params, .context = 64};

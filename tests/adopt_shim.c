@@ -1,0 +1,391 @@
+#include "adopt_shim.h"
+#include "platform.h"
+
+#include <string.h>
+
+/* Functions that may fail: name, parameters, arguments, whether they may find the device lost. */
+#define FALLIBLE(X)                                                                                \
+    X(BindBufferMemory2, (VkDevice a, uint32_t b, const VkBindBufferMemoryInfo *c), (a, b, c), 0)  \
+    X(MapMemory,                                                                                   \
+      (VkDevice a, VkDeviceMemory b, VkDeviceSize c, VkDeviceSize d, VkMemoryMapFlags e,           \
+       void **f),                                                                                  \
+      (a, b, c, d, e, f), 0)                                                                       \
+    X(FlushMappedMemoryRanges, (VkDevice a, uint32_t b, const VkMappedMemoryRange *c), (a, b, c),  \
+      0)                                                                                           \
+    X(InvalidateMappedMemoryRanges, (VkDevice a, uint32_t b, const VkMappedMemoryRange *c),        \
+      (a, b, c), 0)                                                                                \
+    X(GetPipelineCacheData, (VkDevice a, VkPipelineCache b, size_t * c, void *d), (a, b, c, d), 0) \
+    X(BeginCommandBuffer, (VkCommandBuffer a, const VkCommandBufferBeginInfo *b), (a, b), 0)       \
+    X(EndCommandBuffer, (VkCommandBuffer a), (a), 0)                                               \
+    X(QueueSubmit2, (VkQueue a, uint32_t b, const VkSubmitInfo2 *c, VkFence d), (a, b, c, d), 1)   \
+    X(WaitSemaphores, (VkDevice a, const VkSemaphoreWaitInfo *b, uint64_t c), (a, b, c), 1)        \
+    X(GetSemaphoreCounterValue, (VkDevice a, VkSemaphore b, uint64_t * c), (a, b, c), 1)           \
+    X(GetQueryPoolResults,                                                                         \
+      (VkDevice a, VkQueryPool b, uint32_t c, uint32_t d, size_t e, void *f, VkDeviceSize g,       \
+       VkQueryResultFlags h),                                                                      \
+      (a, b, c, d, e, f, g, h), 1)
+
+/* Functions that make one object, which their last parameter `out` gets. */
+#define CREATE(X)                                                                                  \
+    X(CreateBuffer, VkBufferCreateInfo, VkBuffer)                                                  \
+    X(AllocateMemory, VkMemoryAllocateInfo, VkDeviceMemory)                                        \
+    X(CreateShaderModule, VkShaderModuleCreateInfo, VkShaderModule)                                \
+    X(CreatePipelineLayout, VkPipelineLayoutCreateInfo, VkPipelineLayout)                          \
+    X(CreatePipelineCache, VkPipelineCacheCreateInfo, VkPipelineCache)                             \
+    X(CreateCommandPool, VkCommandPoolCreateInfo, VkCommandPool)                                   \
+    X(CreateQueryPool, VkQueryPoolCreateInfo, VkQueryPool)                                         \
+    X(CreateSemaphore, VkSemaphoreCreateInfo, VkSemaphore)
+
+#define DESTROY(X)                                                                                 \
+    X(DestroyBuffer, VkBuffer)                                                                     \
+    X(FreeMemory, VkDeviceMemory)                                                                  \
+    X(DestroyShaderModule, VkShaderModule)                                                         \
+    X(DestroyPipelineLayout, VkPipelineLayout)                                                     \
+    X(DestroyPipelineCache, VkPipelineCache)                                                       \
+    X(DestroyPipeline, VkPipeline)                                                                 \
+    X(DestroyCommandPool, VkCommandPool)                                                           \
+    X(DestroyQueryPool, VkQueryPool)                                                               \
+    X(DestroySemaphore, VkSemaphore)
+
+#define FUNCTIONS_MAX 64
+#define POISON                                                                                     \
+    0xa5 /* each byte of a handle that a failed call leaves: undefined, as Vulkan has it */
+
+static struct {
+    void *library;
+    PFN_vkGetInstanceProcAddr get;
+    PFN_vkGetDeviceProcAddr get_device;
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    VkQueue queue;
+    uint32_t family;
+    struct device_functions real;
+} app;
+
+static struct {
+    struct platform_mutex *mutex; /* pipelines are made on several threads */
+    struct {
+        const char *name;
+        uint32_t calls;
+    } functions[FUNCTIONS_MAX];
+    const char *function;
+    uint32_t nth, candidates;
+    VkResult code;
+    bool armed, failed, lost, locked;
+    uint32_t unlocked, trespasses;
+    int32_t live;
+} shim;
+
+/* ---- Interception ---- */
+
+static uint32_t count_call(const char *name) {
+    for (uint32_t i = 0; i < FUNCTIONS_MAX; i++) {
+        if (!shim.functions[i].name)
+            shim.functions[i].name = name;
+        if (strcmp(shim.functions[i].name, name) == 0)
+            return shim.functions[i].calls++;
+    }
+    return 0;
+}
+
+/* The result that this call must fail with, or VK_SUCCESS. */
+static VkResult judge(const char *name, bool loses) {
+    platform_mutex_lock(shim.mutex);
+    uint32_t call = count_call(name);
+    VkResult code = shim.lost && loses ? VK_ERROR_DEVICE_LOST : VK_SUCCESS;
+    bool candidate = shim.armed && (shim.function ? strcmp(shim.function, name) == 0
+                                                  : shim.code != VK_ERROR_DEVICE_LOST || loses);
+    if (candidate && (shim.function ? call : shim.candidates++) == shim.nth) {
+        code = shim.code;
+        shim.armed = false;
+        shim.failed = true;
+        shim.lost = code == VK_ERROR_DEVICE_LOST;
+    }
+    bool now_lost = code == VK_ERROR_DEVICE_LOST;
+    platform_mutex_unlock(shim.mutex);
+    if (now_lost)
+        (void)app.real.DeviceWaitIdle(app.device);
+    return code;
+}
+
+static void change_live(int32_t by) {
+    platform_mutex_lock(shim.mutex);
+    shim.live += by;
+    platform_mutex_unlock(shim.mutex);
+}
+
+static bool is_poison(const void *handle, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (((const unsigned char *)handle)[i] != POISON)
+            return false;
+    return true;
+}
+
+#define DEFINE(name, parameters, arguments, loses)                                                 \
+    static VKAPI_ATTR VkResult VKAPI_CALL shim_##name parameters {                                 \
+        VkResult code = judge("vk" #name, loses);                                                  \
+        return code ? code : app.real.name arguments;                                              \
+    }
+FALLIBLE(DEFINE)
+#undef DEFINE
+
+#define DEFINE(name, info_type, handle_type)                                                       \
+    static VKAPI_ATTR VkResult VKAPI_CALL shim_##name(VkDevice device, const info_type *info,      \
+                                                      const VkAllocationCallbacks *callbacks,      \
+                                                      handle_type *out) {                          \
+        VkResult code = judge("vk" #name, false);                                                  \
+        if (code)                                                                                  \
+            memset(out, POISON, sizeof *out);                                                      \
+        else if ((code = app.real.name(device, info, callbacks, out)) == VK_SUCCESS)               \
+            change_live(1);                                                                        \
+        return code;                                                                               \
+    }
+CREATE(DEFINE)
+#undef DEFINE
+
+#define DEFINE(name, handle_type)                                                                  \
+    static VKAPI_ATTR void VKAPI_CALL shim_##name(VkDevice device, handle_type handle,             \
+                                                  const VkAllocationCallbacks *callbacks) {        \
+        if (is_poison(&handle, sizeof handle)) {                                                   \
+            shim.trespasses++;                                                                     \
+            return;                                                                                \
+        }                                                                                          \
+        change_live(handle ? -1 : 0);                                                              \
+        app.real.name(device, handle, callbacks);                                                  \
+    }
+DESTROY(DEFINE)
+#undef DEFINE
+
+static VKAPI_ATTR VkResult VKAPI_CALL
+shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t count,
+                            const VkComputePipelineCreateInfo *infos,
+                            const VkAllocationCallbacks *callbacks, VkPipeline *out) {
+    VkResult code = judge("vkCreateComputePipelines", false);
+    if (code)
+        memset(out, 0, count * sizeof *out);
+    else if ((code = app.real.CreateComputePipelines(device, cache, count, infos, callbacks,
+                                                     out)) == VK_SUCCESS)
+        change_live((int32_t)count);
+    return code;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
+    VkDevice device, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out) {
+    VkResult code = judge("vkAllocateCommandBuffers", false);
+    if (!code)
+        return app.real.AllocateCommandBuffers(device, info, out);
+    memset(out, 0, info->commandBufferCount * sizeof *out);
+    return code;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL shim_submit(VkQueue queue, uint32_t count,
+                                                  const VkSubmitInfo2 *infos, VkFence fence) {
+    shim.unlocked += !shim.locked;
+    return shim_QueueSubmit2(queue, count, infos, fence);
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL shim_DeviceWaitIdle(VkDevice device) {
+    (void)device;
+    shim.trespasses++;
+    return VK_SUCCESS;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_DestroyDevice(VkDevice device,
+                                                     const VkAllocationCallbacks *callbacks) {
+    (void)device;
+    (void)callbacks;
+    shim.trespasses++;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
+                                                       const VkAllocationCallbacks *callbacks) {
+    (void)instance;
+    (void)callbacks;
+    shim.trespasses++;
+}
+
+#define OTHERS(X)                                                                                  \
+    X(CreateComputePipelines, )                                                                    \
+    X(AllocateCommandBuffers, )                                                                    \
+    X(DeviceWaitIdle, )                                                                            \
+    X(DestroyDevice, )                                                                             \
+    X(DestroyInstance, )
+
+static PFN_vkVoidFunction intercepted(const char *name) {
+    static const struct {
+        const char *name;
+        PFN_vkVoidFunction function;
+    } table[] = {
+        {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit}, /* found before the one below */
+#define ENTRY(name, ...) {"vk" #name, (PFN_vkVoidFunction)shim_##name},
+        FALLIBLE(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
+#undef ENTRY
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(name, table[i].name) == 0)
+            return table[i].function;
+    return NULL;
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_function(VkDevice device,
+                                                                    const char *name) {
+    PFN_vkVoidFunction function = intercepted(name);
+    return function ? function : app.get_device(device, name);
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance,
+                                                             const char *name) {
+    if (strcmp(name, "vkGetDeviceProcAddr") == 0)
+        return (PFN_vkVoidFunction)get_device_function;
+    PFN_vkVoidFunction function = intercepted(name);
+    return function ? function : app.get(instance, name);
+}
+
+static void lock_queue(void *user) {
+    (void)user;
+    shim.trespasses += shim.locked;
+    shim.locked = true;
+}
+
+static void unlock_queue(void *user) {
+    (void)user;
+    shim.trespasses += !shim.locked;
+    shim.locked = false;
+}
+
+/* ---- The application ---- */
+
+#define INSTANCE(name) ((PFN_##name)app.get(app.instance, #name))
+
+static const char *create_instance(void) {
+    void *symbol = NULL;
+    app.library = platform_open_library("libvulkan.so.1");
+    if (app.library)
+        symbol = platform_library_symbol(app.library, "vkGetInstanceProcAddr");
+    if (!symbol)
+        return "no Vulkan loader";
+    memcpy(&app.get, &symbol, sizeof symbol);
+    VkApplicationInfo about = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                               .apiVersion = VK_API_VERSION_1_3};
+    VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                 .pApplicationInfo = &about};
+    if (INSTANCE(vkCreateInstance)(&info, NULL, &app.instance)) {
+        app.instance = VK_NULL_HANDLE;
+        return "no Vulkan driver";
+    }
+    uint32_t one = 1;
+    VkResult code = INSTANCE(vkEnumeratePhysicalDevices)(app.instance, &one, &app.physical);
+    return code < 0 || one == 0 ? "no Vulkan device" : NULL;
+}
+
+static bool find_family(void) {
+    VkQueueFamilyProperties families[32];
+    uint32_t count = 32;
+    INSTANCE(vkGetPhysicalDeviceQueueFamilyProperties)(app.physical, &count, families);
+    for (app.family = 0; app.family < count; app.family++)
+        if (families[app.family].queueFlags & VK_QUEUE_COMPUTE_BIT)
+            return true;
+    return false;
+}
+
+static const char *create_device(void) {
+    struct device_features features;
+    device_required_features(&features);
+    float priority = 1;
+    if (!find_family())
+        return "no queue for compute";
+    VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                     .queueFamilyIndex = app.family,
+                                     .queueCount = 1,
+                                     .pQueuePriorities = &priority};
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = &features.base,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue};
+    if (INSTANCE(vkCreateDevice)(app.physical, &info, NULL, &app.device)) {
+        app.device = VK_NULL_HANDLE;
+        return "no device with the features that Peridot requires";
+    }
+    app.get_device = INSTANCE(vkGetDeviceProcAddr);
+#define LOAD(name) app.real.name = (PFN_vk##name)app.get_device(app.device, "vk" #name);
+    DEVICE_FUNCTIONS(LOAD)
+#undef LOAD
+    app.real.GetDeviceQueue(app.device, app.family, 0, &app.queue);
+    return NULL;
+}
+
+const char *adopt_shim_open(void) {
+    memset(&app, 0, sizeof app);
+    shim.mutex = platform_mutex_create();
+    const char *why = shim.mutex ? create_instance() : "no memory";
+    if (!why)
+        why = create_device();
+    if (why)
+        adopt_shim_close();
+    else
+        adopt_shim_reset();
+    return why;
+}
+
+void adopt_shim_close(void) {
+    if (app.device)
+        app.real.DestroyDevice(app.device, NULL);
+    if (app.instance)
+        INSTANCE(vkDestroyInstance)(app.instance, NULL);
+    platform_close_library(app.library);
+    platform_mutex_destroy(shim.mutex);
+    shim.mutex = NULL;
+    memset(&app, 0, sizeof app);
+}
+
+struct device_adoption adopt_shim_adoption(void) {
+    return (struct device_adoption){
+        .instance = app.instance,
+        .physical = app.physical,
+        .device = app.device,
+        .get_instance_proc_addr = get_function,
+        .queue = app.queue,
+        .queue_family = app.family,
+        .callbacks = {lock_queue, unlock_queue, NULL},
+    };
+}
+
+/* ---- What the test asks ---- */
+
+void adopt_shim_reset(void) {
+    struct platform_mutex *mutex = shim.mutex;
+    memset(&shim, 0, sizeof shim);
+    shim.mutex = mutex;
+}
+
+void adopt_shim_fail(const char *function, uint32_t nth, VkResult code) {
+    shim.function = function;
+    shim.nth = nth;
+    shim.code = code;
+    shim.armed = true;
+    shim.failed = false;
+}
+
+bool adopt_shim_failed(void) {
+    return shim.failed;
+}
+
+uint32_t adopt_shim_calls(const char *function) {
+    for (uint32_t i = 0; i < FUNCTIONS_MAX && shim.functions[i].name; i++)
+        if (strcmp(shim.functions[i].name, function) == 0)
+            return shim.functions[i].calls;
+    return 0;
+}
+
+uint32_t adopt_shim_unlocked_submissions(void) {
+    return shim.unlocked;
+}
+
+int32_t adopt_shim_live(void) {
+    return shim.live;
+}
+
+uint32_t adopt_shim_trespasses(void) {
+    return shim.trespasses;
+}

@@ -1,0 +1,249 @@
+/* Compiling every variant, and the pipeline cache on disk, on the device that VK_DRIVER_FILES
+ * names. */
+#include "checksum.h"
+#include "pipelines.h"
+#include "platform.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        peridot_error error = {0};                                                                 \
+        if ((call) != PERIDOT_OK)                                                                  \
+            fail_msg("%s", error.message);                                                         \
+    } while (0)
+
+static char folder[] = "peridot-cache-XXXXXX";
+static char nested[64], file[512];
+
+static int make_folder(void **state) {
+    (void)state;
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(nested, sizeof nested, "%s/a/b", folder); /* made on demand */
+    return 0;
+}
+
+/* Finds the one file in the cache folder. */
+static bool find_file(void) {
+    DIR *directory = opendir(nested);
+    file[0] = '\0';
+    for (struct dirent *entry; directory && (entry = readdir(directory));)
+        if (entry->d_name[0] != '.') {
+            assert_int_equal(file[0], '\0'); /* and no temporary is left beside it */
+            snprintf(file, sizeof file, "%s/%s", nested, entry->d_name);
+        }
+    if (directory)
+        closedir(directory);
+    return file[0] != '\0';
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    if (find_file())
+        unlink(file);
+    rmdir(nested);
+    snprintf(nested, sizeof nested, "%s/a", folder);
+    rmdir(nested);
+    rmdir(folder);
+    return 0;
+}
+
+static struct device *open_device(const char *cache, uint32_t threads) {
+    struct device_params params = {.cache_directory = cache, .threads = threads};
+    struct device *device = NULL;
+    MUST(device_open(&params, &device, &error));
+    return device;
+}
+
+static uint32_t want_all(struct device *device) {
+    uint32_t count, wanted = 0;
+    const struct kernel_variant *variants = kernel_variants(&count);
+    for (uint32_t i = 0; i < count; i++) {
+        bool typed = kernel_info(variants[i].kernel).typed;
+        if (!kernel_variant_supported(device, &variants[i], NULL))
+            continue;
+        for (uint32_t type = 0; type < (typed ? KERNEL_TYPES_MAX : 1u); type++) {
+            struct pipeline_key key = pipeline_key(device, &variants[i], type);
+            key.spec[SPEC_HEAD_DIM] = 64;
+            assert_non_null(pipelines_want(device, &key));
+            wanted++;
+        }
+    }
+    return wanted;
+}
+
+struct watched {
+    uint32_t calls, last, all, cancel_at;
+};
+
+static bool watch(uint32_t done, uint32_t all, void *user) {
+    struct watched *watched = user;
+    assert_true(done >= watched->last && done <= all);
+    watched->last = done;
+    watched->all = all;
+    return ++watched->calls != watched->cancel_at;
+}
+
+static void test_every_variant_compiles(void **state) {
+    (void)state;
+    for (uint32_t threads = 1; threads <= 4; threads += 3) {
+        struct device *device = open_device("", threads);
+        uint32_t wanted = want_all(device);
+        struct watched watched = {0};
+        MUST(pipelines_compile(device, watch, &watched, &error));
+        assert_int_equal(watched.last, wanted);
+        assert_int_equal(watched.all, wanted);
+        struct pipelines_statistics statistics;
+        pipelines_statistics(device, &statistics);
+        assert_int_equal(statistics.compiled, wanted);
+        assert_true(statistics.seconds > 0);
+        assert_int_equal(statistics.warning[0], '\0');
+        MUST(pipelines_compile(device, watch, &watched, &error)); /* nothing is left to do */
+        pipelines_statistics(device, &statistics);
+        assert_int_equal(statistics.compiled, wanted);
+        device_close(device);
+    }
+}
+
+static void test_keys(void **state) {
+    (void)state;
+    struct device *device = open_device("", 1);
+    const struct kernel_variant *variant = kernel_variants(NULL);
+    struct pipeline_key key = pipeline_key(device, variant, WEIGHT_BF16);
+    assert_int_equal(key.spec[SPEC_WORKGROUP], variant->workgroup);
+    struct pipeline *first = pipelines_want(device, &key);
+    assert_ptr_equal(pipelines_want(device, &key), first);
+    for (int i = 0; i < SPEC_COUNT + 1; i++) {
+        struct pipeline_key other = key;
+        if (i < SPEC_COUNT)
+            other.spec[i]++;
+        else
+            other.type = WEIGHT_F32;
+        assert_ptr_not_equal(pipelines_want(device, &other), first);
+    }
+    assert_ptr_equal(pipelines_want(device, &key), first);
+    assert_true(first->handle == VK_NULL_HANDLE);
+    device_close(device);
+}
+
+static void test_cancelling(void **state) {
+    (void)state;
+    struct device *device = open_device("", 1);
+    uint32_t wanted = want_all(device);
+    struct watched watched = {.cancel_at = 3};
+    peridot_error error;
+    assert_int_equal(pipelines_compile(device, watch, &watched, &error), PERIDOT_ERROR_CANCELLED);
+    struct pipelines_statistics statistics;
+    pipelines_statistics(device, &statistics);
+    assert_int_equal(statistics.compiled, 3);
+    MUST(pipelines_compile(device, NULL, NULL, &error)); /* the rest */
+    pipelines_statistics(device, &statistics);
+    assert_int_equal(statistics.compiled, wanted);
+    device_close(device);
+}
+
+/* ---- The cache on disk ---- */
+
+static struct pipelines_statistics compile_with(const char *cache) {
+    struct device *device = open_device(cache, 2);
+    struct pipelines_statistics statistics;
+    want_all(device);
+    MUST(pipelines_compile(device, NULL, NULL, &error));
+    pipelines_statistics(device, &statistics);
+    device_close(device);
+    return statistics;
+}
+
+static void patch(long offset, const void *bytes, size_t size) {
+    FILE *stream = fopen(file, "r+b");
+    assert_non_null(stream);
+    fseek(stream, offset, offset < 0 ? SEEK_END : SEEK_SET);
+    assert_int_equal(fwrite(bytes, 1, size, stream), size);
+    fclose(stream);
+}
+
+static void check_damaged(void) {
+    struct pipelines_statistics statistics = compile_with(nested);
+    assert_int_equal(statistics.cache_read, 0);
+    assert_non_null(strstr(statistics.warning, "damaged"));
+    statistics = compile_with(nested); /* and it was made anew */
+    assert_true(statistics.cache_read > 0);
+    assert_int_equal(statistics.warning[0], '\0');
+}
+
+static void test_cache_is_kept_and_checked(void **state) {
+    (void)state;
+    struct pipelines_statistics statistics = compile_with(nested);
+    assert_int_equal(statistics.cache_read, 0);
+    assert_int_equal(statistics.warning[0], '\0');
+    assert_true(find_file());
+    struct mapped_file whole;
+    MUST(platform_map_file(file, &whole, &error));
+    statistics = compile_with(nested);
+    assert_int_equal(statistics.cache_read, whole.size - 24); /* without our header */
+    platform_unmap_file(&whole);
+
+    patch(0, "X", 1);
+    check_damaged();
+    patch(-1, "\x5a\xa5", 2); /* a byte changed, one more than the header says */
+    check_damaged();
+    assert_int_equal(truncate(file, 10), 0);
+    check_damaged();
+    assert_int_equal(truncate(file, 0), 0);
+    check_damaged();
+}
+
+/* Whole by its checksum, and of another driver. */
+static void test_foreign_cache_is_refused(void **state) {
+    (void)state;
+    compile_with(nested);
+    assert_true(find_file());
+    unsigned char image[24 + 32];
+    FILE *stream = fopen(file, "rb");
+    assert_non_null(stream);
+    assert_int_equal(fread(image, 1, sizeof image, stream), sizeof image);
+    fclose(stream);
+    image[24 + 16] ^= 1; /* the driver's UUID */
+    uint64_t size = 32, sum = checksum_add(CHECKSUM_START, image + 24, size);
+    memcpy(image + 8, &size, 8);
+    memcpy(image + 16, &sum, 8);
+    assert_int_equal(truncate(file, sizeof image), 0);
+    patch(0, image, sizeof image);
+    check_damaged();
+}
+
+static void test_unwritable_folder(void **state) {
+    (void)state;
+    char blocked[80];
+    snprintf(blocked, sizeof blocked, "%s/taken", folder);
+    FILE *stream = fopen(blocked, "w"); /* a file where the folder should be; root may write all */
+    assert_non_null(stream);
+    fclose(stream);
+    struct pipelines_statistics statistics = compile_with(blocked);
+    assert_true(statistics.compiled > 0);
+    assert_non_null(strstr(statistics.warning, "not writable"));
+    assert_non_null(strstr(statistics.warning, blocked));
+    unlink(blocked);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_variant_compiles),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_cancelling),
+        cmocka_unit_test(test_cache_is_kept_and_checked),
+        cmocka_unit_test(test_foreign_cache_is_refused),
+        cmocka_unit_test(test_unwritable_folder),
+    };
+    return cmocka_run_group_tests_name("pipelines", tests, make_folder, remove_folder);
+}
