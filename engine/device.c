@@ -368,7 +368,8 @@ peridot_result device_adopt(const struct device_adoption *adoption,
 void device_close(struct device *device) {
     if (!device)
         return;
-    if (device->owned && device->handle && device->vk.DeviceWaitIdle && !device->lost)
+    /* drivers that only compile cannot even wait */
+    if (device->owned && device->submitted && !device->lost)
         (void)device->vk.DeviceWaitIdle(device->handle);
     pipelines_destroy(device);
     if (device->owned) {

@@ -11,12 +11,13 @@
 /* What a kernel variant may need beyond Vulkan 1.3's minimum; bits, in kernels.def too. */
 enum device_needs {
     NEEDS_NOTHING = 0,
-    NEEDS_SUBGROUP_ARITHMETIC = 1 << 0, /* and a subgroup size that can be required */
+    NEEDS_SUBGROUP_ARITHMETIC = 1 << 0, /* and a subgroup size that is known */
     NEEDS_SUBGROUP_SHUFFLE = 1 << 1,    /* arithmetic and shuffle */
 };
 
 struct device_limits {
     uint32_t subgroup_size; /* the size that subgroup variants are built for; a power of two */
+    bool subgroup_settable; /* it can be required of a pipeline; if not, it is the only one */
     uint32_t max_workgroup; /* invocations */
     uint32_t max_shared;    /* bytes */
     uint32_t max_grid[3];
@@ -108,6 +109,7 @@ struct device {
     char *cache_directory;       /* NULL: none */
     uint32_t threads;
     bool lost;
+    bool submitted; /* work has been given to it */
     VkDebugUtilsMessengerEXT messenger;
     void (*message)(const char *text, void *user);
     void *message_user;

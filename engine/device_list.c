@@ -52,7 +52,8 @@ static void describe_limits(const struct device_params *params,
     limits->non_coherent_atom = own->nonCoherentAtomSize;
     limits->subgroup_size =
         device_subgroup_size(v13->minSubgroupSize, v13->maxSubgroupSize, v11->subgroupSize);
-    bool sized = v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    limits->subgroup_settable = v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    bool sized = limits->subgroup_settable || v13->minSubgroupSize == v13->maxSubgroupSize;
     bool compute = v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
     if (!(params && params->minimal) && sized && compute) {
         if (v11->subgroupSupportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT) {
@@ -222,7 +223,11 @@ static int kind_rank(VkPhysicalDeviceType type) {
 
 static bool better(const struct device_info *a, const struct device_info *b) {
     int rank = kind_rank(a->type) - kind_rank(b->type);
-    return rank ? rank > 0 : a->memory_free > b->memory_free;
+    if (rank)
+        return rank > 0;
+    if (a->memory_free != b->memory_free)
+        return a->memory_free > b->memory_free;
+    return a->limits.max_allocation > b->limits.max_allocation;
 }
 
 void device_list_choose(struct device_list *list) {

@@ -130,6 +130,7 @@ peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint3
     free(commands);
     if (code)
         return device_fail(lane->device, code, "submitting work", error);
+    lane->device->submitted = true;
     lane->submitted += count;
     lane->submissions++;
     return PERIDOT_OK;

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECES_MAX (1u << 24)
+#define PIECES_MAX (1u << 22) /* sixteen times Gemma's */
 
 /* A protobuf message being read. */
 struct reader {
@@ -66,20 +66,19 @@ static bool read_piece(struct reader reader, struct piece *piece) {
             return false;
         if (field.number == 1 && field.wire == 2) {
             piece->text = (const char *)field.contents.at;
-            piece->length = (uint32_t)(field.contents.end - field.contents.at);
+            piece->length = (size_t)(field.contents.end - field.contents.at);
         } else if (field.number == 2 && field.wire == 5) {
             uint32_t bits = (uint32_t)field.value;
             memcpy(&piece->score, &bits, sizeof bits);
         } else if (field.number == 3 && field.wire == 0) {
-            if (field.value < PIECE_NORMAL || field.value > PIECE_BYTE)
-                return false;
-            piece->type = (enum piece_type)field.value;
+            piece->type = (enum piece_type)(field.value & 0xff);
         }
     }
-    return piece->length > 0 && piece->score == piece->score;
+    return true;
 }
 
 struct settings {
+    bool present;
     uint64_t model_type; /* 1: unigram, 2: BPE */
     bool charsmap, dummy_prefix, remove_whitespace, escape_whitespace, suffix;
 };
@@ -87,9 +86,14 @@ struct settings {
 static bool read_trainer(struct reader reader, struct sentencepiece_model *model,
                          struct settings *settings) {
     struct field field;
+    settings->present = true;
     while (reader.at < reader.end) {
         if (!read_field(&reader, &field))
             return false;
+        if (field.number == 44 && field.wire == 2) {
+            model->unk_surface = (const char *)field.contents.at;
+            model->unk_surface_length = (size_t)(field.contents.end - field.contents.at);
+        }
         if (field.wire != 0)
             continue;
         int32_t id = (int32_t)(uint32_t)field.value;
@@ -102,9 +106,6 @@ static bool read_trainer(struct reader reader, struct sentencepiece_model *model
             break;
         case 35:
             model->byte_fallback = field.value != 0;
-            break;
-        case 40:
-            model->unk = id;
             break;
         case 41:
             model->bos = id;
@@ -128,7 +129,7 @@ static bool read_normalizer(struct reader reader, struct settings *settings) {
         if (!read_field(&reader, &field))
             return false;
         if (field.number == 2 && field.wire == 2)
-            settings->charsmap = field.contents.at < field.contents.end;
+            settings->charsmap |= field.contents.at < field.contents.end;
         else if (field.number == 3 && field.wire == 0)
             settings->dummy_prefix = field.value != 0;
         else if (field.number == 4 && field.wire == 0)
@@ -139,10 +140,19 @@ static bool read_normalizer(struct reader reader, struct settings *settings) {
     return true;
 }
 
+/* Decoding would apply its table of rules, and nothing else of it. */
+static bool read_denormalizer(struct reader reader, struct settings *settings) {
+    struct settings unused = {0};
+    bool good = read_normalizer(reader, &unused);
+    settings->charsmap |= unused.charsmap;
+    return good;
+}
+
+/* As many as PIECES_MAX + 1: too many. */
 static uint32_t count_pieces(struct reader reader) {
     struct field field;
     uint32_t count = 0;
-    while (reader.at < reader.end && read_field(&reader, &field) && count < PIECES_MAX)
+    while (reader.at < reader.end && read_field(&reader, &field) && count <= PIECES_MAX)
         count += field.number == 1 && field.wire == 2;
     return count;
 }
@@ -162,6 +172,8 @@ static bool read_model(struct reader reader, struct sentencepiece_model *model,
             good = read_trainer(field.contents, model, settings);
         else if (field.number == 3 && field.wire == 2)
             good = read_normalizer(field.contents, settings);
+        else if (field.number == 5 && field.wire == 2)
+            good = read_denormalizer(field.contents, settings);
         if (!good)
             return false;
     }
@@ -170,6 +182,9 @@ static bool read_model(struct reader reader, struct sentencepiece_model *model,
 
 static peridot_result check_settings(const struct settings *settings, const char *name,
                                      peridot_error *error) {
+    if (!settings->present)
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: damaged or truncated after its pieces: fetch it again", name);
     if (settings->model_type != 2)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "%s: not a BPE model; Gemma's tokenizer is one", name);
@@ -185,32 +200,20 @@ static peridot_result check_settings(const struct settings *settings, const char
     return PERIDOT_OK;
 }
 
-static peridot_result check_ids(struct sentencepiece_model *model, const char *name,
-                                peridot_error *error) {
-    int32_t *ids[] = {&model->unk, &model->bos, &model->eos, &model->pad};
-    for (int i = 0; i < 4; i++) {
-        if (*ids[i] >= (int32_t)model->count)
-            return fail(error, PERIDOT_ERROR_FORMAT,
-                        "%s: a special id (%d) lies beyond the %u pieces", name, *ids[i],
-                        model->count);
-        if (*ids[i] < 0)
-            *ids[i] = -1;
-    }
-    if (model->unk < 0)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: there is no unknown piece", name);
-    return PERIDOT_OK;
-}
-
 peridot_result sentencepiece_parse(const void *data, size_t size, const char *name,
                                    struct sentencepiece_model *model, peridot_error *error) {
-    *model = (struct sentencepiece_model){.unk = 0, .bos = 1, .eos = 2, .pad = -1};
-    struct settings settings = {1, false, true, true, true, false}; /* the format's defaults */
-    struct reader reader = {data, (const uint8_t *)data + size};
+    *model = (struct sentencepiece_model){.bos = 1, .eos = 2, .pad = -1};
+    struct settings settings = {false, 1, false, true, true, true, false}; /* the defaults */
+    struct reader reader = {data, size ? (const uint8_t *)data + size : data};
     model->count = count_pieces(reader);
     if (model->count == 0)
         return fail(error, PERIDOT_ERROR_FORMAT,
                     "%s: there are no pieces in it: not a SentencePiece model, or a damaged one",
                     name);
+    if (model->count > PIECES_MAX)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "%s: it has more than %u pieces, the most that Peridot takes", name,
+                    PIECES_MAX);
     model->pieces = calloc(model->count, sizeof *model->pieces);
     if (!model->pieces)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
@@ -221,8 +224,6 @@ peridot_result sentencepiece_parse(const void *data, size_t size, const char *na
                  "%s: damaged or truncated after piece %u: fetch it again", name, model->count);
     if (!result)
         result = check_settings(&settings, name, error);
-    if (!result)
-        result = check_ids(model, name, error);
     if (result)
         sentencepiece_free(model);
     return result;

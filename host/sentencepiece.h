@@ -20,20 +20,23 @@ enum piece_type {
 
 struct piece {
     const char *text; /* not NUL-terminated; points into the file's bytes */
-    uint32_t length;
+    size_t length;
     float score;
-    enum piece_type type;
+    enum piece_type type; /* as it stands in the file: perhaps none of the above */
 };
 
 struct sentencepiece_model {
     struct piece *pieces;
     uint32_t count;
     bool byte_fallback;
-    int32_t unk, bos, eos, pad; /* -1: none */
+    int32_t bos, eos, pad;   /* negative: none */
+    const char *unk_surface; /* what the unknown piece decodes to; NULL: the library's default */
+    size_t unk_surface_length;
 };
 
 /* Parses the file; the result points into `data`. Refuses what Gemma's tokenizer is not: unigram
- * models, normalisation rules, dummy prefixes. Errors: FORMAT, UNSUPPORTED, HOST_MEMORY. */
+ * models, normalisation rules, dummy prefixes. What the pieces hold is for tokenizer_create_pieces
+ * to judge. Errors: FORMAT, UNSUPPORTED, HOST_MEMORY. */
 peridot_result sentencepiece_parse(const void *data, size_t size, const char *name,
                                    struct sentencepiece_model *model, peridot_error *error);
 void sentencepiece_free(struct sentencepiece_model *model);

@@ -1,16 +1,18 @@
 #include "tokenizer.h"
 #include "utf8.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SPACE "\xe2\x96\x81" /* U+2581 stands for a space in pieces */
+#define UNKNOWN_SURFACE " \xe2\x81\x87 "
+#define PIECE_LENGTH_MAX 1024 /* bounds the recursion and the search at each place of a text */
+#define TEXT_LENGTH_MAX (INT32_MAX / 4)
 
 struct entry {
     uint32_t text; /* offset into texts */
     uint32_t length;
-    uint32_t surface, surface_length; /* what it adds to a stream */
+    uint32_t surface, surface_length; /* what it adds to a text */
     float score;
     uint8_t type;
     bool reserved; /* not to be found in typed text */
@@ -33,6 +35,7 @@ struct tokenizer {
     uint32_t trie_count;
     int32_t bytes[256]; /* ids of the byte pieces, -1: none */
     bool byte_fallback;
+    bool has_unused; /* pieces that merging passes through but no text becomes */
     struct tokenizer_specials specials;
 };
 
@@ -85,6 +88,10 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece) {
     return find(tokenizer, piece, strlen(piece));
 }
 
+enum piece_type tokenizer_type(const struct tokenizer *tokenizer, int32_t id) {
+    return (enum piece_type)tokenizer->entries[id].type;
+}
+
 /* Pieces that text can become: not control, unknown or byte pieces, whose names are no text. */
 static bool is_text(const struct entry *entry) {
     return entry->type == PIECE_NORMAL || entry->type == PIECE_USER_DEFINED ||
@@ -93,14 +100,23 @@ static bool is_text(const struct entry *entry) {
 
 /* ---- Making one ---- */
 
-/* User-defined pieces that a person must not be able to type: all but spaces, newlines and HTML
- * tags. */
-static bool is_reserved(const char *text, size_t length) {
-    static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<mask>", "<2mass>"};
+static bool equals(const struct piece *piece, const char *text) {
+    return piece->length == strlen(text) && memcmp(piece->text, text, piece->length) == 0;
+}
+
+/* User-defined pieces that steer the model: a person must not be able to type them. */
+static bool is_reserved(const struct piece *piece) {
+    static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<mask>", "<2mass>",
+                                        "[@BOS@]"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (length == strlen(names[i]) && memcmp(text, names[i], length) == 0)
+        if (equals(piece, names[i]))
             return true;
-    return (length > 7 && memcmp(text, "<unused", 7) == 0) || text[0] == '[';
+    if (piece->length < 9 || memcmp(piece->text, "<unused", 7) != 0)
+        return false;
+    size_t at = 7;
+    while (at < piece->length && piece->text[at] >= '0' && piece->text[at] <= '9')
+        at++;
+    return at > 7 && at + 1 == piece->length && piece->text[at] == '>';
 }
 
 /* The piece's text with each U+2581 as a space. */
@@ -114,46 +130,83 @@ static size_t write_surface(const char *text, size_t length, char *out) {
     return written;
 }
 
-static bool byte_value(const struct piece *piece, uint8_t *value) {
-    char text[8] = {0};
-    unsigned number;
-    if (piece->length != 6)
-        return false;
-    memcpy(text, piece->text, 6);
-    if (sscanf(text, "<0x%2X>", &number) != 1)
-        return false;
-    *value = (uint8_t)number;
-    return true;
+static bool is_utf8(const char *text, size_t length) {
+    size_t at = 0, size = 1;
+    for (; at < length && size; at += size)
+        size = utf8_sequence(text + at, length - at);
+    return size > 0;
 }
 
-static peridot_result add_piece(struct tokenizer *t, const struct piece *piece, uint32_t id,
-                                uint32_t *used, const char *name, peridot_error *error) {
-    struct entry *entry = &t->entries[id];
-    *entry = (struct entry){.text = *used,
-                            .length = piece->length,
-                            .surface = *used + piece->length,
-                            .score = piece->score,
-                            .type = (uint8_t)piece->type};
-    char *text = t->texts + *used, *surface = text + piece->length;
-    memcpy(text, piece->text, piece->length);
-    uint8_t byte;
-    if (piece->type == PIECE_BYTE) {
-        if (!byte_value(piece, &byte) || t->bytes[byte] >= 0)
-            return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u is not a byte piece of its own",
-                        name, id);
-        t->bytes[byte] = (int32_t)id;
-        surface[0] = (char)byte;
-        entry->surface_length = 1;
-    } else if (is_text(entry)) {
-        entry->surface_length = (uint32_t)write_surface(text, piece->length, surface);
+/* The byte that a piece named <0x00> to <0xFF> stands for, or -1. */
+static int byte_value(const struct piece *piece) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) != 0 || piece->text[5] != '>')
+        return -1;
+    const char *high = memchr(digits, piece->text[3], 16),
+               *low = memchr(digits, piece->text[4], 16);
+    return high && low ? (int)(16 * (high - digits) + (low - digits)) : -1;
+}
+
+/* What is wrong with one piece by itself, or NULL. */
+static const char *fault(const struct piece *piece, bool byte_fallback) {
+    if (piece->length == 0)
+        return "is empty";
+    if (piece->length > PIECE_LENGTH_MAX)
+        return "is longer than 1024 bytes";
+    if (!is_utf8(piece->text, piece->length))
+        return "is not valid UTF-8";
+    if (piece->score != piece->score)
+        return "has a score that is not a number";
+    if (piece->type < PIECE_NORMAL || piece->type > PIECE_BYTE)
+        return "has a type that SentencePiece does not define";
+    if (piece->type == PIECE_BYTE && !byte_fallback)
+        return "is a byte piece, but byte_fallback is off";
+    if (piece->type == PIECE_BYTE && byte_value(piece) < 0)
+        return "is a byte piece, but is not named <0x00> to <0xFF>";
+    return NULL;
+}
+
+/* Writes what the piece adds to a text. */
+static size_t write_piece_surface(const struct sentencepiece_model *model,
+                                  const struct piece *piece, char *out) {
+    switch (piece->type) {
+    case PIECE_CONTROL:
+        return 0;
+    case PIECE_BYTE:
+        *out = (char)byte_value(piece);
+        return 1;
+    case PIECE_UNKNOWN:
+        memcpy(out, model->unk_surface, model->unk_surface_length);
+        return model->unk_surface_length;
+    default:
+        return write_surface(piece->text, piece->length, out);
     }
-    entry->reserved = piece->type == PIECE_USER_DEFINED && is_reserved(text, piece->length);
-    *used += 2 * piece->length;
-    uint32_t slot = slot_of(t, text, piece->length);
+}
+
+/* Copies a checked piece into the tables; `*used` counts the bytes of texts. */
+static peridot_result add_piece(struct tokenizer *t, const struct sentencepiece_model *model,
+                                uint32_t id, uint32_t *used, const char *name,
+                                peridot_error *error) {
+    const struct piece *piece = &model->pieces[id];
+    uint32_t length = (uint32_t)piece->length;
+    uint32_t slot = slot_of(t, piece->text, length);
     if (t->table[slot])
         return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u is the same as piece %u", name, id,
                     t->table[slot] - 1);
     t->table[slot] = id + 1;
+    memcpy(t->texts + *used, piece->text, length);
+    t->entries[id] = (struct entry){
+        .text = *used,
+        .length = length,
+        .surface = *used + length,
+        .surface_length = (uint32_t)write_piece_surface(model, piece, t->texts + *used + length),
+        .score = piece->score,
+        .type = (uint8_t)piece->type,
+        .reserved = piece->type == PIECE_USER_DEFINED && is_reserved(piece)};
+    *used += length + t->entries[id].surface_length;
+    if (piece->type == PIECE_BYTE)
+        t->bytes[byte_value(piece)] = (int32_t)id;
+    t->has_unused = t->has_unused || piece->type == PIECE_UNUSED;
     return PERIDOT_OK;
 }
 
@@ -193,33 +246,80 @@ static bool build_trie(struct tokenizer *t) {
     return true;
 }
 
-static bool allocate(struct tokenizer *t, const struct sentencepiece_model *model) {
-    uint64_t characters = 1;
-    for (uint32_t i = 0; i < model->count; i++)
-        characters += 2 * (uint64_t)model->pieces[i].length;
+/* Everything about the pieces that does not need the tables; counts what these must hold. */
+static peridot_result check_pieces(const struct sentencepiece_model *model, const char *name,
+                                   int32_t *unknown, uint64_t *characters, peridot_error *error) {
+    *unknown = -1;
+    *characters = 1 + model->unk_surface_length;
+    for (uint32_t i = 0; i < model->count; i++) {
+        const struct piece *piece = &model->pieces[i];
+        const char *what = fault(piece, model->byte_fallback);
+        if (what)
+            return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u %s", name, i, what);
+        if (piece->type == PIECE_UNKNOWN && *unknown >= 0)
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "%s: pieces %d and %u are both the unknown piece", name, *unknown, i);
+        if (piece->type == PIECE_UNKNOWN)
+            *unknown = (int32_t)i;
+        *characters += 2 * (uint64_t)piece->length;
+    }
+    if (*unknown < 0)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: there is no unknown piece", name);
+    if (model->unk_surface_length > PIECE_LENGTH_MAX ||
+        !is_utf8(model->unk_surface, model->unk_surface_length))
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: unk_surface is no short UTF-8 text", name);
+    if (*characters > UINT32_MAX || model->count > INT32_MAX / 4)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED, "%s: its pieces are too many or too long",
+                    name);
+    return PERIDOT_OK;
+}
+
+static bool allocate(struct tokenizer *t, uint32_t count, uint64_t characters) {
     uint32_t size = 16;
-    while (size < 2 * model->count)
+    while (size < 2 * count)
         size *= 2;
-    if (characters > UINT32_MAX)
-        return false;
-    t->count = model->count;
+    t->count = count;
     t->table_mask = size - 1;
-    t->entries = calloc(model->count, sizeof *t->entries);
+    t->entries = calloc(count, sizeof *t->entries);
     t->texts = malloc(characters);
     t->table = calloc(size, sizeof *t->table);
     return t->entries && t->texts && t->table;
 }
 
+/* Like the SentencePiece library, which knows no such id where the piece is not a control piece. */
+static peridot_result find_specials(struct tokenizer *t, const struct sentencepiece_model *model,
+                                    int32_t unknown, const char *name, peridot_error *error) {
+    int32_t ids[] = {model->bos, model->eos, model->pad};
+    for (int i = 0; i < 3; i++) {
+        if (ids[i] >= 0 && (uint32_t)ids[i] >= t->count)
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "%s: a special id (%d) lies beyond the %u pieces", name, ids[i], t->count);
+        if (ids[i] < 0 || t->entries[ids[i]].type != PIECE_CONTROL)
+            ids[i] = -1;
+    }
+    t->specials = (struct tokenizer_specials){.bos = ids[0],
+                                              .eos = ids[1],
+                                              .pad = ids[2],
+                                              .unk = unknown,
+                                              .start_of_turn = tokenizer_find(t, "<start_of_turn>"),
+                                              .end_of_turn = tokenizer_find(t, "<end_of_turn>")};
+    return PERIDOT_OK;
+}
+
 static peridot_result fill(struct tokenizer *t, const struct sentencepiece_model *model,
                            const char *name, peridot_error *error) {
-    if (!allocate(t, model))
+    int32_t unknown;
+    uint64_t characters;
+    peridot_result result = check_pieces(model, name, &unknown, &characters, error);
+    if (result)
+        return result;
+    if (!allocate(t, model->count, characters))
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    uint32_t used = 0;
     for (int i = 0; i < 256; i++)
         t->bytes[i] = -1;
-    peridot_result result = PERIDOT_OK;
+    uint32_t used = 0;
     for (uint32_t i = 0; i < model->count && !result; i++)
-        result = add_piece(t, &model->pieces[i], i, &used, name, error);
+        result = add_piece(t, model, i, &used, name, error);
     t->byte_fallback = model->byte_fallback;
     for (int i = 0; i < 256 && t->byte_fallback && !result; i++)
         if (t->bytes[i] < 0)
@@ -227,13 +327,7 @@ static peridot_result fill(struct tokenizer *t, const struct sentencepiece_model
                           name, (unsigned)i);
     if (!result && !build_trie(t))
         result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    t->specials =
-        (struct tokenizer_specials){model->bos, model->eos, model->unk, model->pad, -1, -1};
-    if (!result) {
-        t->specials.start_of_turn = tokenizer_find(t, "<start_of_turn>");
-        t->specials.end_of_turn = tokenizer_find(t, "<end_of_turn>");
-    }
-    return result;
+    return result ? result : find_specials(t, model, unknown, name, error);
 }
 
 peridot_result tokenizer_create_pieces(const struct sentencepiece_model *model, const char *name,
@@ -242,7 +336,12 @@ peridot_result tokenizer_create_pieces(const struct sentencepiece_model *model, 
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    peridot_result result = fill(t, model, name, error);
+    struct sentencepiece_model complete = *model;
+    if (!complete.unk_surface) {
+        complete.unk_surface = UNKNOWN_SURFACE;
+        complete.unk_surface_length = sizeof UNKNOWN_SURFACE - 1;
+    }
+    peridot_result result = fill(t, &complete, name, error);
     if (result)
         tokenizer_destroy(t);
     else
@@ -304,6 +403,7 @@ struct encoder {
     int32_t count;
     struct candidate *heap;
     size_t heap_count, heap_capacity;
+    uint32_t *cuts; /* of each unused piece, where the last pair that made it met; NULL: none is */
 };
 
 /* Spaces become U+2581, bad bytes U+FFFD: at most three bytes for one. */
@@ -404,10 +504,14 @@ static bool consider(struct encoder *e, int32_t left, int32_t right) {
     int32_t id = find(e->t, e->text + e->symbols[left].begin, length);
     if (id < 0 || !is_text(&e->t->entries[id]) || e->t->entries[id].reserved)
         return true;
+    if (e->t->entries[id].type == PIECE_UNUSED)
+        e->cuts[id] = e->symbols[left].length;
     return heap_push(e, (struct candidate){e->t->entries[id].score, left, right, length});
 }
 
 static bool merge(struct encoder *e) {
+    if (e->t->has_unused && !(e->cuts = calloc(e->t->count, sizeof *e->cuts)))
+        return false;
     for (int32_t i = 1; i < e->count; i++)
         if (!consider(e, i - 1, i))
             return false;
@@ -438,29 +542,17 @@ static bool put_unknown(const struct encoder *e, const char *text, size_t length
     return true;
 }
 
-/* An unused piece is taken apart again: into the best two pieces, as merging would have stopped
- * there. */
+/* An unused piece is taken apart again, as SentencePiece does it: where the pair met that was last
+ * considered for that piece anywhere in the text. */
 static bool put_text(const struct encoder *e, const char *text, size_t length, bool *unknown,
                      struct token_list *list) {
     int32_t id = find(e->t, text, length);
     if (id >= 0 && !is_text(&e->t->entries[id]))
         id = -1;
-    if (id >= 0 && e->t->entries[id].type == PIECE_UNUSED) {
-        size_t best = 0;
-        float score = 0;
-        for (size_t cut = 1; cut < length; cut++) {
-            int32_t a = find(e->t, text, cut), b = find(e->t, text + cut, length - cut);
-            if (a < 0 || b < 0)
-                continue;
-            float both = e->t->entries[a].score + e->t->entries[b].score;
-            if (!best || both > score) {
-                best = cut;
-                score = both;
-            }
-        }
-        if (best)
-            return put_text(e, text, best, unknown, list) &&
-                   put_text(e, text + best, length - best, unknown, list);
+    if (id >= 0 && e->t->entries[id].type == PIECE_UNUSED && e->cuts[id]) {
+        size_t cut = e->cuts[id];
+        return put_text(e, text, cut, unknown, list) &&
+               put_text(e, text + cut, length - cut, unknown, list);
     }
     bool again = *unknown;
     *unknown = id < 0;
@@ -484,7 +576,7 @@ static bool put_all(const struct encoder *e, struct token_list *list) {
 peridot_result tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
                                 enum tokenizer_mode mode, struct token_list *list,
                                 peridot_error *error) {
-    if (length > INT32_MAX / 4)
+    if (length > TEXT_LENGTH_MAX)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "a text of %zu bytes is too long to tokenize",
                     length);
     struct encoder e = {.t = tokenizer, .mode = mode};
@@ -493,6 +585,7 @@ peridot_result tokenizer_encode(const struct tokenizer *tokenizer, const char *t
     free(e.text);
     free(e.symbols);
     free(e.heap);
+    free(e.cuts);
     if (good)
         return PERIDOT_OK;
     list->count = kept;
@@ -512,33 +605,43 @@ bool tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, const char *
     return true;
 }
 
+/* Writes the text of ids that are in range. Byte pieces in a row make characters together; any
+ * other piece ends the row, even one without a text. */
+static size_t write_decoded(const struct tokenizer *t, const int32_t *ids, size_t count,
+                            char *out) {
+    struct utf8_stream row = {0};
+    size_t written = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct entry *entry = &t->entries[ids[i]];
+        const char *surface = t->texts + entry->surface;
+        if (entry->type == PIECE_BYTE) {
+            written += utf8_stream_push(&row, surface, 1, out + written);
+        } else {
+            written += utf8_stream_flush(&row, out + written);
+            memcpy(out + written, surface, entry->surface_length);
+            written += entry->surface_length;
+        }
+    }
+    return written + utf8_stream_flush(&row, out + written);
+}
+
 peridot_result tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count,
                                 char **text, size_t *length, peridot_error *error) {
-    static const char unknown[] = " \xe2\x81\x87 ";
     *text = NULL;
     *length = 0;
-    size_t raw = 0;
+    size_t room = 16;
     for (size_t i = 0; i < count; i++) {
-        const char *bytes;
-        size_t size;
-        if (!tokenizer_piece(tokenizer, ids[i], &bytes, &size))
+        if (ids[i] < 0 || (uint32_t)ids[i] >= tokenizer->count)
             return fail(error, PERIDOT_ERROR_ARGUMENT, "token %zu is %d; there are %u tokens", i,
                         ids[i], tokenizer->count);
-        raw += ids[i] == tokenizer->specials.unk ? sizeof unknown - 1 : size;
+        uint32_t size = tokenizer->entries[ids[i]].surface_length;
+        room += size < 3 ? 3 : size; /* a bad byte becomes the three of U+FFFD */
     }
-    struct utf8_stream stream = {0};
-    char *out = malloc(3 * raw + 16); /* a bad byte becomes the three of U+FFFD */
+    char *out = malloc(room);
     if (!out)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while decoding %zu tokens",
                     count);
-    for (size_t i = 0; i < count; i++) {
-        const char *bytes = unknown;
-        size_t size = sizeof unknown - 1;
-        if (ids[i] != tokenizer->specials.unk)
-            tokenizer_piece(tokenizer, ids[i], &bytes, &size);
-        *length += utf8_stream_push(&stream, bytes, size, out + *length);
-    }
-    *length += utf8_stream_flush(&stream, out + *length);
+    *length = write_decoded(tokenizer, ids, count, out);
     out[*length] = '\0';
     *text = out;
     return PERIDOT_OK;

@@ -75,26 +75,27 @@ size_t utf8_stream_flush(struct utf8_stream *stream, char *out) {
     return written;
 }
 
-/* Whether a stop string stands at `at`, or with `partial`, may when more text has come. */
-static bool stop_at(const struct stop_matcher *matcher, const char *text, size_t length, size_t at,
-                    bool partial) {
-    for (size_t i = 0; i < matcher->count; i++) {
-        size_t size = strlen(matcher->stops[i]), left = length - at;
-        if ((partial || size <= left) &&
-            memcmp(text + at, matcher->stops[i], size < left ? size : left) == 0)
-            return true;
-    }
-    return false;
+/* Whether all that is there of a stop string at `at` agrees with it. */
+static bool agrees(const char *stop, size_t size, const char *text, size_t length, size_t at) {
+    size_t left = length - at;
+    return memcmp(text + at, stop, size < left ? size : left) == 0;
 }
 
 size_t stop_matcher_scan(const struct stop_matcher *matcher, const char *text, size_t length,
                          bool *found) {
-    for (int partial = 0; partial < 2; partial++)
-        for (size_t at = 0; at < length; at++)
-            if (stop_at(matcher, text, length, at, partial)) {
-                *found = !partial;
-                return at;
+    size_t safe = length, begin = 0, end = length + 1;
+    for (size_t at = 0; at < length; at++)
+        for (size_t i = 0; i < matcher->count; i++) {
+            size_t size = strlen(matcher->stops[i]);
+            if (size == 0 || !agrees(matcher->stops[i], size, text, length, at))
+                continue;
+            if (size > length - at) {
+                safe = at < safe ? at : safe;
+            } else if (at + size < end) {
+                begin = at;
+                end = at + size;
             }
-    *found = false;
-    return length;
+        }
+    *found = end <= length;
+    return *found ? begin : safe;
 }

@@ -25,8 +25,10 @@ struct stop_matcher {
     const char *const *stops; /* not empty strings; not owned */
     size_t count;
 };
-/* Where in text[0, length) the first stop string begins; or, if there is none, how much of the text
- * can be given out because no stop string can begin in it any more. `*found` tells which. */
+/* Where in text[0, length) the stop string begins that is complete first (the longest of those that
+ * end there), so that the answer does not depend on how the text was cut into tokens; or, if there
+ * is none, how much of the text can be given out because no stop string can begin in it any more.
+ * `*found` tells which. What was given out need not be passed again. */
 size_t stop_matcher_scan(const struct stop_matcher *matcher, const char *text, size_t length,
                          bool *found);
 

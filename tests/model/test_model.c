@@ -100,9 +100,6 @@ static float *run(peridot_model *model, const struct data *data,
     for (size_t i = 0; i < data->rows * data->vocabulary; i++)
         logits[i] = NAN;
     MUST(peridot_session_prompt(session, data->tokens, data->count, logits, &error));
-    peridot_session_statistics statistics;
-    peridot_session_describe(session, &statistics);
-    assert_true(statistics.longest_submission_ms < 2000); /* what the strictest watchdogs allow */
     peridot_session_close(session);
     return logits;
 }

@@ -13,13 +13,14 @@
 
 #include <cmocka.h>
 
-#define DRAWS 2000
+#define DRAWS_MOST 2000
 #define VOCABULARY 333 /* of gqa-bf16 */
 
 static peridot_device *device;
 static peridot_model *model;
 static peridot_session *session;
 static uint64_t seed;
+static uint32_t draws = DRAWS_MOST; /* fewer with PERIDOT_TEST_QUICK=1, for slow devices */
 
 static int open_all(void **state) {
     (void)state;
@@ -29,6 +30,9 @@ static int open_all(void **state) {
     MUST(peridot_session_create(model, &params, &session, &error));
     const char *given = getenv("PERIDOT_TEST_SEED");
     seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    const char *quick = getenv("PERIDOT_TEST_QUICK");
+    if (quick && *quick == '1')
+        draws = 300;
     print_message("seed %llu\n", (unsigned long long)seed);
     return 0;
 }
@@ -69,14 +73,14 @@ static void check(const char *name, peridot_sampling sampling, const int32_t *su
     read_logits(logits);
     reference_sampling(logits, VOCABULARY, prompt, PROMPT_COUNT, suppressed, suppressed_count,
                        &sampling, expected);
-    for (uint32_t i = 0; i < DRAWS; i++)
-        counts[draw(sampling, seed * DRAWS + i)]++;
+    for (uint32_t i = 0; i < draws; i++)
+        counts[draw(sampling, seed * DRAWS_MOST + i)]++;
     for (uint32_t i = 0; i < VOCABULARY; i++) {
         support += expected[i] > 0;
         if (expected[i] == 0 && counts[i])
             fail_msg("%s: token %u was drawn %u times and has no chance", name, i, counts[i]);
     }
-    double p = chi_square_p(counts, expected, VOCABULARY, DRAWS);
+    double p = chi_square_p(counts, expected, VOCABULARY, draws);
     print_message("%-28s %3u tokens possible, p = %.3f\n", name, support, p);
     assert_true(p > 1e-5); /* ten such tests fail by chance once in ten thousand runs */
 }

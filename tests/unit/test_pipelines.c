@@ -152,6 +152,58 @@ static void test_cancelling(void **state) {
     device_close(device);
 }
 
+/* ---- The compiler's figures ---- */
+
+/* What a figure counts, if it is one of spills in some driver's words. */
+static uint64_t spills(const VkPipelineExecutableStatisticKHR *figure) {
+    return strstr(figure->name, "pill") || strstr(figure->name, "Fill") ? figure->value.u64 : 0;
+}
+
+static uint32_t check_figures(struct device *device, const struct pipeline *pipeline) {
+    VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR,
+                                        .pipeline = pipeline->handle};
+    VkPipelineExecutableStatisticKHR figures[64];
+    uint32_t count = 64;
+    for (uint32_t i = 0; i < count; i++)
+        figures[i] = (VkPipelineExecutableStatisticKHR){
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
+    if (device->vk.GetPipelineExecutableStatisticsKHR(device->handle, &info, &count, figures) < 0)
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (spills(&figures[i]))
+            fail_msg("%s, variant %s, on %s: %s %llu",
+                     kernel_info(pipeline->key.variant->kernel).name, pipeline->key.variant->name,
+                     device->info.name, figures[i].name, (unsigned long long)figures[i].value.u64);
+    return count;
+}
+
+/* On drivers that tell, compile-only ones too (RADV_FORCE_FAMILY). */
+static void test_nothing_spills(void **state) {
+    (void)state;
+    struct device_params params = {.cache_directory = "", .statistics = true};
+    struct device *device = NULL;
+    struct pipeline *pipelines[256];
+    uint32_t count, wanted = 0, figures = 0;
+    const struct kernel_variant *variants = kernel_variants(&count);
+    MUST(device_open(&params, &device, &error));
+    for (uint32_t i = 0; i < count && wanted + KERNEL_TYPES_MAX <= 256; i++) {
+        bool typed = kernel_info(variants[i].kernel).typed;
+        if (!kernel_variant_supported(device, &variants[i], NULL))
+            continue;
+        for (uint32_t type = 0; type < (typed ? KERNEL_TYPES_MAX : 1u); type++) {
+            struct pipeline_key key = pipeline_key(device, &variants[i], type);
+            key.spec[SPEC_HEAD_DIM] = 256;
+            pipelines[wanted] = pipelines_want(device, &key);
+            assert_non_null(pipelines[wanted++]);
+        }
+    }
+    MUST(pipelines_compile(device, NULL, NULL, &error));
+    for (uint32_t i = 0; i < wanted && device->executable_properties; i++)
+        figures += check_figures(device, pipelines[i]);
+    print_message("%u figures of %u pipelines\n", figures, wanted);
+    device_close(device);
+}
+
 /* ---- The cache on disk ---- */
 
 static struct pipelines_statistics compile_with(const char *cache) {
@@ -241,6 +293,7 @@ int main(void) {
         cmocka_unit_test(test_every_variant_compiles),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_cancelling),
+        cmocka_unit_test(test_nothing_spills),
         cmocka_unit_test(test_cache_is_kept_and_checked),
         cmocka_unit_test(test_foreign_cache_is_refused),
         cmocka_unit_test(test_unwritable_folder),
