@@ -9,7 +9,6 @@
 
 #define EOS_TOKENS_MAX 8
 
-/* Every size is bounded so that no product of two, times 4 bytes, passes 2^46. */
 struct model_config {
     uint32_t layers;
     uint32_t d_model;
@@ -21,19 +20,18 @@ struct model_config {
     uint32_t context; /* at most 32768 */
     double rms_eps;
     double rope_theta;
-    int32_t bos, pad; /* below vocabulary */
+    int32_t bos, pad;
     int32_t eos[EOS_TOKENS_MAX];
-    uint32_t eos_count; /* at least one */
+    uint32_t eos_count;
 };
 
 /* Parses config.json; what is absent has the default of Hugging Face's GemmaConfig. `name` stands
  * in messages. Errors: FORMAT (not JSON, a field of the wrong kind or out of range: which),
- * UNSUPPORTED (another architecture, or an option that Gemma 1 does not have). */
+ * UNSUPPORTED (another architecture, or an option that Gemma 1 does not have), HOST_MEMORY. */
 peridot_result model_config_parse(const char *json, size_t length, const char *name,
                                   struct model_config *config, peridot_error *error);
 
-/* Adds the end tokens that generation_config.json names; one that cannot be read is an error.
- * Errors: FORMAT. */
+/* Adds the end tokens that generation_config.json names; one that cannot be read is an error. */
 peridot_result model_config_add_eos(const char *json, size_t length, const char *name,
                                     struct model_config *config, peridot_error *error);
 

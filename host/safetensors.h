@@ -5,7 +5,6 @@
 
 #include "error.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,12 +15,11 @@ enum tensor_type { TENSOR_F32 = 0, TENSOR_BF16 = 1, TENSOR_F16 = 2, TENSOR_OTHER
 struct safetensor {
     char *name;
     enum tensor_type type;
-    const char *type_name; /* as in the file; a constant */
+    char type_name[8]; /* as in the file */
     uint32_t dimensions;
     uint64_t shape[TENSOR_DIMENSIONS_MAX];
-    const uint8_t *data; /* within the file's bytes; may be unaligned */
+    const uint8_t *data; /* within the file's bytes */
     uint64_t size;       /* bytes */
-    bool wanted;         /* false after parsing; for whoever looks for tensors that nobody took */
 };
 
 struct safetensors {
@@ -33,15 +31,13 @@ struct safetensors {
 size_t tensor_type_size(enum tensor_type type);
 
 /* Parses the header of a whole file in memory, which must outlive the result; `name` stands in
- * messages. Every range is checked: inside the file, as long as type and shape say, overlapping no
- * other; and together they cover the data without a hole, as the format demands: a gap means that
- * header and data do not belong together, and no writer of the format makes one.
- * Errors (the result is then empty): FORMAT (what is wrong with which tensor), HOST_MEMORY. */
+ * messages. Every range is checked: inside the file, as long as type and shape say, and overlapping
+ * no other. Errors: FORMAT (what is wrong with which tensor), HOST_MEMORY. */
 peridot_result safetensors_parse(const uint8_t *data, size_t size, const char *name,
                                  struct safetensors *result, peridot_error *error);
 void safetensors_free(struct safetensors *file);
 
 /* NULL if there is none of that name. */
-struct safetensor *safetensors_find(const struct safetensors *file, const char *name);
+const struct safetensor *safetensors_find(const struct safetensors *file, const char *name);
 
 #endif
