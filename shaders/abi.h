@@ -1,7 +1,7 @@
-/* What the host and the shaders share: push constants, the session block, plane layouts, specialisation
- * constants. Included by C and, through shaders/common.glsl, by GLSL. In C an ADDRESS is a device
- * address; in GLSL it is the buffer_reference type named. All structs are laid out alike under C and
- * std430: 8-byte members first. */
+/* What the host and the shaders share: push constants, the session block, plane layouts,
+ * specialisation constants. Included by C and, through shaders/common.glsl, by GLSL. In C an
+ * ADDRESS is a device address; in GLSL it is the buffer_reference type named. All structs are laid
+ * out alike under C and std430: 8-byte members first. */
 #ifndef PERIDOT_ABI_H
 #define PERIDOT_ABI_H
 
@@ -16,53 +16,57 @@
 #define F32 float
 #endif
 
-/* ---- Sizes ------------------------------------------------------------------------------------ */
+/* ---- Sizes ------------------------------------------------------------------------------------
+ */
 
-/* Weight rows, activation rows and KV rows are padded with zeros to a multiple of this many elements,
- * so that every load is a whole 16 bytes in any precision. */
+/* Weight rows, activation rows and KV rows are padded with zeros to a multiple of this many
+ * elements, so that every load is a whole 16 bytes in any precision. */
 #define ROW_ALIGNMENT 8
-#define KV_CHUNK 512       /* positions in one KV chunk */
-#define KV_CHUNKS_MAX 64   /* 32768 positions */
+#define KV_CHUNK 512     /* positions in one KV chunk */
+#define KV_CHUNKS_MAX 64 /* 32768 positions */
 #define STOP_TOKENS_MAX 8
-#define SPLITS_MAX 64      /* parts that decode attention cuts the context into */
-#define SAMPLE_GROUPS 64   /* workgroups, and so partial results, of each pass over the logits */
+#define SPLITS_MAX 64    /* parts that decode attention cuts the context into */
+#define SAMPLE_GROUPS 64 /* workgroups, and so partial results, of each pass over the logits */
 #define HISTOGRAM_BINS 256
 
-/* ---- Specialisation constants ------------------------------------------------------------------ */
+/* ---- Specialisation constants ------------------------------------------------------------------
+ */
 
-#define SPEC_WORKGROUP 0 /* invocations in a workgroup; in subgroup variants also the subgroup size */
-#define SPEC_ROWS 1      /* weight rows (even) that one workgroup makes */
-#define SPEC_COLUMNS 2   /* activation rows (tokens) that one workgroup handles */
-#define SPEC_HEAD_DIM 3  /* head_dim padded to ROW_ALIGNMENT */
-#define SPEC_GROUP 4     /* query heads that share a KV head */
-#define SPEC_KV_HALF 5   /* 1: the KV cache holds float16 pairs, 0: float32 */
+#define SPEC_WORKGROUP                                                                             \
+    0                  /* invocations in a workgroup; in subgroup variants also the subgroup size */
+#define SPEC_ROWS 1    /* weight rows (even) that one workgroup makes */
+#define SPEC_COLUMNS 2 /* activation rows (tokens) that one workgroup handles */
+#define SPEC_HEAD_DIM 3 /* head_dim padded to ROW_ALIGNMENT */
+#define SPEC_GROUP 4    /* query heads that share a KV head */
+#define SPEC_KV_HALF 5  /* 1: the KV cache holds float16 pairs, 0: float32 */
 #define SPEC_COUNT 6
 
-/* ---- The session block ------------------------------------------------------------------------- */
+/* ---- The session block -------------------------------------------------------------------------
+ */
 
-/* All that changes from token to token; kernels read it, the last kernel of a step advances it, and the
- * header that precedes a prefill chunk writes its first part. */
+/* All that changes from token to token; kernels read it, the last kernel of a step advances it, and
+ * the header that precedes a prefill chunk writes its first part. */
 struct session_block {
     /* The pass at hand: rows `position` to `position + rows - 1` of the token buffer. */
     U32 position;
     U32 rows;
-    U32 done;            /* set by an end-of-turn token: every kernel returns at once */
-    U32 sampled;         /* tokens sampled since the session began: the ring's write index */
+    U32 done;    /* set by an end-of-turn token: every kernel returns at once */
+    U32 sampled; /* tokens sampled since the session began: the ring's write index */
     /* Decode attention: `splits` parts of `split_length` positions; also the indirect grid. */
     U32 attention_grid[3]; /* splits, kv_heads, rows */
     U32 split_length;
-    U32 split_target;    /* how many workgroups the device wants */
-    U32 context;         /* positions the session may hold */
+    U32 split_target; /* how many workgroups the device wants */
+    U32 context;      /* positions the session may hold */
     U32 kv_heads;
     U32 reserved;
     /* Sampler */
-    F32 temperature;     /* 0: greedy */
-    F32 top_p;           /* 1 or more: off */
-    F32 min_p;           /* 0: off */
+    F32 temperature;        /* 0: greedy */
+    F32 top_p;              /* 1 or more: off */
+    F32 min_p;              /* 0: off */
     F32 repetition_penalty; /* 1: off */
-    U32 top_k;           /* 0: off */
+    U32 top_k;              /* 0: off */
     U32 penalty_window;
-    U32 stop_from;       /* first position at which a stop token may be sampled */
+    U32 stop_from; /* first position at which a stop token may be sampled */
     U32 stop_count;
     U32 seed[2];
     U32 stop_tokens[STOP_TOKENS_MAX];
@@ -80,22 +84,24 @@ struct ring_entry {
 #define RING_CAPACITY 256
 
 /* A KV chunk is [layer][K then V][kv_head][KV_CHUNK][padded head_dim]. Keys are kept in pair order:
- * element 2i is dimension i, 2i + 1 is dimension i + head_dim/2 (what RoPE rotates together); queries
- * and the rows of W_q and W_k have the same order, so dot products are what they were. */
+ * element 2i is dimension i, 2i + 1 is dimension i + head_dim/2 (what RoPE rotates together);
+ * queries and the rows of W_q and W_k have the same order, so dot products are what they were. */
 
-/* ---- Weights ----------------------------------------------------------------------------------- */
+/* ---- Weights -----------------------------------------------------------------------------------
+ */
 
 #define WEIGHT_F32 0
 #define WEIGHT_BF16 1
 #define WEIGHT_F16 2
 
-/* A tensor on the device is one or several shards by rows, each [row_count][stride] quads (16 bytes).
- * Rows of paired tensors are interleaved on upload, so that a workgroup's two rows are neighbours:
- *   W_qkv:     rows 2p, 2p+1 of a head are dimensions p and p + head_dim/2 for Q and K; V keeps its order
- *   W_gate_up: row 2r is gate row r, row 2r+1 is up row r
- * W_o's columns are padded head by head: [heads][padded head_dim]. */
+/* A tensor on the device is one or several shards by rows, each [row_count][stride] quads (16
+ * bytes). Rows of paired tensors are interleaved on upload, so that a workgroup's two rows are
+ * neighbours: W_qkv:     rows 2p, 2p+1 of a head are dimensions p and p + head_dim/2 for Q and K; V
+ * keeps its order W_gate_up: row 2r is gate row r, row 2r+1 is up row r W_o's columns are padded
+ * head by head: [heads][padded head_dim]. */
 
-/* ---- Push constants ----------------------------------------------------------------------------- */
+/* ---- Push constants -----------------------------------------------------------------------------
+ */
 
 /* embed.comp: x[t][i] = table[tokens[position + t]][i] * scale, for tokens in this shard. */
 struct embed_constants {
@@ -105,13 +111,14 @@ struct embed_constants {
     ADDRESS(Session) session;
     U32 row_begin; /* the shard's first token id */
     U32 row_count;
-    U32 stride;  /* of a table row, in quads */
-    U32 columns; /* d_model */
+    U32 stride;   /* of a table row, in quads */
+    U32 columns;  /* d_model */
     U32 x_stride; /* in floats */
-    F32 scale;   /* sqrt(d_model) */
+    F32 scale;    /* sqrt(d_model) */
 };
 
-/* rmsnorm.comp: y[t][i] = x[t][i] / sqrt(mean(x[t]^2) + epsilon) * multiplier[i]; padding stays zero. */
+/* rmsnorm.comp: y[t][i] = x[t][i] / sqrt(mean(x[t]^2) + epsilon) * multiplier[i]; padding stays
+ * zero. */
 struct rmsnorm_constants {
     ADDRESS(Floats) x;          /* [rows][stride] */
     ADDRESS(Floats) multiplier; /* [stride], 1 + weight; zero in the padding */
@@ -137,19 +144,20 @@ struct project_constants {
     U32 x_stride;  /* in floats, a multiple of ROW_ALIGNMENT */
     U32 y_stride;  /* in floats */
     F32 epsilon;
-    U32 heads;     /* QKV: rows are [heads | kv_heads | kv_heads][head_dim] */
+    U32 heads; /* QKV: rows are [heads | kv_heads | kv_heads][head_dim] */
     U32 kv_heads;
-    U32 head_dim;  /* unpadded */
-    U32 kv_layer;  /* QKV: this layer's K in a chunk, in quads from the chunk's address */
-    U32 last_row;  /* HEAD: 1 = only the pass's last row, written to y row 0; 0 = all rows */
+    U32 head_dim; /* unpadded */
+    U32 kv_layer; /* QKV: this layer's K in a chunk, in quads from the chunk's address */
+    U32 last_row; /* HEAD: 1 = only the pass's last row, written to y row 0; 0 = all rows */
 };
 
 /* attention_decode.comp, attention_join.comp, attention_prefill.comp */
 struct attention_constants {
-    ADDRESS(Floats) query;   /* [rows][heads][padded head_dim], pair order */
-    ADDRESS(Floats) partial; /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised
-                                output, then max and sum at [padded head_dim], [padded head_dim + 1] */
-    ADDRESS(Floats) result;  /* [rows][heads][padded head_dim] */
+    ADDRESS(Floats) query; /* [rows][heads][padded head_dim], pair order */
+    ADDRESS(Floats)
+    partial;                /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised
+                               output, then max and sum at [padded head_dim], [padded head_dim + 1] */
+    ADDRESS(Floats) result; /* [rows][heads][padded head_dim] */
     ADDRESS(Session) session;
     U32 heads;
     U32 kv_heads;
@@ -159,28 +167,31 @@ struct attention_constants {
 
 /* The passes of sample.comp over the logits of the last row (see there). */
 struct sample_constants {
-    ADDRESS(Floats) logits;    /* [vocabulary], untouched */
-    ADDRESS(Floats) scores;    /* [vocabulary]: logits after penalty and suppression */
-    ADDRESS(Words) marks;      /* [ceil(vocabulary / 32)] bits: recent tokens; zero between steps */
-    ADDRESS(Words) work;       /* [WORK_WORDS], see below */
-    ADDRESS(Words) tokens;     /* [context + 1] token ids by position */
-    ADDRESS(Ring) ring;        /* [RING_CAPACITY] */
+    ADDRESS(Floats) logits; /* [vocabulary], untouched */
+    ADDRESS(Floats) scores; /* [vocabulary]: logits after penalty and suppression */
+    ADDRESS(Words) marks;   /* [ceil(vocabulary / 32)] bits: recent tokens; zero between steps */
+    ADDRESS(Words) work;    /* [WORK_WORDS], see below */
+    ADDRESS(Words) tokens;  /* [context + 1] token ids by position */
+    ADDRESS(Ring) ring;     /* [RING_CAPACITY] */
     ADDRESS(Session) session;
     U32 vocabulary;
-    U32 level;    /* 0..3: which byte of the key, from the top, a histogram pass refines */
+    U32 level;     /* 0..3: which byte of the key, from the top, a histogram pass refines */
     U32 criterion; /* 0: top-k, 1: top-p */
 };
 
 /* Offsets in words within the sampler's work buffer, and its size. */
-#define WORK_PARTIAL_MAX 0                                  /* [SAMPLE_GROUPS] raw max (float bits) */
-#define WORK_PARTIAL_SUM (WORK_PARTIAL_MAX + SAMPLE_GROUPS) /* [SAMPLE_GROUPS] raw sum of exp(l - max) */
-#define WORK_SCORE_MAX (WORK_PARTIAL_SUM + SAMPLE_GROUPS)   /* [SAMPLE_GROUPS] max of scores */
-#define WORK_SCORE_SUM (WORK_SCORE_MAX + SAMPLE_GROUPS)     /* [SAMPLE_GROUPS] sum of exp(s - max) */
-#define WORK_BEST_VALUE (WORK_SCORE_SUM + SAMPLE_GROUPS)    /* [SAMPLE_GROUPS] best draw of a group */
-#define WORK_BEST_ID (WORK_BEST_VALUE + SAMPLE_GROUPS)      /* [SAMPLE_GROUPS] its token */
+#define WORK_PARTIAL_MAX 0 /* [SAMPLE_GROUPS] raw max (float bits) */
+#define WORK_PARTIAL_SUM                                                                           \
+    (WORK_PARTIAL_MAX + SAMPLE_GROUPS) /* [SAMPLE_GROUPS] raw sum of exp(l - max) */
+#define WORK_SCORE_MAX (WORK_PARTIAL_SUM + SAMPLE_GROUPS) /* [SAMPLE_GROUPS] max of scores */
+#define WORK_SCORE_SUM (WORK_SCORE_MAX + SAMPLE_GROUPS)   /* [SAMPLE_GROUPS] sum of exp(s - max) */
+#define WORK_BEST_VALUE (WORK_SCORE_SUM + SAMPLE_GROUPS)  /* [SAMPLE_GROUPS] best draw of a group  \
+                                                           */
+#define WORK_BEST_ID (WORK_BEST_VALUE + SAMPLE_GROUPS)    /* [SAMPLE_GROUPS] its token */
 #define WORK_CUT (WORK_BEST_ID + SAMPLE_GROUPS) /* [2 criteria][8]: key, last id kept, unused */
-#define WORK_SEARCH (WORK_CUT + 16)            /* [2 criteria][5 levels][4]: prefix, count, mass, unused */
-#define WORK_HISTOGRAM (WORK_SEARCH + 40) /* [2 criteria][4 levels][HISTOGRAM_BINS]{count, mass x 3} */
+#define WORK_SEARCH (WORK_CUT + 16) /* [2 criteria][5 levels][4]: prefix, count, mass, unused */
+#define WORK_HISTOGRAM                                                                             \
+    (WORK_SEARCH + 40) /* [2 criteria][4 levels][HISTOGRAM_BINS]{count, mass x 3} */
 #define WORK_WORDS (WORK_HISTOGRAM + 2 * 4 * HISTOGRAM_BINS * 4)
 
 #endif
