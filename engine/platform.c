@@ -14,7 +14,8 @@
 
 peridot_result platform_map_file(const char *path, struct mapped_file *file, peridot_error *error) {
     *file = (struct mapped_file){0};
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    /* a pipe without a writer must not block before it is refused */
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0)
         return fail(error, PERIDOT_ERROR_FILE, "cannot open %s: %s", path, strerror(errno));
     struct stat status;
@@ -53,6 +54,10 @@ void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t s
 
 peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),
                                      void *user, peridot_error *error) {
+    struct stat status;
+    bool exists = stat(path, &status) == 0;
+    if (exists && !S_ISREG(status.st_mode))
+        return fail(error, PERIDOT_ERROR_FILE, "cannot write %s: it is not a regular file", path);
     size_t length = strlen(path);
     char *temporary = malloc(length + 8);
     if (!temporary)
@@ -64,10 +69,9 @@ peridot_result platform_replace_file(const char *path, bool (*write)(FILE *strea
     bool good = stream != NULL;
     if (good) {
         /* mkstemp makes 0600; a replaced file keeps its mode, a new one gets the user's default */
-        struct stat status;
         mode_t mask = umask(0);
         umask(mask);
-        fchmod(descriptor, stat(path, &status) == 0 ? status.st_mode & 0777 : 0666 & ~mask);
+        fchmod(descriptor, exists ? status.st_mode & 0777 : 0666 & ~mask);
         good = write(stream, user) && fflush(stream) == 0 && fsync(descriptor) == 0;
         int cause = errno;
         good = fclose(stream) == 0 && good;

@@ -25,7 +25,7 @@ void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t s
 
 /* Replaces `path` atomically: written to a new file beside it, flushed to disk, renamed. On any
  * error the old file is as it was. `write` gets the stream and `user`, and returns false after a
- * failed write. Errors: FILE. */
+ * failed write. Errors: FILE (also what exists and is no regular file), HOST_MEMORY. */
 peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),
                                      void *user, peridot_error *error);
 

@@ -16,8 +16,7 @@
 #define F32 float
 #endif
 
-/* ---- Sizes ------------------------------------------------------------------------------------
- */
+/* ---- Sizes ---- */
 
 /* Weight rows, activation rows and KV rows are padded with zeros to a multiple of this many
  * elements, so that every load is a whole 16 bytes in any precision. */
@@ -29,20 +28,18 @@
 #define SAMPLE_GROUPS 64 /* workgroups, and so partial results, of each pass over the logits */
 #define HISTOGRAM_BINS 256
 
-/* ---- Specialisation constants ------------------------------------------------------------------
- */
+/* ---- Specialisation constants ---- */
 
-#define SPEC_WORKGROUP                                                                             \
-    0                  /* invocations in a workgroup; in subgroup variants also the subgroup size */
-#define SPEC_ROWS 1    /* weight rows (even) that one workgroup makes */
-#define SPEC_COLUMNS 2 /* activation rows (tokens) that one workgroup handles */
+/* Invocations in a workgroup; in subgroup variants also the subgroup size */
+#define SPEC_WORKGROUP 0
+#define SPEC_ROWS 1     /* weight rows (even) that one workgroup makes */
+#define SPEC_COLUMNS 2  /* activation rows (tokens) that one workgroup handles */
 #define SPEC_HEAD_DIM 3 /* head_dim padded to ROW_ALIGNMENT */
 #define SPEC_GROUP 4    /* query heads that share a KV head */
 #define SPEC_KV_HALF 5  /* 1: the KV cache holds float16 pairs, 0: float32 */
 #define SPEC_COUNT 6
 
-/* ---- The session block -------------------------------------------------------------------------
- */
+/* ---- The session block ---- */
 
 /* All that changes from token to token; kernels read it, the last kernel of a step advances it, and
  * the header that precedes a prefill chunk writes its first part. */
@@ -87,8 +84,7 @@ struct ring_entry {
  * element 2i is dimension i, 2i + 1 is dimension i + head_dim/2 (what RoPE rotates together);
  * queries and the rows of W_q and W_k have the same order, so dot products are what they were. */
 
-/* ---- Weights -----------------------------------------------------------------------------------
- */
+/* ---- Weights ---- */
 
 #define WEIGHT_F32 0
 #define WEIGHT_BF16 1
@@ -96,12 +92,13 @@ struct ring_entry {
 
 /* A tensor on the device is one or several shards by rows, each [row_count][stride] quads (16
  * bytes). Rows of paired tensors are interleaved on upload, so that a workgroup's two rows are
- * neighbours: W_qkv:     rows 2p, 2p+1 of a head are dimensions p and p + head_dim/2 for Q and K; V
- * keeps its order W_gate_up: row 2r is gate row r, row 2r+1 is up row r W_o's columns are padded
- * head by head: [heads][padded head_dim]. */
+ * neighbours. */
+/* W_qkv: rows 2p, 2p + 1 of a head are dimensions p and p + head_dim/2 for Q and K; V keeps its
+ * order. */
+/* W_gate_up: row 2r is gate row r, row 2r + 1 is up row r. */
+/* W_o's columns are padded head by head: [heads][padded head_dim]. */
 
-/* ---- Push constants -----------------------------------------------------------------------------
- */
+/* ---- Push constants ---- */
 
 /* embed.comp: x[t][i] = table[tokens[position + t]][i] * scale, for tokens in this shard. */
 struct embed_constants {
@@ -154,9 +151,9 @@ struct project_constants {
 /* attention_decode.comp, attention_join.comp, attention_prefill.comp */
 struct attention_constants {
     ADDRESS(Floats) query; /* [rows][heads][padded head_dim], pair order */
-    ADDRESS(Floats)
-    partial;                /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised
-                               output, then max and sum at [padded head_dim], [padded head_dim + 1] */
+    /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised output, then max and sum
+     * at [padded head_dim], [padded head_dim + 1] */
+    ADDRESS(Floats) partial;
     ADDRESS(Floats) result; /* [rows][heads][padded head_dim] */
     ADDRESS(Session) session;
     U32 heads;
@@ -179,19 +176,20 @@ struct sample_constants {
     U32 criterion; /* 0: top-k, 1: top-p */
 };
 
-/* Offsets in words within the sampler's work buffer, and its size. */
-#define WORK_PARTIAL_MAX 0 /* [SAMPLE_GROUPS] raw max (float bits) */
-#define WORK_PARTIAL_SUM                                                                           \
-    (WORK_PARTIAL_MAX + SAMPLE_GROUPS) /* [SAMPLE_GROUPS] raw sum of exp(l - max) */
-#define WORK_SCORE_MAX (WORK_PARTIAL_SUM + SAMPLE_GROUPS) /* [SAMPLE_GROUPS] max of scores */
-#define WORK_SCORE_SUM (WORK_SCORE_MAX + SAMPLE_GROUPS)   /* [SAMPLE_GROUPS] sum of exp(s - max) */
-#define WORK_BEST_VALUE (WORK_SCORE_SUM + SAMPLE_GROUPS)  /* [SAMPLE_GROUPS] best draw of a group  \
-                                                           */
-#define WORK_BEST_ID (WORK_BEST_VALUE + SAMPLE_GROUPS)    /* [SAMPLE_GROUPS] its token */
-#define WORK_CUT (WORK_BEST_ID + SAMPLE_GROUPS) /* [2 criteria][8]: key, last id kept, unused */
-#define WORK_SEARCH (WORK_CUT + 16) /* [2 criteria][5 levels][4]: prefix, count, mass, unused */
-#define WORK_HISTOGRAM                                                                             \
-    (WORK_SEARCH + 40) /* [2 criteria][4 levels][HISTOGRAM_BINS]{count, mass x 3} */
+/* Offsets in words within the sampler's work buffer, and its size. First one word for each group of
+ * a pass: the raw logits' maximum (float bits) and sum of exp(l - max), the same of the scores, the
+ * best draw's value and its token. Then for each criterion the cut: key, last id kept, unused; the
+ * search for it, [5 levels]: prefix, count, mass, unused; and [4 levels] of histograms, whose bins
+ * are a count and a mass of three words. */
+#define WORK_PARTIAL_MAX 0
+#define WORK_PARTIAL_SUM (WORK_PARTIAL_MAX + SAMPLE_GROUPS)
+#define WORK_SCORE_MAX (WORK_PARTIAL_SUM + SAMPLE_GROUPS)
+#define WORK_SCORE_SUM (WORK_SCORE_MAX + SAMPLE_GROUPS)
+#define WORK_BEST_VALUE (WORK_SCORE_SUM + SAMPLE_GROUPS)
+#define WORK_BEST_ID (WORK_BEST_VALUE + SAMPLE_GROUPS)
+#define WORK_CUT (WORK_BEST_ID + SAMPLE_GROUPS)
+#define WORK_SEARCH (WORK_CUT + 2 * 8)
+#define WORK_HISTOGRAM (WORK_SEARCH + 2 * 5 * 4)
 #define WORK_WORDS (WORK_HISTOGRAM + 2 * 4 * HISTOGRAM_BINS * 4)
 
 #endif

@@ -31,12 +31,16 @@ run() {
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$log" | tail -n 40
 }
 
-for program in test_text test_tokenizer test_chat_template test_utf8 test_readers test_recorder test_schedule; do
+for program in test_tokenizer test_chat_template test_utf8 test_readers test_recorder test_schedule test_reference; do
     run "" $program A=
 done
 for program in test_model test_sampling test_demo; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
+done
+for program in test_kernels test_footprint; do
+    [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
+    [ -z "$swiftshader" ] || run "SwiftShader" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
 done
 for program in test_device test_memory test_pipelines; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
@@ -50,24 +54,25 @@ done
 if [ -n "$lavapipe" ]; then
     run "lavapipe" test_adoption VK_DRIVER_FILES="$lavapipe"
     for width in 128 512; do
+        run "lavapipe, subgroups of $((width / 32))" test_kernels VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
         run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width
     done
     run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
-    for program in test_model test_sampling test_demo; do
+    for program in test_kernels test_model test_sampling test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
-    run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_SEED=1
+    run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"
 fi
 if [ -n "$swiftshader" ]; then
-    run "SwiftShader, all its kernels" test_demo VK_DRIVER_FILES="$swiftshader"
+    run "SwiftShader, all its kernels" test_demo VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
 fi
 # a real card, where there is one
 for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
     case $icd in *lvp* | *'*'*) continue ;; esac
     VK_DRIVER_FILES=$icd "$build/host/cli/peridot" devices 2>/dev/null | grep -q '^\*' || continue
-    run "$(basename "$icd")" test_model VK_DRIVER_FILES="$icd"
-    run "$(basename "$icd")" test_sampling VK_DRIVER_FILES="$icd"
-    run "$(basename "$icd")" test_demo VK_DRIVER_FILES="$icd"
+    for program in test_kernels test_footprint test_model test_sampling test_demo; do
+        run "$(basename "$icd")" $program VK_DRIVER_FILES="$icd"
+    done
 done
 
 title="a real terminal"

@@ -49,15 +49,26 @@ static bool collect(const peridot_token *token, void *user) {
     return true;
 }
 
-/* The model's answer to the last of the messages. */
+/* How many of the tokens the session holds already; at least the last one is left to compute. */
+static uint32_t common_prefix(const int32_t *tokens, size_t length) {
+    const int32_t *held = peridot_session_tokens(session);
+    uint32_t most = peridot_session_length(session), same = 0;
+    while (same < most && same + 1 < length && held[same] == tokens[same])
+        same++;
+    return same;
+}
+
+/* The model's answer to the last of the messages; earlier turns stay in the KV cache. */
 static char *answer(const peridot_message *messages, size_t count) {
     int32_t tokens[512];
     size_t length;
     peridot_error error = {0};
     char *text = calloc(1, 1024);
-    if (peridot_chat_tokens(model, messages, count, tokens, 512, &length, &error) ||
-        peridot_session_truncate(session, 0, &error) ||
-        peridot_session_prompt(session, tokens, length, NULL, &error) ||
+    if (peridot_chat_tokens(model, messages, count, tokens, 512, &length, &error))
+        fail_msg("%s", error.message);
+    uint32_t same = common_prefix(tokens, length);
+    if (peridot_session_truncate(session, same, &error) ||
+        peridot_session_prompt(session, tokens + same, length - same, NULL, &error) ||
         peridot_session_generate(session, 60, collect, text, NULL, &error))
         fail_msg("%s", error.message);
     return text;
@@ -110,8 +121,13 @@ static void test_held_out_prompts(void **state) {
     FILE *file = fopen(TEST_DATA "/demo_heldout.jsonl", "rb");
     assert_non_null(file);
     char *line = NULL;
-    size_t capacity = 0, right = 0, count = 0;
-    for (; getline(&line, &capacity, file) > 0; count++) {
+    size_t capacity = 0, right = 0, count = 0, lines = 0;
+    const char *quick = getenv("PERIDOT_TEST_QUICK"); /* every fifth, for slow devices */
+    size_t step = quick && *quick == '1' ? 5 : 1;
+    for (; getline(&line, &capacity, file) > 0; lines++) {
+        if (lines % step)
+            continue;
+        count++;
         cJSON *prompt = cJSON_Parse(line);
         assert_non_null(prompt);
         right += is_right(prompt);
@@ -120,8 +136,9 @@ static void test_held_out_prompts(void **state) {
     free(line);
     fclose(file);
     print_message("%zu of %zu held-out prompts answered rightly\n", right, count);
-    assert_int_equal(count, 100);
-    assert_true(right >= 90);
+    assert_int_equal(lines, 100);
+    assert_int_equal(count, 100 / step);
+    assert_true(right * 100 >= count * 90);
 }
 
 static void test_says_what_it_is(void **state) {

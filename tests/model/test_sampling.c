@@ -1,7 +1,9 @@
 /* The GPU sampler against the CPU's distribution: the same support, and by chi-square the same
  * chances. */
 #include "open_device.h"
-#include "reference/reference_sampling.h"
+#include "reference/random.h"
+#include "reference/reference_chi_square.h"
+#include "reference/reference_distribution.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -9,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -28,8 +29,7 @@ static int open_all(void **state) {
     device = open_test_device();
     MUST(peridot_model_load(device, TEST_DATA "/gqa-bf16", NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
-    const char *given = getenv("PERIDOT_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    seed = random_seed();
     const char *quick = getenv("PERIDOT_TEST_QUICK");
     if (quick && *quick == '1')
         draws = 300;
@@ -65,23 +65,37 @@ static void read_logits(float *logits) {
     MUST(peridot_session_logits(session, logits, &error));
 }
 
+/* What the GPU must draw from after the prompt. */
+static size_t expect(const float *logits, const peridot_sampling *sampling,
+                     const int32_t *suppressed, size_t suppressed_count, double *probabilities) {
+    struct reference_sampler sampler = reference_sampler_plain();
+    if (sampling->repetition_penalty > 0)
+        sampler.repetition_penalty = sampling->repetition_penalty;
+    if (sampling->top_p > 0)
+        sampler.top_p = sampling->top_p;
+    sampler.suppressed = suppressed;
+    sampler.suppressed_count = suppressed_count;
+    sampler.top_k = sampling->top_k;
+    sampler.min_p = sampling->min_p;
+    sampler.temperature = sampling->temperature;
+    return reference_distribution(probabilities, logits, VOCABULARY, prompt, PROMPT_COUNT,
+                                  &sampler);
+}
+
 static void check(const char *name, peridot_sampling sampling, const int32_t *suppressed,
                   uint32_t suppressed_count) {
     float logits[VOCABULARY];
     double expected[VOCABULARY];
-    uint32_t counts[VOCABULARY] = {0}, support = 0;
+    uint32_t counts[VOCABULARY] = {0};
     read_logits(logits);
-    reference_sampling(logits, VOCABULARY, prompt, PROMPT_COUNT, suppressed, suppressed_count,
-                       &sampling, expected);
+    size_t support = expect(logits, &sampling, suppressed, suppressed_count, expected);
     for (uint32_t i = 0; i < draws; i++)
         counts[draw(sampling, seed * DRAWS_MOST + i)]++;
-    for (uint32_t i = 0; i < VOCABULARY; i++) {
-        support += expected[i] > 0;
+    for (uint32_t i = 0; i < VOCABULARY; i++)
         if (expected[i] == 0 && counts[i])
             fail_msg("%s: token %u was drawn %u times and has no chance", name, i, counts[i]);
-    }
-    double p = chi_square_p(counts, expected, VOCABULARY, draws);
-    print_message("%-28s %3u tokens possible, p = %.3f\n", name, support, p);
+    double p = reference_chi_square(counts, expected, VOCABULARY).p_value;
+    print_message("%-28s %3zu tokens possible, p = %.3f\n", name, support, p);
     assert_true(p > 1e-5); /* ten such tests fail by chance once in ten thousand runs */
 }
 
@@ -116,7 +130,7 @@ static void test_greedy_and_seeds(void **state) {
     read_logits(logits);
     for (int i = 0; i < 4; i++) {
         peridot_sampling sampling = {.repetition_penalty = penalties[i]};
-        reference_sampling(logits, VOCABULARY, prompt, PROMPT_COUNT, NULL, 0, &sampling, expected);
+        expect(logits, &sampling, NULL, 0, expected);
         assert_true(expected[draw(sampling, 1)] == 1);
     }
     peridot_sampling sampling = {.temperature = 2, .top_p = 0.99f};

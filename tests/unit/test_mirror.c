@@ -1,34 +1,28 @@
 /* The barriers of random recordings, of decode and of prefill, judged by synchronization validation
  * on their mirrors: silent as derived, heard when any one is left out. Needs the validation layer;
  * runs nothing on the device. */
-#include "forward.h"
 #include "mirror.h"
 #include "model.h"
+#include "open_device.h"
+#include "recorded_passes.h"
+#include "reference/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 #include <stb/stb_ds.h>
 
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
-
 static peridot_device *device; /* NULL: no validation layer, the tests are skipped */
-static uint32_t hazards, others, random_state;
+static uint32_t hazards, others;
+static struct random generator;
 static char last_message[400];
 
-static uint32_t random_below(uint32_t bound) {
-    random_state = random_state * 1664525 + 1013904223;
-    return (random_state >> 8) % bound;
+static uint32_t below(uint32_t bound) {
+    return (uint32_t)random_below(&generator, bound);
 }
 
 static void hear(const char *text, void *user) {
@@ -59,6 +53,9 @@ static int close_device(void **state) {
 }
 
 /* ---- Judging ---- */
+
+#define RECORDINGS_MAX 64
+#define DISPATCHES_MAX 128
 
 struct court {
     struct lane lane;
@@ -97,36 +94,82 @@ static uint32_t hazards_without(struct court *court, const struct mirror *mirror
     return hazards;
 }
 
-/* Whether the barrier that begins recording `at` separates anything: a recording begins with one
- * whatever came before. */
-static bool is_needed(const struct mirror *mirror, uint32_t at, const bool *barriers_before) {
-    const struct recording *before = mirror->recordings[at - 1], *after = mirror->recordings[at];
-    bool barriers[1024];
-    recording_barriers(after, barriers);
-    uint32_t last = recording_count(before) - 1;
-    for (uint32_t i = 0; i < recording_count(after) && (i == 0 || !barriers[i]); i++)
-        for (uint32_t j = last + 1; j-- > 0;) {
-            if (dispatches_conflict(&before->dispatches[j], &after->dispatches[i]))
+/* The dispatch with one of its operands, or with its indirect arguments alone. */
+static struct dispatch with_one_operand(const struct dispatch *dispatch, uint32_t index) {
+    struct dispatch one = *dispatch;
+    one.operand_count = 0;
+    if (index < dispatch->operand_count) {
+        one.indirect = NULL;
+        one.operands[0] = dispatch->operands[index];
+        one.access[0] = dispatch->access[index];
+        one.operand_count = 1;
+    }
+    return one;
+}
+
+/* Whether the layer hears of two dispatches' conflict when nothing else is there. */
+static bool is_heard_alone(struct court *court, const struct dispatch *a,
+                           const struct dispatch *b) {
+    bool heard = false;
+    for (uint32_t i = 0; i <= a->operand_count; i++)
+        for (uint32_t j = 0; j <= b->operand_count && !heard; j++) {
+            struct dispatch one = with_one_operand(a, i), other = with_one_operand(b, j);
+            if (!dispatches_conflict(&one, &other))
+                continue;
+            struct recording pair;
+            recording_begin(&pair, device->engine);
+            arrput(pair.dispatches, one);
+            arrput(pair.dispatches, other);
+            const struct recording *list[] = {&pair};
+            struct mirror alone = {list, 1, 0, 0};
+            heard = hazards_without(court, &alone, 0, 1) > 0;
+            recording_free(&pair);
+        }
+    return heard;
+}
+
+/* Whether some pair of dispatches that the barrier before `dispatch` of recording `at` separates,
+ * and no other barrier does, conflicts; with a court, whether the layer hears of such a pair. */
+static bool separates(struct court *court, const struct mirror *mirror, uint32_t at,
+                      uint32_t dispatch, bool barriers[2][DISPATCHES_MAX]) {
+    const struct recording *after = mirror->recordings[at];
+    uint32_t earlier = dispatch ? at : at - 1;
+    const struct recording *before = mirror->recordings[earlier];
+    uint32_t end = dispatch ? dispatch : recording_count(before);
+    for (uint32_t j = dispatch; j < recording_count(after); j++) {
+        if (j > dispatch && barriers[at % 2][j])
+            break;
+        for (uint32_t i = end; i-- > 0;) {
+            const struct dispatch *a = &before->dispatches[i], *b = &after->dispatches[j];
+            if (court ? is_heard_alone(court, a, b) : dispatches_conflict(a, b))
                 return true;
-            if (barriers_before[j])
+            if (barriers[earlier % 2][i])
                 break;
         }
+    }
     return false;
 }
 
 /* Leaves out each barrier in turn; how many there were to leave out. */
 static uint32_t check_each_barrier(struct court *court, const struct mirror *mirror) {
     uint32_t tried = 0;
-    bool barriers[2][1024];
+    bool barriers[2][DISPATCHES_MAX];
     for (uint32_t i = 0; i < mirror->count; i++) {
-        uint32_t count = recording_count(mirror->recordings[i]);
-        assert_true(count > 0 && count <= 1024);
-        recording_barriers(mirror->recordings[i], barriers[i % 2]);
+        const struct recording *recording = mirror->recordings[i];
+        uint32_t count = recording_count(recording);
+        assert_true(count > 0 && count <= DISPATCHES_MAX);
+        recording_barriers(recording, barriers[i % 2]);
         for (uint32_t j = 0; j < count; j++) {
             if (!barriers[i % 2][j] || (i == 0 && j == 0))
                 continue;
-            bool needed = j > 0 || is_needed(mirror, i, barriers[(i + 1) % 2]);
+            /* a recording begins with a barrier whatever came before */
+            bool needed = separates(NULL, mirror, i, j, barriers);
             uint32_t heard = hazards_without(court, mirror, i, j);
+            /* layer 1.3.239 forgets some writes to ranges that touch others, written before an
+             * earlier barrier or by the same dispatch */
+            if (needed && !heard)
+                heard = separates(court, mirror, i, j, barriers);
+            assert_true(needed || j == 0);
             if (needed != (heard > 0))
                 fail_msg("recording %u, dispatch %u: %u hazards without its barrier", i, j, heard);
             tried += needed;
@@ -163,20 +206,19 @@ static struct dispatch random_dispatch(struct pipeline *pipeline,
     struct dispatch dispatch = {.pipeline = pipeline,
                                 .grid = {1, 1, 1},
                                 .constants_size = 64,
-                                .operand_count = 1 + random_below(4),
+                                .operand_count = 1 + below(4),
                                 .label = "random"};
     for (uint32_t i = 0; i < dispatch.operand_count; i++) {
         /* some odd ends, some operands not used, some that overlap within the dispatch */
-        uint32_t unit = random_below(3) ? 16 : 1, offset = random_below(12) * unit;
-        dispatch.operands[i] =
-            (struct operand){random_below(8) ? buffers[random_below(BUFFERS)] : NULL, offset,
-                             (1 + random_below(4)) * unit};
-        dispatch.access[i] = (enum access)(1 + random_below(3));
+        uint32_t unit = below(3) ? 16 : 1, offset = below(12) * unit;
+        dispatch.operands[i] = (struct operand){below(8) ? buffers[below(BUFFERS)] : NULL, offset,
+                                                (1 + below(4)) * unit};
+        dispatch.access[i] = (enum access)(1 + below(3));
     }
-    if (random_below(5) == 0) {
+    if (below(5) == 0) {
         /* not what it writes itself, which would be a fault of the dispatch */
-        dispatch.indirect = buffers[random_below(BUFFERS)];
-        dispatch.indirect_offset = random_below(60) * 4;
+        dispatch.indirect = buffers[below(BUFFERS)];
+        dispatch.indirect_offset = below(60) * 4;
         struct dispatch arguments = {.indirect = dispatch.indirect,
                                      .indirect_offset = dispatch.indirect_offset};
         if (dispatches_conflict(&arguments, &dispatch))
@@ -199,10 +241,10 @@ static void test_random_recordings(void **state) {
     for (int round = 0; round < 60; round++) {
         struct recording recordings[3];
         const struct recording *list[] = {&recordings[0], &recordings[1], &recordings[2]};
-        uint32_t count = 1 + random_below(3);
+        uint32_t count = 1 + below(3);
         for (uint32_t i = 0; i < 3; i++) {
             recording_begin(&recordings[i], device->engine);
-            for (uint32_t j = 1 + random_below(10); j > 0; j--)
+            for (uint32_t j = 1 + below(10); j > 0; j--)
                 arrput(recordings[i].dispatches, random_dispatch(pipeline, buffers));
         }
         tried += judge(list, count);
@@ -216,44 +258,26 @@ static void test_random_recordings(void **state) {
 
 /* ---- The forward pass ---- */
 
-/* The recordings of one pass in order; how many. */
-static uint32_t list_pass(const struct peridot_session *session, const struct pass *pass,
-                          uint32_t sampler, const struct recording **list) {
-    uint32_t count = 0;
-    list[count++] = &pass->embed.recording;
-    for (uint32_t i = 0; i < session->model->config.layers; i++)
-        list[count++] = &pass->layers[i].recording;
-    list[count++] = &session->head.recording;
-    if (pass == &session->passes[0])
-        list[count++] = &session->samplers[sampler].recording;
-    return count;
-}
-
 static void check_model(const char *name) {
     char path[512];
-    const struct recording *list[64];
+    const struct recording *list[RECORDINGS_MAX];
     peridot_model *model;
     peridot_session *session;
     peridot_session_params params = {.struct_size = sizeof params, .context = 64};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
     MUST(peridot_model_load(device, path, NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
-    assert_true(2 * (model->config.layers + 3) <= 64);
-    MUST(forward_record_head(session, &error));
-    for (uint32_t i = 0; i < PASS_BUCKETS; i++) {
-        MUST(forward_record_pass(session, &session->passes[i], &error));
-        if (i == 0)
-            continue;
-        uint32_t count = list_pass(session, &session->passes[i], 0, list);
-        uint32_t tried = judge(list, count);
+    assert_true(2 * (model->config.layers + 3) <= RECORDINGS_MAX);
+    record_everything(session);
+    for (uint32_t i = 1; i < PASS_BUCKETS; i++) {
+        uint32_t tried = judge(list, list_pass(session, i, 0, list));
         print_message("%s, prefill of %u rows: %u barriers left out, each heard\n", name,
                       session->passes[i].rows, tried);
         assert_true(tried >= 4 * model->config.layers);
     }
     for (uint32_t kind = 0; kind < SAMPLER_KINDS; kind++) {
-        MUST(forward_record_sampler(session, kind, &error));
-        uint32_t count = list_pass(session, &session->passes[0], kind, list);
-        count += list_pass(session, &session->passes[0], kind, list + count); /* the next step */
+        uint32_t count = list_pass(session, 0, kind, list);
+        count += list_pass(session, 0, kind, list + count); /* the next step */
         uint32_t tried = judge(list, count);
         print_message("%s, two steps with sampler %u: %u barriers left out, each heard\n", name,
                       kind, tried);
@@ -272,8 +296,9 @@ static void test_forward_pass(void **state) {
 }
 
 int main(void) {
-    random_state = (uint32_t)time(NULL);
-    print_message("seed %u\n", random_state);
+    uint64_t seed = random_seed();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    generator = random_start(seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_recordings),
         cmocka_unit_test(test_forward_pass),

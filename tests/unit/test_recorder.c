@@ -1,32 +1,31 @@
 /* The barriers that the recorder derives, on random lists of dispatches: every conflicting pair is
  * separated, and no fewer barriers would do. Needs no device. */
 #include "recorder.h"
+#include "reference/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <cmocka.h>
 #include <stb/stb_ds.h>
 
-static uint32_t random_state;
+static struct random generator;
 
-static uint32_t random_below(uint32_t bound) {
-    random_state = random_state * 1664525 + 1013904223;
-    return (random_state >> 8) % bound;
+static uint32_t below(uint32_t bound) {
+    return (uint32_t)random_below(&generator, bound);
 }
 
 static struct dispatch random_dispatch(const struct buffer *buffers, uint32_t count) {
-    struct dispatch dispatch = {.operand_count = 1 + random_below(3)};
+    struct dispatch dispatch = {.operand_count = 1 + below(3)};
     for (uint32_t i = 0; i < dispatch.operand_count; i++) {
-        dispatch.operands[i] = (struct operand){&buffers[random_below(count)], random_below(8) * 16,
-                                                16 + random_below(3) * 16};
-        dispatch.access[i] = (enum access)(1 + random_below(3));
+        dispatch.operands[i] =
+            (struct operand){&buffers[below(count)], below(8) * 16, 16 + below(3) * 16};
+        dispatch.access[i] = (enum access)(1 + below(3));
     }
-    if (random_below(6) == 0)
-        dispatch.indirect = &buffers[random_below(count)];
+    if (below(6) == 0)
+        dispatch.indirect = &buffers[below(count)];
     return dispatch;
 }
 
@@ -48,7 +47,7 @@ static void test_barriers_are_enough_and_fewest(void **state) {
     struct buffer buffers[4] = {{.size = 256}, {.size = 256}, {.size = 256}, {.size = 256}};
     for (int round = 0; round < 300; round++) {
         struct recording recording = {0};
-        uint32_t count = 1 + random_below(9);
+        uint32_t count = 1 + below(9);
         for (uint32_t i = 0; i < count; i++)
             arrput(recording.dispatches, random_dispatch(buffers, 4));
         bool barrier[16];
@@ -98,8 +97,9 @@ static void test_conflicts(void **state) {
 }
 
 int main(void) {
-    random_state = (uint32_t)time(NULL);
-    print_message("seed %u\n", random_state);
+    uint64_t seed = random_seed();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    generator = random_start(seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_barriers_are_enough_and_fewest),
         cmocka_unit_test(test_conflicts),

@@ -1,6 +1,7 @@
 /* Tokenizer: the SentencePiece library's vectors, what a person types, odd vocabularies, damaged
  * files. The expected ids of the small vocabularies are those of the SentencePiece library. */
 #include "platform.h"
+#include "reference/random.h"
 #include "tokenizer.h"
 #include "utf8.h"
 
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cjson/cJSON.h>
 #include <cmocka.h>
@@ -296,11 +296,10 @@ static void test_decoding(void **state) {
 
 /* ---- Random texts ---- */
 
-static uint32_t random_state;
+static struct random generator;
 
-static uint32_t random_below(uint32_t limit) {
-    random_state = random_state * 1664525 + 1013904223;
-    return (uint32_t)((uint64_t)(random_state >> 8) * limit >> 24);
+static uint32_t below(uint32_t limit) {
+    return (uint32_t)random_below(&generator, limit);
 }
 
 static size_t random_text(char *text) {
@@ -326,11 +325,11 @@ static size_t random_text(char *text) {
                                         "\xef\xbf\xbd",
                                         "e\xcc\x81"};
     size_t length = 0;
-    for (uint32_t i = random_below(24); i > 0; i--) {
-        const char *part = parts[random_below(COUNT(parts))];
+    for (uint32_t i = below(24); i > 0; i--) {
+        const char *part = parts[below(COUNT(parts))];
         size_t size = strlen(part);
-        if (random_below(3) == 0) { /* a piece of the vocabulary */
-            tokenizer_piece(tokenizer, (int32_t)(473 + random_below(4096 - 473)), &part, &size);
+        if (below(3) == 0) { /* a piece of the vocabulary */
+            tokenizer_piece(tokenizer, (int32_t)(473 + below(4096 - 473)), &part, &size);
         }
         memcpy(text + length, part, size);
         length += size;
@@ -354,9 +353,9 @@ static size_t streamed(const struct token_list *list, char *out) {
 /* Every text that is UTF-8 comes back, decoded at once or streamed, and again from its ids. */
 static void test_round_trips(void **state) {
     (void)state;
-    const char *seed = getenv("PERIDOT_TEST_SEED");
-    random_state = seed ? (uint32_t)strtoul(seed, NULL, 10) : (uint32_t)time(NULL);
-    print_message("PERIDOT_TEST_SEED=%u\n", random_state);
+    uint64_t seed = random_seed();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    generator = random_start(seed);
     for (int round = 0; round < 4000; round++) {
         static char text[24 * 96], stream[3 * sizeof text];
         size_t length = random_text(text);

@@ -1,0 +1,283 @@
+/* The matrix products with their epilogues, against plain loops in double precision. */
+#include "kernel_checks.h"
+#include "reference/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum role { ROLE_QKV, ROLE_RESIDUAL, ROLE_GEGLU, ROLE_HEAD };
+
+struct projection {
+    struct bench *bench;
+    enum role role;
+    uint32_t type;
+    bool norms;                /* the kernel norms its input */
+    uint32_t columns, padded;  /* of the weights */
+    uint32_t rows;             /* of the shard */
+    uint32_t all_rows, tokens; /* of the tensor; of the pass */
+    uint32_t recorded;         /* rows that the dispatch was recorded for, >= tokens */
+    struct project_constants constants;
+    struct kv_case kv;
+    struct plane *session, *weights, *x, *multiplier, *rope, *y;
+    double *w, *products; /* [rows][columns], [tokens][rows] */
+};
+
+static double *allocate_products(const struct projection *p) {
+    return reference_doubles((size_t)p->tokens * p->rows);
+}
+
+/* ---- Sizes ---- */
+
+static void choose_sizes(struct projection *p) {
+    struct bench *bench = p->bench;
+    bool tiles = !p->norms && p->role != ROLE_RESIDUAL;
+    p->columns = between(bench, 0, 2) ? between(bench, 1, 90) : between(bench, 91, 700);
+    p->padded = round_up(p->columns, ROW_ALIGNMENT);
+    p->recorded = between(bench, 1, tiles || between(bench, 0, 1) ? 70 : 19);
+    p->tokens = between(bench, 1, p->recorded);
+    struct project_constants *c = &p->constants;
+    if (p->role == ROLE_QKV) {
+        c->kv_heads = between(bench, 1, 2);
+        c->heads = c->kv_heads * between(bench, 1, 4);
+        c->head_dim = 2 * between(bench, 1, between(bench, 0, 3) ? 12 : 68);
+        p->all_rows = (c->heads + 2 * c->kv_heads) * c->head_dim;
+        p->kv = (struct kv_case){.layers = 2,
+                                 .layer = between(bench, 0, 1),
+                                 .kv_heads = c->kv_heads,
+                                 .head_dim = c->head_dim,
+                                 .padded = round_up(c->head_dim, ROW_ALIGNMENT),
+                                 .half = between(bench, 0, 1)};
+    } else {
+        p->all_rows = p->role == ROLE_HEAD ? between(bench, 1, 160) : 2 * between(bench, 1, 80);
+    }
+    /* one shard out of all rows; it begins at an even one, and only the last may end at an odd one
+     */
+    c->row_begin = between(bench, 0, (p->all_rows - 1) / 2) * 2;
+    p->rows = p->all_rows - c->row_begin;
+    if (p->rows > 2 && between(bench, 0, 1))
+        p->rows = 2 * between(bench, 1, p->rows / 2);
+    c->row_count = p->rows;
+    c->last_row = p->role == ROLE_HEAD && between(bench, 0, 1);
+}
+
+static uint32_t y_width(const struct projection *p) {
+    switch (p->role) {
+    case ROLE_QKV:
+        return p->constants.heads * p->kv.padded;
+    case ROLE_GEGLU:
+        return p->all_rows / 2;
+    default:
+        return p->all_rows;
+    }
+}
+
+/* ---- Contents ---- */
+
+static void fill_x(struct projection *p) {
+    float *x = p->x->data;
+    uint32_t stride = p->constants.x_stride;
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        memset(x + (size_t)t * stride, 0, p->padded * sizeof *x);
+        fill_normal(p->bench, x + (size_t)t * stride, NULL, p->columns);
+    }
+}
+
+static void create_planes(struct projection *p, uint32_t position) {
+    struct bench *bench = p->bench;
+    struct project_constants *c = &p->constants;
+    p->session = session_plane(bench, position, p->tokens);
+    if (p->role == ROLE_QKV && between(bench, 0, 5) == 0) /* rows past the context store nothing */
+        session_of(p->session)->context = position + between(bench, 0, p->tokens);
+    p->weights =
+        plane_create(bench, "weights", (uint64_t)p->rows * p->padded * type_bytes(p->type));
+    p->w = reference_doubles((size_t)p->rows * p->columns);
+    fill_weights(bench, p->weights, p->type, p->rows, p->columns, p->padded, p->w);
+    c->x_stride = p->padded + ROW_ALIGNMENT * between(bench, 0, 1);
+    p->x = plane_create(bench, "x", (uint64_t)p->recorded * c->x_stride * 4);
+    fill_x(p);
+    if (p->norms) {
+        p->multiplier = plane_create(bench, "multiplier", p->padded * 4);
+        memset(p->multiplier->data, 0, p->padded * 4);
+        fill_normal(bench, p->multiplier->data, NULL, p->columns);
+    }
+    c->y_stride = y_width(p) + between(bench, 0, 3);
+    if (p->role == ROLE_QKV)
+        c->y_stride = round_up(c->y_stride, ROW_ALIGNMENT);
+    p->y = plane_create(bench, "y", (uint64_t)(c->last_row ? 1 : p->recorded) * c->y_stride * 4);
+    if (p->role == ROLE_RESIDUAL)
+        fill_normal(bench, p->y->data, NULL, p->y->size / 4);
+    if (p->role == ROLE_QKV) {
+        uint32_t angles = (position + p->tokens) * c->head_dim;
+        p->rope = plane_create(bench, "rope", (uint64_t)angles * 4);
+        fill_normal(bench, p->rope->data, NULL, angles);
+        kv_create(bench, &p->kv, p->session, position, position + p->tokens);
+        c->kv_layer = kv_layer_offset(&p->kv);
+    }
+}
+
+static void set_addresses(struct projection *p) {
+    struct project_constants *c = &p->constants;
+    c->weights = p->weights->address;
+    c->x = p->x->address;
+    c->multiplier = p->multiplier ? p->multiplier->address : 0;
+    c->rope = p->rope ? p->rope->address : 0;
+    c->y = p->y->address;
+    c->session = p->session->address;
+    c->stride = p->padded * type_bytes(p->type) / 16;
+    c->columns = p->columns;
+    c->epsilon = 0.3f;
+}
+
+/* ---- What must come out ---- */
+
+static void make_products(struct projection *p) {
+    double *x = reference_doubles((size_t)p->tokens * p->columns);
+    const float *from = p->x->data;
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        double *row = x + (size_t)t * p->columns, square = 0;
+        for (uint32_t k = 0; k < p->columns; k++) {
+            row[k] = from[(size_t)t * p->constants.x_stride + k];
+            square += row[k] * row[k];
+        }
+        if (!p->norms)
+            continue;
+        double scale = 1 / sqrt(square / p->columns + p->constants.epsilon);
+        for (uint32_t k = 0; k < p->columns; k++)
+            row[k] *= scale * ((const float *)p->multiplier->data)[k];
+    }
+    p->products = allocate_products(p);
+    reference_matmul(p->products, p->rows, x, p->columns, p->w, p->columns, p->tokens, p->rows,
+                     p->columns);
+    free(x);
+}
+
+/* The size of what was added up to a number: random products of `columns` terms, and a product of
+ * two of those. */
+static double scale_of(const struct projection *p) {
+    return p->role == ROLE_GEGLU ? p->columns : sqrt(p->columns);
+}
+
+/* y += W x, y = gelu(gate) up, or the logits, row by row of y. */
+static void expect_rows(struct projection *p) {
+    const struct project_constants *c = &p->constants;
+    double *want = reference_doubles(p->rows);
+    for (uint32_t t = c->last_row ? p->tokens - 1 : 0; t < p->tokens; t++) {
+        const double *product = p->products + (size_t)t * p->rows;
+        uint64_t at = (uint64_t)(c->last_row ? 0 : t) * c->y_stride + c->row_begin;
+        uint32_t count = p->rows;
+        memcpy(want, product, count * sizeof *want);
+        if (p->role == ROLE_RESIDUAL)
+            for (uint32_t i = 0; i < count; i++)
+                want[i] += ((const float *)p->y->before)[at + i];
+        if (p->role == ROLE_GEGLU) {
+            at -= c->row_begin / 2;
+            count /= 2;
+            for (uint32_t i = 0; i < count; i++)
+                want[i] = reference_gelu_tanh(product[2 * i]) * product[2 * i + 1];
+        }
+        expect_floats(p->bench, p->y, at, want, count, scale_of(p), NMSE_F32);
+    }
+    free(want);
+}
+
+/* Queries and keys are rotated in pairs; keys and values go to the cache. Compares what the pairs
+ * of the shard became, all tokens together. */
+static void expect_qkv(struct projection *p) {
+    const struct project_constants *c = &p->constants;
+    const struct session_block *session = session_of(p->session);
+    double *want[2], *got[2]; /* of queries, of the cache */
+    size_t count[2] = {0, 0};
+    for (int i = 0; i < 2; i++) {
+        want[i] = allocate_products(p);
+        got[i] = allocate_products(p);
+    }
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        uint32_t position = session->position + t;
+        for (uint32_t r = 0; r < p->rows && position < session->context; r += 2) {
+            uint32_t row = c->row_begin + r, head = row / c->head_dim, i = row % c->head_dim;
+            const double *pair = p->products + (size_t)t * p->rows + r;
+            const float *angle = (const float *)p->rope->data + position * c->head_dim + i;
+            bool rotated = head < c->heads + c->kv_heads, cached = head >= c->heads;
+            double cosine = rotated ? angle[0] : 1, sine = rotated ? angle[1] : 0;
+            size_t n = count[cached];
+            want[cached][n] = pair[0] * cosine - pair[1] * sine;
+            want[cached][n + 1] = pair[0] * sine + pair[1] * cosine;
+            count[cached] += 2;
+            uint32_t kv_head = (head - c->heads) % c->kv_heads;
+            uint64_t at = (uint64_t)t * c->y_stride + head * p->kv.padded + i;
+            if (cached)
+                kv_expect_pair(p->bench, &p->kv, !rotated, kv_head, position, i);
+            else
+                expect_change(p->bench, p->y, at * 4, 8);
+            for (uint32_t j = 0; j < 2; j++)
+                got[cached][n + j] = cached ? kv_read(&p->kv, !rotated, kv_head, position, i + j)
+                                            : ((const float *)p->y->data)[at + j];
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        expect_near(p->bench, i ? "keys and values" : "queries", got[i], want[i], count[i],
+                    scale_of(p), i && p->kv.half ? NMSE_F16 : NMSE_F32);
+        free(want[i]);
+        free(got[i]);
+    }
+}
+
+/* ---- The check ---- */
+
+static void choose_spec(struct bench *bench, const struct kernel_variant *variant,
+                        struct pipeline_key *key, const struct projection *p) {
+    static const uint32_t heights[] = {2, 4, 8};
+    bool tiled = variant->columns != 0 && variant->workgroup != 0;
+    if (!tiled) {
+        key->spec[SPEC_ROWS] = heights[between(bench, 0, 2)];
+        key->spec[SPEC_COLUMNS] = between(bench, 0, 1) ? 8 : between(bench, 1, 4);
+    }
+    key->spec[SPEC_HEAD_DIM] = p->role == ROLE_QKV ? p->kv.padded : 8;
+    key->spec[SPEC_KV_HALF] = p->kv.half;
+    key->spec[SPEC_GROUP] = 1;
+}
+
+void check_projection(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
+    bool is_matvec = variant->kernel <= KERNEL_matvec_head;
+    struct projection p = {.bench = bench, .type = type};
+    p.role = (enum role)((variant->kernel - KERNEL_matvec_qkv) % 4);
+    p.norms = is_matvec && p.role != ROLE_RESIDUAL;
+    choose_sizes(&p);
+    struct pipeline_key key = pipeline_key(bench->device, variant, type);
+    choose_spec(bench, variant, &key, &p);
+    describe(bench, &key, "%u of %u rows from %u on, %u columns, %u of %u tokens%s", p.rows,
+             p.all_rows, p.constants.row_begin, p.columns, p.tokens, p.recorded,
+             p.constants.last_row ? ", the last row" : "");
+
+    case_begin(bench);
+    create_planes(&p, between(bench, 0, 2) ? between(bench, 0, 40) : between(bench, 480, 560));
+    set_addresses(&p);
+    struct plane *planes[KERNEL_OPERANDS_MAX];
+    uint32_t count = 0;
+    planes[count++] = p.weights;
+    planes[count++] = p.x;
+    if (p.norms)
+        planes[count++] = p.multiplier;
+    if (p.role == ROLE_QKV)
+        planes[count++] = p.rope;
+    planes[count++] = p.y;
+    if (p.role == ROLE_QKV)
+        planes[count++] = p.kv.chunks[session_of(p.session)->position / KV_CHUNK];
+    planes[count++] = p.session;
+    uint32_t grid[3] = {divide_up(p.rows, key.spec[SPEC_ROWS]),
+                        p.constants.last_row ? 1 : divide_up(p.recorded, key.spec[SPEC_COLUMNS]),
+                        1};
+    bench_run(bench, &key, &p.constants, planes, grid, NULL, 0);
+    if (!session_of(p.session)->done) {
+        make_products(&p);
+        if (p.role == ROLE_QKV)
+            expect_qkv(&p);
+        else
+            expect_rows(&p);
+    }
+    case_end(bench);
+    free(p.w);
+    free(p.products);
+}

@@ -1,0 +1,227 @@
+#include "kernel_bench.h"
+#include "open_device.h"
+#include "reference/reference.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FENCE 4096 /* bytes before and behind each plane */
+#define POISON 0x7fc17fc1u
+
+void bench_open(struct bench *bench, struct device *device, uint64_t seed) {
+    *bench = (struct bench){.device = device, .random = random_start(seed)};
+    MUST(lane_create(device, &bench->lane, &error));
+}
+
+void bench_close(struct bench *bench) {
+    lane_destroy(&bench->lane);
+}
+
+void case_begin(struct bench *bench) {
+    bench->plane_count = 0;
+    MUST(arena_create(bench->device, MEMORY_READBACK, 1 << 20, &bench->arena, &error));
+}
+
+struct plane *plane_create(struct bench *bench, const char *name, uint64_t size) {
+    assert_true(bench->plane_count < OPERANDS_MOST);
+    struct plane *plane = &bench->planes[bench->plane_count++];
+    uint64_t whole = (size + 3) / 4 * 4 + 2 * FENCE;
+    *plane = (struct plane){.name = name, .size = size};
+    MUST(arena_buffer(bench->arena, whole, name, &plane->buffer, &error));
+    uint32_t *words = plane->buffer->mapped;
+    for (uint64_t i = 0; i < whole / 4; i++)
+        words[i] = POISON;
+    plane->data = (unsigned char *)words + FENCE;
+    plane->address = plane->buffer->address + FENCE;
+    return plane;
+}
+
+static void check_fence(struct bench *bench, const struct plane *plane, uint64_t begin,
+                        uint64_t end) {
+    const uint32_t *words = plane->buffer->mapped;
+    for (uint64_t i = begin / 4; i < end / 4; i++)
+        if (words[i] != POISON)
+            fail_msg("%s: wrote %lld bytes from the beginning of %s, which has %llu", bench->title,
+                     (long long)(i * 4) - FENCE, plane->name, (unsigned long long)plane->size);
+}
+
+static void check_plane(struct bench *bench, const struct plane *plane) {
+    check_fence(bench, plane, 0, FENCE);
+    check_fence(bench, plane, FENCE + (plane->size + 3) / 4 * 4, plane->buffer->size);
+    const unsigned char *data = plane->data;
+    for (uint64_t i = 0; i < plane->size; i++)
+        if (data[i] != plane->before[i] && !plane->changed[i] && !plane->unchecked)
+            fail_msg("%s: changed byte %llu of %s, which it was to leave alone", bench->title,
+                     (unsigned long long)i, plane->name);
+}
+
+/* Remembers what a plane holds before a run; first judges the run before. */
+static void keep_plane(struct bench *bench, struct plane *plane) {
+    if (plane->before) {
+        check_plane(bench, plane);
+    } else {
+        plane->before = reference_allocate(plane->size, 1);
+        plane->changed = reference_allocate(plane->size, 1);
+    }
+    memcpy(plane->before, plane->data, plane->size);
+    memset(plane->changed, 0, plane->size);
+}
+
+void case_end(struct bench *bench) {
+    for (uint32_t i = 0; i < bench->plane_count; i++) {
+        check_plane(bench, &bench->planes[i]);
+        free(bench->planes[i].before);
+        free(bench->planes[i].changed);
+    }
+    arena_destroy(bench->arena);
+    bench->plane_count = 0;
+}
+
+/* ---- Running ---- */
+
+static struct pipeline *compile(struct bench *bench, const struct pipeline_key *key) {
+    struct pipeline *pipeline = pipelines_want(bench->device, key);
+    assert_non_null(pipeline);
+    if (!pipeline->handle)
+        MUST(pipelines_compile(bench->device, NULL, NULL, &error));
+    return pipeline;
+}
+
+static void submit(struct bench *bench, const struct recording *recording) {
+    VkCommandBuffer commands;
+    struct emit_options options = {.host_read = true};
+    MUST(lane_commands(&bench->lane, &commands, &error));
+    MUST(lane_begin(&bench->lane, commands, false, &error));
+    MUST(recording_emit(recording, commands, &options, &error));
+    MUST(lane_end(&bench->lane, commands, &error));
+    MUST(lane_submit(&bench->lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_wait(&bench->lane, bench->lane.submitted, &error));
+    lane_free_commands(&bench->lane, commands);
+}
+
+void bench_run(struct bench *bench, const struct pipeline_key *key, const void *constants,
+               struct plane *const *planes, const uint32_t grid[3], const struct plane *indirect,
+               uint64_t indirect_offset) {
+    struct kernel_info info = kernel_info(key->variant->kernel);
+    struct operand operands[KERNEL_OPERANDS_MAX] = {{0}};
+    for (uint32_t i = 0; i < info.operand_count; i++)
+        if (planes[i])
+            operands[i] = (struct operand){planes[i]->buffer, FENCE, planes[i]->size};
+    for (uint32_t i = 0; i < bench->plane_count; i++) {
+        struct plane *plane = &bench->planes[i];
+        keep_plane(bench, plane);
+        MUST(buffer_flush(bench->device, plane->buffer, 0, plane->buffer->size, &error));
+    }
+    struct recording recording;
+    recording_begin(&recording, bench->device);
+    struct dispatch *dispatch =
+        recording_dispatch(&recording, compile(bench, key), constants, operands, grid);
+    if (dispatch && indirect) {
+        dispatch->indirect = indirect->buffer;
+        dispatch->indirect_offset = FENCE + indirect_offset;
+    }
+    submit(bench, &recording);
+    recording_free(&recording);
+    for (uint32_t i = 0; i < bench->plane_count; i++)
+        MUST(buffer_invalidate(bench->device, bench->planes[i].buffer, 0,
+                               bench->planes[i].buffer->size, &error));
+    for (uint32_t i = 0; i < info.operand_count; i++)
+        if (planes[i] && info.operand_access[i] == ACCESS_READ)
+            check_plane(bench, planes[i]);
+}
+
+/* ---- Checking ---- */
+
+void expect_change(struct bench *bench, struct plane *plane, uint64_t offset, uint64_t size) {
+    if (offset > plane->size || size > plane->size - offset)
+        fail_msg("%s: the test expects a change outside %s", bench->title, plane->name);
+    memset(plane->changed + offset, 1, size);
+}
+
+void expect_near(struct bench *bench, const char *what, const double *got, const double *want,
+                 uint64_t count, double scale, double limit) {
+    double errors = 0, sizes = 0;
+    uint64_t worst = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        double error = got[i] - want[i];
+        errors += error * error;
+        sizes += want[i] * want[i] + scale * scale;
+        if (!(fabs(error) <= fabs(got[worst] - want[worst])) && !isnan(got[worst]))
+            worst = i;
+    }
+    if (!(errors <= limit * sizes))
+        fail_msg("%s: number %llu of %llu of %s is %g instead of %g (NMSE of all %g)", bench->title,
+                 (unsigned long long)worst, (unsigned long long)count, what, got[worst],
+                 want[worst], errors / sizes);
+}
+
+void expect_floats(struct bench *bench, struct plane *plane, uint64_t first, const double *want,
+                   uint64_t count, double scale, double limit) {
+    expect_change(bench, plane, first * 4, count * 4);
+    double *got = reference_doubles(count);
+    for (uint64_t i = 0; i < count; i++)
+        got[i] = ((const float *)plane->data)[first + i];
+    expect_near(bench, plane->name, got, want, count, scale, limit);
+    free(got);
+}
+
+void describe(struct bench *bench, const struct pipeline_key *key, const char *sizes, ...) {
+    static const char *const types[] = {"f32", "bf16", "f16"};
+    const struct kernel_variant *variant = key->variant;
+    struct kernel_info info = kernel_info(variant->kernel);
+    int length = snprintf(bench->title, sizeof bench->title, "%s %s%s%s (constants", info.name,
+                          variant->name, info.typed ? " " : "", info.typed ? types[key->type] : "");
+    for (int i = 0; i < SPEC_COUNT; i++)
+        length += snprintf(bench->title + length, sizeof bench->title - (size_t)length, " %u",
+                           key->spec[i]);
+    length += snprintf(bench->title + length, sizeof bench->title - (size_t)length, "), ");
+    va_list list;
+    va_start(list, sizes);
+    vsnprintf(bench->title + length, sizeof bench->title - (size_t)length, sizes, list);
+    va_end(list);
+}
+
+/* ---- Random contents ---- */
+
+uint32_t between(struct bench *bench, uint32_t least, uint32_t most) {
+    return least + (uint32_t)random_below(&bench->random, most - least + 1);
+}
+
+void fill_normal(struct bench *bench, float *values, double *doubles, uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) {
+        values[i] = (float)random_normal(&bench->random);
+        if (doubles)
+            doubles[i] = values[i];
+    }
+}
+
+uint32_t type_bytes(uint32_t type) {
+    return type == WEIGHT_F32 ? 4 : 2;
+}
+
+void fill_weights(struct bench *bench, struct plane *plane, uint32_t type, uint32_t rows,
+                  uint32_t columns, uint32_t padded, double *doubles) {
+    memset(plane->data, 0, (uint64_t)rows * padded * type_bytes(type));
+    for (uint64_t i = 0; i < (uint64_t)rows * columns; i++) {
+        double value = random_normal(&bench->random);
+        if (random_below(&bench->random, 50) == 0)
+            value *= 1e-6; /* subnormal in float16 */
+        uint64_t at = i / columns * padded + i % columns;
+        if (type == WEIGHT_F32) {
+            ((float *)plane->data)[at] = (float)value;
+            doubles[i] = (float)value;
+        } else {
+            bool brain = type == WEIGHT_BF16;
+            uint16_t bits =
+                brain ? reference_double_to_bf16(value) : reference_double_to_f16(value);
+            ((uint16_t *)plane->data)[at] = bits;
+            doubles[i] = brain ? reference_bf16_to_double(bits) : reference_f16_to_double(bits);
+        }
+    }
+}

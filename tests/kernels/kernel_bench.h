@@ -1,0 +1,77 @@
+/* Runs one dispatch on random data and finds out what it did: operands begin as poison, lie between
+ * fences, and may change only where the kernel was to write. */
+#ifndef TESTS_KERNEL_BENCH_H
+#define TESTS_KERNEL_BENCH_H
+
+#include "queue.h"
+#include "reference/random.h"
+
+#define OPERANDS_MOST 16
+
+/* A buffer of a case, mapped. Poison is 0x7fc17fc1: a NaN as float32, as bfloat16 and as float16,
+ * so that whatever is read beyond its place shows in the result. */
+struct plane {
+    const char *name;
+    const struct buffer *buffer;
+    uint64_t size;                   /* bytes between the fences */
+    uint64_t address;                /* of the first byte between the fences */
+    void *data;                      /* the same, for the host */
+    unsigned char *before, *changed; /* [size]: a copy; 1 where a change was expected */
+    bool unchecked;                  /* may change everywhere */
+};
+
+struct bench {
+    struct device *device;
+    struct lane lane;
+    struct random random;
+    struct arena *arena; /* of the case at hand */
+    struct plane planes[OPERANDS_MOST];
+    uint32_t plane_count;
+    bool counts_kv_reads; /* the variants at hand count them in the session block */
+    char title[400];      /* describe() */
+};
+
+void bench_open(struct bench *bench, struct device *device, uint64_t seed);
+void bench_close(struct bench *bench);
+
+/* A case: planes, then one or several runs, each with its checks. The next run and case_end fail
+ * the test where a plane changed in a place where no change was expected of the run before. */
+void case_begin(struct bench *bench);
+void case_end(struct bench *bench);
+
+/* A poisoned plane, to be filled before the first run; stays valid until case_end. */
+struct plane *plane_create(struct bench *bench, const char *name, uint64_t size);
+
+/* Compiles the variant and runs it once. `spec` as in pipeline_key. `planes` are in the order of
+ * the kernel table, NULL for an operand not used. `indirect` (may be NULL): the plane that holds
+ * the grid, at indirect_offset. Fences and operands declared as read must stay as they were. */
+void bench_run(struct bench *bench, const struct pipeline_key *key, const void *constants,
+               struct plane *const *planes, const uint32_t grid[3], const struct plane *indirect,
+               uint64_t indirect_offset);
+
+/* What is being checked, for messages: the variant, its type and constants, and the case's sizes.
+ */
+void describe(struct bench *bench, const struct pipeline_key *key, const char *sizes, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Numbers that a kernel made: sum (got - want)^2 <= limit * sum (want^2 + scale^2), where `scale`
+ * is the size of what was added up, for a sum may come out near zero; 0 where nothing cancels. */
+void expect_near(struct bench *bench, const char *what, const double *got, const double *want,
+                 uint64_t count, double scale, double limit);
+/* Floats [first, first + count) of a plane were to become `want`, in the sense of expect_near. */
+void expect_floats(struct bench *bench, struct plane *plane, uint64_t first, const double *want,
+                   uint64_t count, double scale, double limit);
+/* These bytes may have changed; what is in them was checked otherwise. */
+void expect_change(struct bench *bench, struct plane *plane, uint64_t offset, uint64_t size);
+
+/* ---- Random sizes and contents ---- */
+
+uint32_t between(struct bench *bench, uint32_t least, uint32_t most);
+/* Normal numbers into floats [count], and the same as doubles. */
+void fill_normal(struct bench *bench, float *values, double *doubles, uint64_t count);
+/* Weights of a type, WEIGHT_*: [rows][columns] random, zero up to `padded` columns; `doubles`
+ * [rows][columns] gets their exact values. Subnormal ones are among them. */
+void fill_weights(struct bench *bench, struct plane *plane, uint32_t type, uint32_t rows,
+                  uint32_t columns, uint32_t padded, double *doubles);
+uint32_t type_bytes(uint32_t type);
+
+#endif

@@ -1,0 +1,78 @@
+#include "kernel_checks.h"
+#include "reference/reference.h"
+
+#include <string.h>
+
+uint32_t divide_up(uint32_t value, uint32_t by) {
+    return (value + by - 1) / by;
+}
+
+struct session_block *session_of(struct plane *plane) {
+    return plane->data;
+}
+
+struct plane *session_plane(struct bench *bench, uint32_t position, uint32_t rows) {
+    struct plane *plane = plane_create(bench, "session", sizeof(struct session_block));
+    struct session_block *block = session_of(plane);
+    memset(block->kv_chunks, 0, sizeof block->kv_chunks);
+    block->position = position;
+    block->rows = rows;
+    block->done = between(bench, 0, 7) == 0;
+    block->context = position + rows + between(bench, 0, 9);
+    return plane;
+}
+
+/* ---- The KV cache ---- */
+
+static uint64_t layer_elements(const struct kv_case *kv) {
+    return 2 * (uint64_t)kv->kv_heads * KV_CHUNK * kv->padded;
+}
+
+static uint32_t element_bytes(const struct kv_case *kv) {
+    return kv->half ? 2 : 4;
+}
+
+void kv_create(struct bench *bench, struct kv_case *kv, struct plane *session, uint32_t begin,
+               uint32_t end) {
+    for (uint32_t i = begin / KV_CHUNK; i * KV_CHUNK < end; i++) {
+        kv->chunks[i] =
+            plane_create(bench, "a KV chunk", kv->layers * layer_elements(kv) * element_bytes(kv));
+        session_of(session)->kv_chunks[i] = kv->chunks[i]->address;
+    }
+}
+
+uint32_t kv_layer_offset(const struct kv_case *kv) {
+    return (uint32_t)(kv->layer * layer_elements(kv) * element_bytes(kv) / 16);
+}
+
+static uint64_t element_at(const struct kv_case *kv, uint32_t which, uint32_t head,
+                           uint32_t position, uint32_t i) {
+    uint64_t row = (uint64_t)(which * kv->kv_heads + head) * KV_CHUNK + position % KV_CHUNK;
+    return kv->layer * layer_elements(kv) + row * kv->padded + i;
+}
+
+double kv_read(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+               uint32_t i) {
+    const void *data = kv->chunks[position / KV_CHUNK]->data;
+    uint64_t at = element_at(kv, which, head, position, i);
+    return kv->half ? reference_f16_to_double(((const uint16_t *)data)[at])
+                    : ((const float *)data)[at];
+}
+
+double kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+                uint32_t i, double value) {
+    void *data = kv->chunks[position / KV_CHUNK]->data;
+    uint64_t at = element_at(kv, which, head, position, i);
+    if (kv->half)
+        ((uint16_t *)data)[at] = reference_double_to_f16(value);
+    else
+        ((float *)data)[at] = (float)value;
+    return kv_read(kv, which, head, position, i);
+}
+
+void kv_expect_pair(struct bench *bench, const struct kv_case *kv, uint32_t which, uint32_t head,
+                    uint32_t position, uint32_t i) {
+    expect_change(bench, kv->chunks[position / KV_CHUNK],
+                  element_at(kv, which, head, position, i) * element_bytes(kv),
+                  2 * (uint64_t)element_bytes(kv));
+}

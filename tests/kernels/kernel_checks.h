@@ -1,0 +1,52 @@
+/* One check for every kernel of the table: runs a variant on a random case and compares. */
+#ifndef TESTS_KERNEL_CHECKS_H
+#define TESTS_KERNEL_CHECKS_H
+
+#include "kernel_bench.h"
+#include "model.h"
+
+/* Float32 sums against double ones: rounding alone leaves 1e-15 to 1e-13. */
+#define NMSE_F32 1e-11
+/* Where results are stored as float16: 2^-11 at most for each, so 8e-8 on average. */
+#define NMSE_F16 1e-6
+
+typedef void kernel_check(struct bench *bench, const struct kernel_variant *variant, uint32_t type);
+
+kernel_check check_projection; /* matvec_*, matmul_* */
+kernel_check check_embed, check_rmsnorm;
+kernel_check check_attention_decode, check_attention_join, check_attention_prefill;
+/* The sampler's kernels read each other's work: this runs all of them, in order, with `variant` for
+ * its own kernel and the first variants for the others. */
+kernel_check check_sampler;
+
+/* ---- What several of them need ---- */
+
+/* The plane of a session block with random contents, for `rows` rows at `position`; one in eight is
+ * done, and then a kernel must not do anything. */
+struct plane *session_plane(struct bench *bench, uint32_t position, uint32_t rows);
+struct session_block *session_of(struct plane *plane);
+
+uint32_t divide_up(uint32_t value, uint32_t by);
+
+/* The KV cache of a case: poisoned chunks for positions [begin, end), entered in the session block.
+ */
+struct kv_case {
+    uint32_t layers, layer, kv_heads, head_dim, padded;
+    bool half;
+    struct plane *chunks[KV_CHUNKS_MAX];
+};
+void kv_create(struct bench *bench, struct kv_case *kv, struct plane *session, uint32_t begin,
+               uint32_t end);
+/* The layer's place in a chunk, in quads, as kernels are told. */
+uint32_t kv_layer_offset(const struct kv_case *kv);
+/* Element i of a position's key (which = 0) or value (1), i < padded. */
+double kv_read(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+               uint32_t i);
+/* Rounds to float16 if the cache does; returns what is stored. */
+double kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+                uint32_t i, double value);
+/* A kernel may write elements i and i + 1 of that key or value. */
+void kv_expect_pair(struct bench *bench, const struct kv_case *kv, uint32_t which, uint32_t head,
+                    uint32_t position, uint32_t i);
+
+#endif
