@@ -1,5 +1,6 @@
 /* Arenas: VkBuffers placed one behind the other in blocks of device memory. */
 #include "memory.h"
+#include "platform.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,12 +9,14 @@
 #include <stb/stb_ds.h>
 
 #define BLOCK_DEFAULT (64u << 20)
-#define PLACEMENT 256 /* alignment of buffers within a block; drivers ask for less */
+#define PLACEMENT 256 /* alignment of buffers within a block at least; drivers ask for less */
 
+/* A block's buffers lie one behind the other from `begin`, where the address is aligned, on. How
+ * much room that leaves does not depend on the block's own address, so that a plan is exact. */
 struct block {
     VkDeviceMemory memory;
-    uint64_t size, used; /* `used` begins where the address is a multiple of PLACEMENT */
-    uint64_t address;    /* of the block's first byte */
+    uint64_t size, room, used; /* used: of the room */
+    uint64_t begin;
     void *mapped;
     bool coherent;
 };
@@ -21,20 +24,43 @@ struct block {
 struct arena {
     struct device *device;
     enum memory_kind kind;
-    uint64_t block_size, bytes;
+    bool planned; /* counts and allocates nothing */
+    uint64_t block_size, bytes, allocated;
     struct block *blocks;    /* stb_ds */
     struct buffer **buffers; /* stb_ds; each allocated, so that pointers stay */
 };
 
-peridot_result arena_create(struct device *device, enum memory_kind kind, uint64_t block,
-                            struct arena **arena, peridot_error *error) {
+/* What the device asks for a buffer: the same alignment and types for all, as their usage is one.
+ */
+struct demand {
+    uint64_t size, alignment; /* size: a multiple of the alignment */
+    uint32_t types;
+};
+
+static peridot_result create_arena(struct device *device, enum memory_kind kind, bool planned,
+                                   uint64_t block, struct arena **arena, peridot_error *error) {
     *arena = calloc(1, sizeof **arena);
     if (!*arena)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a memory arena");
     (*arena)->device = device;
     (*arena)->kind = kind;
-    (*arena)->block_size = block ? block : BLOCK_DEFAULT;
+    (*arena)->planned = planned;
+    (*arena)->block_size = block;
     return PERIDOT_OK;
+}
+
+peridot_result arena_create(struct device *device, enum memory_kind kind, uint64_t block,
+                            struct arena **arena, peridot_error *error) {
+    return create_arena(device, kind, false, block, arena, error);
+}
+
+peridot_result arena_plan(struct device *device, enum memory_kind kind, uint64_t block,
+                          struct arena **arena, peridot_error *error) {
+    return create_arena(device, kind, true, block, arena, error);
+}
+
+bool arena_is_plan(const struct arena *arena) {
+    return arena->planned;
 }
 
 void arena_destroy(struct arena *arena) {
@@ -45,7 +71,7 @@ void arena_destroy(struct arena *arena) {
         device->vk.DestroyBuffer(device->handle, arena->buffers[i]->handle, device->allocator);
         free(arena->buffers[i]);
     }
-    for (ptrdiff_t i = 0; i < arrlen(arena->blocks); i++) {
+    for (ptrdiff_t i = 0; i < arrlen(arena->blocks) && !arena->planned; i++) {
         device->vk.FreeMemory(device->handle, arena->blocks[i].memory, device->allocator);
         device->memory_used -= arena->blocks[i].size;
     }
@@ -58,8 +84,12 @@ uint64_t arena_bytes(const struct arena *arena) {
     return arena->bytes;
 }
 
-/* The best memory type among `types` for the arena's kind; UINT32_MAX: none. */
-static uint32_t memory_type(const struct arena *arena, uint32_t types) {
+uint64_t arena_allocated(const struct arena *arena) {
+    return arena->allocated;
+}
+
+/* The best memory type among `types` for a kind; UINT32_MAX: none. */
+static uint32_t memory_type(const struct device *device, enum memory_kind kind, uint32_t types) {
     static const struct {
         VkMemoryPropertyFlags needed, liked, disliked;
     } wishes[] = {
@@ -72,15 +102,14 @@ static uint32_t memory_type(const struct arena *arena, uint32_t types) {
                              VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
                              VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT},
     };
-    const VkPhysicalDeviceMemoryProperties *memory = &arena->device->memory;
+    const VkPhysicalDeviceMemoryProperties *memory = &device->memory;
     uint32_t best = UINT32_MAX;
     int best_score = -1;
     for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
         VkMemoryPropertyFlags has = memory->memoryTypes[i].propertyFlags;
-        if (!(types >> i & 1) || (has & wishes[arena->kind].needed) != wishes[arena->kind].needed)
+        if (!(types >> i & 1) || (has & wishes[kind].needed) != wishes[kind].needed)
             continue;
-        int score = (has & wishes[arena->kind].liked ? 4 : 0) +
-                    (has & wishes[arena->kind].disliked ? 0 : 2) +
+        int score = (has & wishes[kind].liked ? 4 : 0) + (has & wishes[kind].disliked ? 0 : 2) +
                     (has & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT ? 1 : 0);
         if (score > best_score) {
             best = i;
@@ -97,7 +126,7 @@ static peridot_result refuse(struct arena *arena, VkResult code, uint64_t size, 
     return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                 "%s refused %.1f MiB for %s, with %.1f MiB free: use a smaller --context or model",
                 arena->device->info.name, (double)size / (1 << 20), name,
-                (double)device_memory_free(arena->device) / (1 << 20));
+                (double)memory_free(arena->device) / (1 << 20));
 }
 
 static VkResult create_buffer(struct device *device, uint64_t size, VkBuffer *buffer) {
@@ -128,14 +157,15 @@ static VkResult bind(struct device *device, VkBuffer buffer, VkDeviceMemory memo
     return code;
 }
 
-/* Learns the block's address from a buffer placed at its beginning for that. */
-static VkResult probe_address(struct device *device, struct block *block) {
+/* Learns where the block's address is aligned from a buffer placed at its beginning for that. */
+static VkResult probe_address(struct device *device, uint64_t alignment, struct block *block) {
     VkBuffer probe;
+    uint64_t address = 0;
     VkResult code = create_buffer(device, 16, &probe);
     if (!code)
-        code = bind(device, probe, block->memory, 0, &block->address);
+        code = bind(device, probe, block->memory, 0, &address);
     device->vk.DestroyBuffer(device->handle, probe, device->allocator);
-    block->used = (PLACEMENT - block->address % PLACEMENT) % PLACEMENT;
+    block->begin = (alignment - address % alignment) % alignment;
     return code;
 }
 
@@ -153,83 +183,100 @@ static VkResult allocate(struct device *device, uint32_t type, struct block *blo
     return code;
 }
 
-/* A new block with room for `size` bytes at least. */
-static peridot_result add_block(struct arena *arena, uint64_t size, uint32_t types,
-                                const char *name, peridot_error *error) {
+/* Memory for a block, mapped where the host reads or writes it. */
+static peridot_result fill_block(struct arena *arena, const struct demand *demand,
+                                 struct block *block, const char *name, peridot_error *error) {
     struct device *device = arena->device;
-    uint64_t most = device->info.limits.max_allocation;
-    uint32_t type = memory_type(arena, types);
+    uint32_t type = memory_type(device, arena->kind, demand->types);
     if (type == UINT32_MAX)
         return fail(error, PERIDOT_ERROR_VULKAN, "%s has no memory type for %s", device->info.name,
                     name);
-    struct block block = {.size = size > arena->block_size ? size : arena->block_size};
-    block.size = block.size > most ? size : block.size;
-    VkResult code = allocate(device, type, &block);
-    if (code == VK_ERROR_OUT_OF_DEVICE_MEMORY && block.size > size) {
-        block.size = size; /* what is left may do for this buffer alone */
-        code = allocate(device, type, &block);
+    VkResult code = allocate(device, type, block);
+    if (code == VK_ERROR_OUT_OF_DEVICE_MEMORY && block->room > demand->size) {
+        block->room = demand->size; /* what is left may do for this buffer alone */
+        block->size = demand->size + demand->alignment;
+        code = allocate(device, type, block);
     }
     if (code)
-        return refuse(arena, code, size, name, error);
+        return refuse(arena, code, demand->size, name, error);
     VkMemoryPropertyFlags has = device->memory.memoryTypes[type].propertyFlags;
-    block.coherent = has & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
-    code = probe_address(device, &block);
+    block->coherent = has & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    code = probe_address(device, demand->alignment, block);
     if (!code && arena->kind != MEMORY_DEVICE)
-        code =
-            device->vk.MapMemory(device->handle, block.memory, 0, VK_WHOLE_SIZE, 0, &block.mapped);
+        code = device->vk.MapMemory(device->handle, block->memory, 0, VK_WHOLE_SIZE, 0,
+                                    &block->mapped);
     if (code) {
-        device->vk.FreeMemory(device->handle, block.memory, device->allocator);
+        device->vk.FreeMemory(device->handle, block->memory, device->allocator);
         return device_fail(device, code, "preparing memory", error);
     }
-    device->memory_used += block.size;
+    device->memory_used += block->size;
+    return PERIDOT_OK;
+}
+
+/* A new block with room for the buffer at least. */
+static peridot_result add_block(struct arena *arena, const struct demand *demand, const char *name,
+                                peridot_error *error) {
+    uint64_t least = demand->size + demand->alignment, alone = least;
+    uint64_t most = arena->device->info.limits.max_allocation;
+    uint64_t usual = arena->block_size ? arena->block_size + demand->alignment : BLOCK_DEFAULT;
+    if (least < usual && usual <= most)
+        alone = usual;
+    struct block block = {.size = alone, .room = alone - demand->alignment};
+    peridot_result result =
+        arena->planned ? PERIDOT_OK : fill_block(arena, demand, &block, name, error);
+    if (result)
+        return result;
+    arena->allocated += block.size;
     arrput(arena->blocks, block);
     return PERIDOT_OK;
 }
 
-/* The first block with room; the offset there into `at`. Buffers of one usage go into memory of the
- * same types, so any block will do. */
-static struct block *find_room(struct arena *arena, uint64_t size, uint64_t alignment,
-                               uint64_t *at) {
+/* The first block with room. Buffers of one usage go into memory of the same types, so any block
+ * will do. */
+static struct block *find_room(struct arena *arena, uint64_t size) {
     for (ptrdiff_t i = 0; i < arrlen(arena->blocks); i++) {
         struct block *block = &arena->blocks[i];
-        uint64_t address = block->address + block->used;
-        *at = block->used + (alignment - address % alignment) % alignment;
-        if (*at <= block->size && size <= block->size - *at)
+        if (size <= block->room - block->used)
             return block;
     }
     return NULL;
 }
 
-static peridot_result place(struct arena *arena, struct buffer *buffer, peridot_error *error) {
-    struct device *device = arena->device;
+static struct demand demand_of(const struct device *device, VkBuffer buffer) {
     VkMemoryRequirements2 needs = {.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
     VkBufferMemoryRequirementsInfo2 about = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_REQUIREMENTS_INFO_2, .buffer = buffer->handle};
+        .sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_REQUIREMENTS_INFO_2, .buffer = buffer};
     device->vk.GetBufferMemoryRequirements2(device->handle, &about, &needs);
     uint64_t alignment = needs.memoryRequirements.alignment;
     alignment = alignment < PLACEMENT ? PLACEMENT : alignment;
     if (alignment < device->info.limits.non_coherent_atom)
         alignment = device->info.limits.non_coherent_atom;
     uint64_t size = (needs.memoryRequirements.size + alignment - 1) / alignment * alignment;
-    uint64_t at = 0;
-    struct block *block = find_room(arena, size, alignment, &at);
+    return (struct demand){size, alignment, needs.memoryRequirements.memoryTypeBits};
+}
+
+static peridot_result place(struct arena *arena, struct buffer *buffer, peridot_error *error) {
+    struct device *device = arena->device;
+    struct demand demand = demand_of(device, buffer->handle);
+    struct block *block = find_room(arena, demand.size);
     if (!block) {
-        /* the slack is for a block whose own address is not aligned enough */
-        peridot_result result = add_block(
-            arena, size + alignment, needs.memoryRequirements.memoryTypeBits, buffer->name, error);
+        peridot_result result = add_block(arena, &demand, buffer->name, error);
         if (result)
             return result;
-        block = find_room(arena, size, alignment, &at);
+        block = &arrlast(arena->blocks);
     }
-    buffer->memory = block->memory;
-    buffer->memory_offset = at;
-    buffer->coherent = block->coherent;
-    buffer->mapped = block->mapped ? (char *)block->mapped + at : NULL;
-    VkResult code = bind(device, buffer->handle, block->memory, at, &buffer->address);
-    if (code)
-        return device_fail(device, code, "placing a buffer", error);
-    block->used = at + size;
-    arena->bytes += size;
+    if (!arena->planned) {
+        uint64_t at = block->begin + block->used;
+        buffer->memory = block->memory;
+        buffer->memory_offset = at;
+        buffer->coherent = block->coherent;
+        buffer->mapped = block->mapped ? (char *)block->mapped + at : NULL;
+        VkResult code = bind(device, buffer->handle, block->memory, at, &buffer->address);
+        if (code)
+            return device_fail(device, code, "placing a buffer", error);
+    }
+    block->used += demand.size;
+    arena->bytes += demand.size;
     return PERIDOT_OK;
 }
 
@@ -253,7 +300,7 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
     peridot_result result = code ? refuse(arena, code, size, name, error) : PERIDOT_OK;
     if (!result)
         result = place(arena, buffer, error);
-    if (result) {
+    if (result || arena->planned) {
         device->vk.DestroyBuffer(device->handle, buffer->handle, device->allocator);
         free(buffer);
         return result;
@@ -263,6 +310,58 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
     *out = buffer;
     return PERIDOT_OK;
 }
+
+/* ---- What is free ---- */
+
+/* The memory type that arenas of a kind get; UINT32_MAX where that cannot be told. */
+static uint32_t type_of_kind(struct device *device, enum memory_kind kind) {
+    VkBuffer probe;
+    uint32_t type = UINT32_MAX;
+    if (create_buffer(device, 16, &probe) == VK_SUCCESS)
+        type = memory_type(device, kind, demand_of(device, probe).types);
+    device->vk.DestroyBuffer(device->handle, probe, device->allocator);
+    return type;
+}
+
+/* What the heap of device memory has left, as far as Vulkan tells. */
+static uint64_t heap_free(struct device *device, uint32_t type) {
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 memory = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = device->memory_budget ? &budget : NULL};
+    device->vi.GetPhysicalDeviceMemoryProperties2(device->info.physical, &memory);
+    uint32_t heap = memory.memoryProperties.memoryTypes[type].heapIndex;
+    uint64_t limit = memory.memoryProperties.memoryHeaps[heap].size, used = device->memory_used;
+    if (device->memory_budget) {
+        limit = budget.heapBudget[heap];
+        used = budget.heapUsage[heap];
+    }
+    return limit > used ? limit - used : 0;
+}
+
+uint64_t memory_free(struct device *device) {
+    uint32_t type = type_of_kind(device, MEMORY_DEVICE);
+    uint64_t host_total = 0, host_free = 0;
+    platform_host_memory(&host_free, &host_total);
+    bool software = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    /* without a budget, software devices name a heap of some round size, and allocate beyond it */
+    if (software && !device->memory_budget && host_total)
+        return host_free;
+    uint64_t all = device_memory_free(device);
+    if (type == UINT32_MAX)
+        return all;
+    uint64_t own = heap_free(device, type);
+    return own < all ? own : all;
+}
+
+bool memory_shared(struct device *device, enum memory_kind kind) {
+    uint32_t type = type_of_kind(device, kind), own = type_of_kind(device, MEMORY_DEVICE);
+    return type == UINT32_MAX || own == UINT32_MAX ||
+           device->memory.memoryTypes[type].heapIndex == device->memory.memoryTypes[own].heapIndex;
+}
+
+/* ---- Reading and writing by the host ---- */
 
 /* The range widened to whole atoms, as the specification asks. */
 static VkMappedMemoryRange atoms(const struct device *device, const struct buffer *buffer,

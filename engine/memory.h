@@ -24,16 +24,29 @@ struct buffer {
 
 /* Owns the buffers that it made: freed all at once. Not thread-safe. */
 struct arena;
-/* `block`: bytes that a memory block has at least (0: 64 MiB), so that small buffers share one. */
+/* `block`: bytes that a memory block has room for at least (0: 64 MiB in all), so that small
+ * buffers share one. */
 peridot_result arena_create(struct device *device, enum memory_kind kind, uint64_t block,
                             struct arena **arena, peridot_error *error);
+/* An arena that only counts: its buffers are NULL, and its figures what those of the same arena
+ * would be, had it been asked for the same buffers in the same order and been refused none. */
+peridot_result arena_plan(struct device *device, enum memory_kind kind, uint64_t block,
+                          struct arena **arena, peridot_error *error);
+bool arena_is_plan(const struct arena *arena);
 void arena_destroy(struct arena *arena); /* accepts NULL */
 /* A buffer of `size` > 0 bytes, usable for storage, transfer both ways, indirect arguments and by
  * address. `buffer` stays valid until arena_destroy. Errors: DEVICE_MEMORY (with what was asked and
  * what is free), ARGUMENT (size over the device's limit), VULKAN. */
 peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name,
                             const struct buffer **buffer, peridot_error *error);
-uint64_t arena_bytes(const struct arena *arena);
+uint64_t arena_bytes(const struct arena *arena);     /* of its buffers, aligned */
+uint64_t arena_allocated(const struct arena *arena); /* of its blocks, which hold them */
+
+/* Bytes free for MEMORY_DEVICE: in the heap that its arenas use, by VK_EXT_memory_budget where the
+ * device has it. Where the memory is the host's, no more than the operating system has. */
+uint64_t memory_free(struct device *device);
+/* Whether arenas of this kind use the same heap as those of MEMORY_DEVICE. */
+bool memory_shared(struct device *device, enum memory_kind kind);
 
 /* For non-coherent memory; no-ops on coherent memory. Ranges within the buffer. */
 peridot_result buffer_flush(struct device *device, const struct buffer *buffer, uint64_t offset,

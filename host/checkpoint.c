@@ -177,6 +177,10 @@ static peridot_result open_listed(struct checkpoint *checkpoint, const cJSON *in
             continue;
         if (i == SHARDS_MAX)
             return fail(error, PERIDOT_ERROR_FORMAT, "%s: more than %d files", name, SHARDS_MAX);
+        if (!has_file(checkpoint, item->valuestring))
+            return fail(error, PERIDOT_ERROR_FILE,
+                        "%s names %.200s, which is not there: fetch it too", name,
+                        item->valuestring);
         opened[i] = item->valuestring;
         peridot_result result = open_shard(checkpoint, item->valuestring, error);
         if (result)
@@ -254,8 +258,13 @@ static peridot_result find_tensor(struct checkpoint *checkpoint, enum tensor_rol
     for (; file < checkpoint->shard_count && !found; file++)
         found = safetensors_find(&checkpoint->shards[file].tensors, name);
     if (!found)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: tensor %s is missing",
-                    checkpoint->shard_count ? checkpoint->shards[0].name : "the model", name);
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: tensor %s is missing, and config.json calls for it: the files are "
+                    "incomplete or do not belong together",
+                    checkpoint->shard_count == 1 ? checkpoint->shards[0].name
+                    : checkpoint->directory      ? checkpoint->directory
+                                                 : "the model",
+                    name);
     file--;
     uint32_t rows = extent(&checkpoint->config, roles[role].rows);
     uint32_t columns = extent(&checkpoint->config, roles[role].columns);
@@ -290,12 +299,37 @@ static peridot_result find_tensors(struct checkpoint *checkpoint, peridot_error 
     return result;
 }
 
+/* Tensors that no role takes would change the arithmetic if they were layers or biases. */
+static peridot_result check_surplus(const struct checkpoint *checkpoint, const struct source *shard,
+                                    peridot_error *error) {
+    static const char prefix[] = "model.layers.", bias[] = ".bias";
+    uint32_t layers = checkpoint->config.layers;
+    for (size_t i = 0; i < shard->tensors.count; i++) {
+        const char *name = shard->tensors.tensors[i].name;
+        size_t length = strlen(name);
+        if (strncmp(name, prefix, sizeof prefix - 1) != 0)
+            continue;
+        if (strtoul(name + sizeof prefix - 1, NULL, 10) >= layers)
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "%s holds tensor %.200s, but num_hidden_layers in config.json is %u: the "
+                        "files do not belong together",
+                        shard->name, name, layers);
+        if (length >= sizeof bias - 1 && strcmp(name + length - (sizeof bias - 1), bias) == 0)
+            return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                        "%s holds tensor %.200s: Gemma has no biases, so this is another model",
+                        shard->name, name);
+    }
+    return PERIDOT_OK;
+}
+
 static peridot_result open_all(struct checkpoint *checkpoint, peridot_error *error) {
     peridot_result result = read_config(checkpoint, error);
     if (!result)
         result = open_weights(checkpoint, error);
     if (!result)
         result = find_tensors(checkpoint, error);
+    for (uint32_t i = 0; i < checkpoint->shard_count && !result; i++)
+        result = check_surplus(checkpoint, &checkpoint->shards[i], error);
     if (!result && has_file(checkpoint, "tokenizer.model"))
         result = open_source(checkpoint, "tokenizer.model", &checkpoint->tokenizer, error);
     return result;
@@ -382,6 +416,11 @@ bool checkpoint_tokenizer(const struct checkpoint *checkpoint, const void **data
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer) {
     return &checkpoint->tensors[tensor_index(role, layer)];
+}
+
+const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
+                                   const struct checkpoint_tensor *tensor) {
+    return checkpoint->shards[tensor->file].name;
 }
 
 void checkpoint_release_pages(const struct checkpoint *checkpoint,

@@ -1,6 +1,8 @@
 /* A Hugging Face Gemma checkpoint: config.json, one or several safetensors, perhaps a
  * tokenizer.model; from a directory (mapped) or from memory. On opening, every tensor that Gemma
- * needs is known to be there, of a usable type and of the shape that the configuration says. */
+ * needs is known to be there, of a usable type and of the shape that the configuration says, and
+ * none that would make it another model: a further layer, or a bias. Other surplus tensors are left
+ * alone. */
 #ifndef HOST_CHECKPOINT_H
 #define HOST_CHECKPOINT_H
 
@@ -56,6 +58,9 @@ bool checkpoint_tokenizer(const struct checkpoint *checkpoint, const void **data
 /* `layer` is 0 for the roles that have no layer. Owned by the checkpoint. */
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer);
+/* The path of the file that holds the tensor, for messages; owned by the checkpoint. */
+const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
+                                   const struct checkpoint_tensor *tensor);
 /* A hint that bytes [offset, offset + size) of the tensor are not needed again soon. */
 void checkpoint_release_pages(const struct checkpoint *checkpoint,
                               const struct checkpoint_tensor *tensor, size_t offset, size_t size);

@@ -41,7 +41,7 @@ static void set_state(struct generation *generation) {
     state->sampled = 0;
     state->stop_from = session->prompt_end + session->sampling.min_tokens;
     forward_attention_grid(state, session->length, 1);
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(session->model, &info);
     state->stop_count = info.stop_token_count;
     memcpy(state->stop_tokens, info.stop_tokens, sizeof state->stop_tokens);

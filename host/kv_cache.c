@@ -1,14 +1,15 @@
 /* The KV cache: chunks of KV_CHUNK positions, made when they are needed. */
+#include "memory_plan.h"
 #include "session.h"
 
-uint64_t kv_plane_elements(const struct peridot_session *session) {
-    const struct peridot_model *model = session->model;
-    return (uint64_t)model->config.kv_heads * KV_CHUNK * model->head_dim_padded;
+uint64_t kv_chunk_size(const struct model_config *config, bool half) {
+    uint64_t plane =
+        (uint64_t)config->kv_heads * KV_CHUNK * round_up(config->head_dim, ROW_ALIGNMENT);
+    return 2 * plane * config->layers * (half ? 2 : 4);
 }
 
 uint64_t kv_chunk_bytes(const struct peridot_session *session) {
-    uint64_t element = session->kv_half ? 2 : 4;
-    return 2 * kv_plane_elements(session) * session->model->config.layers * element;
+    return kv_chunk_size(&session->model->config, session->kv_half);
 }
 
 /* Zeros, so that the padding of rows never holds a NaN. */
@@ -34,10 +35,12 @@ static peridot_result add_chunk(struct peridot_session *session, peridot_error *
     if (result) {
         arena_destroy(chunk->arena);
         *chunk = (struct kv_chunk){0};
+        if (result == PERIDOT_ERROR_DEVICE_MEMORY)
+            result = memory_plan_refused_chunk(session, error);
         return result;
     }
     session->head_state.kv_chunks[session->chunk_count++] = chunk->buffer->address;
-    session->statistics.kv_bytes += bytes;
+    session->statistics.kv_bytes += arena_allocated(chunk->arena);
     return PERIDOT_OK;
 }
 
@@ -55,9 +58,9 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions) {
         needed = 1; /* the recordings name the first chunk */
     while (session->chunk_count > needed) {
         struct kv_chunk *chunk = &session->chunks[--session->chunk_count];
+        session->statistics.kv_bytes -= arena_allocated(chunk->arena);
         arena_destroy(chunk->arena);
         *chunk = (struct kv_chunk){0};
         session->head_state.kv_chunks[session->chunk_count] = 0;
-        session->statistics.kv_bytes -= kv_chunk_bytes(session);
     }
 }

@@ -1,6 +1,8 @@
 /* Loading a model and telling what it is. */
 #include "model.h"
 #include "abi.h"
+#include "caller_struct.h"
+#include "memory_plan.h"
 #include "platform.h"
 #include "upload.h"
 
@@ -9,6 +11,15 @@
 
 /* More query heads than this on one KV head do not fit the attention kernels' shared memory. */
 #define GROUP_MAX 16
+
+/* Byte offsets within a buffer stay below 2^31: not every driver computes them in 64 bits. */
+#define PIECE_BYTES_MAX ((uint64_t)1 << 31)
+#define ROWS_OF_WORKGROUP 4 /* that a projection's workgroup makes at least */
+
+/* Smaller models get one block of memory of just their size. */
+#define BLOCK_SHARED ((uint64_t)64 << 20)
+
+#define FILES_MAX 64 /* of a model in memory */
 
 static peridot_result check_sizes(const struct model_config *config, peridot_error *error) {
     if (config->heads / config->kv_heads > GROUP_MAX)
@@ -40,11 +51,75 @@ static peridot_result read_tokenizer(struct peridot_model *model,
     return result ? result : check_tokenizer(model, name, error);
 }
 
-static peridot_result load(peridot_device *device, struct checkpoint *checkpoint,
-                           const peridot_model_params *params, peridot_model **out,
-                           peridot_error *error) {
-    double start = platform_seconds();
-    struct peridot_model *model = calloc(1, sizeof *model);
+uint32_t weight_piece_rows(const struct peridot_model *model, const peridot_model_params *params,
+                           uint64_t row_bytes) {
+    const struct device_limits *limits = &model->device->engine->info.limits;
+    uint64_t bytes =
+        limits->max_allocation < PIECE_BYTES_MAX ? limits->max_allocation : PIECE_BYTES_MAX;
+    if (params->max_piece && params->max_piece < bytes)
+        bytes = params->max_piece;
+    uint64_t rows = bytes / row_bytes, grid = (uint64_t)limits->max_grid[0] * ROWS_OF_WORKGROUP;
+    return (uint32_t)((rows < grid ? rows : grid) / 2 * 2);
+}
+
+static void free_weight(struct weight *weight) {
+    free(weight->shards);
+    *weight = (struct weight){0};
+}
+
+static void free_weights(struct peridot_model *model) {
+    for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
+        struct layer *layer = &model->layers[i];
+        free_weight(&layer->qkv);
+        free_weight(&layer->output);
+        free_weight(&layer->gate_up);
+        free_weight(&layer->down);
+    }
+    free_weight(&model->embedding);
+    free(model->layers);
+    model->layers = NULL;
+    arena_destroy(model->arena);
+    model->arena = NULL;
+}
+
+/* The shapes of all weights, and an arena that knows what they take on the device. */
+static peridot_result plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
+                                   const peridot_model_params *params, uint64_t block,
+                                   peridot_error *error) {
+    peridot_result result =
+        arena_plan(model->device->engine, MEMORY_DEVICE, block, &model->arena, error);
+    if (!result)
+        result = upload_weights(model, checkpoint, params, error);
+    if (result || block || arena_bytes(model->arena) >= BLOCK_SHARED)
+        return result;
+    block = arena_bytes(model->arena);
+    free_weights(model);
+    return plan_weights(model, checkpoint, params, block, error);
+}
+
+/* Follows plan_weights: the same with memory, and the weights in it. */
+static peridot_result place_weights(struct peridot_model *model,
+                                    const struct checkpoint *checkpoint,
+                                    const peridot_model_params *params, peridot_error *error) {
+    struct device *device = model->device->engine;
+    uint64_t block = arena_bytes(model->arena) < BLOCK_SHARED ? arena_bytes(model->arena) : 0;
+    uint64_t needed = arena_allocated(model->arena);
+    peridot_result result = memory_plan_admit_weights(device, needed, error);
+    if (result)
+        return result;
+    free_weights(model);
+    result = arena_create(device, MEMORY_DEVICE, block, &model->arena, error);
+    if (!result)
+        result = upload_weights(model, checkpoint, params, error);
+    if (result == PERIDOT_ERROR_DEVICE_MEMORY)
+        result = memory_plan_refused_weights(device, needed, error);
+    return result;
+}
+
+/* All of a model but its weights. */
+static peridot_result create(peridot_device *device, const struct checkpoint *checkpoint,
+                             struct peridot_model **out, peridot_error *error) {
+    struct peridot_model *model = *out = calloc(1, sizeof *model);
     if (!model)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
     model->device = device;
@@ -54,28 +129,63 @@ static peridot_result load(peridot_device *device, struct checkpoint *checkpoint
     model->head_dim_padded = round_up(model->config.head_dim, ROW_ALIGNMENT);
     model->fingerprint = checkpoint_fingerprint(checkpoint);
     peridot_result result = check_sizes(&model->config, error);
+    return result ? result : read_tokenizer(model, checkpoint, error);
+}
+
+static peridot_result load(peridot_device *device, struct checkpoint *checkpoint,
+                           const peridot_model_params *params, peridot_model **out,
+                           peridot_error *error) {
+    double start = platform_seconds();
+    struct peridot_model *model = NULL;
+    peridot_model_params given;
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, params, "peridot_model_params", error);
     if (!result)
-        result = read_tokenizer(model, checkpoint, error);
+        result = create(device, checkpoint, &model, error);
     if (!result)
-        result = upload_weights(model, checkpoint, params, error);
-    model->seconds_loading = platform_seconds() - start;
-    if (result)
+        result = plan_weights(model, checkpoint, &given, 0, error);
+    if (!result)
+        result = place_weights(model, checkpoint, &given, error);
+    checkpoint_close(checkpoint);
+    if (result) {
         peridot_model_close(model);
-    else
-        *out = model;
+        return result;
+    }
+    model->seconds_loading = platform_seconds() - start;
+    *out = model;
+    return PERIDOT_OK;
+}
+
+static peridot_result inspect(peridot_device *device, struct checkpoint *checkpoint,
+                              const peridot_model_params *params,
+                              const peridot_session_params *session, peridot_model_info *info,
+                              peridot_memory_plan *plan, peridot_error *error) {
+    struct peridot_model *model = NULL;
+    peridot_model_params given;
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, params, "peridot_model_params", error);
+    if (!result)
+        result = create(device, checkpoint, &model, error);
+    if (!result)
+        result = plan_weights(model, checkpoint, &given, 0, error);
+    if (!result && plan)
+        result = memory_plan_write(model, session, plan, error);
+    if (!result && info)
+        peridot_model_describe(model, info);
+    peridot_model_close(model);
+    checkpoint_close(checkpoint);
     return result;
 }
 
-static peridot_result load_checkpoint(peridot_device *device, struct checkpoint *checkpoint,
-                                      const peridot_model_params *params, peridot_model **model,
-                                      peridot_error *error) {
-    peridot_model_params given = {0};
-    if (params)
-        memcpy(&given, params,
-               params->struct_size < sizeof given ? params->struct_size : sizeof given);
-    peridot_result result = load(device, checkpoint, &given, model, error);
-    checkpoint_close(checkpoint);
-    return result;
+static peridot_result open_files(const peridot_file *files, uint32_t count,
+                                 struct checkpoint **checkpoint, peridot_error *error) {
+    struct checkpoint_file list[FILES_MAX];
+    if (!files || count > FILES_MAX)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "a model in memory has 1 to %d files",
+                    FILES_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        list[i] = (struct checkpoint_file){files[i].name, files[i].data, files[i].size};
+    return checkpoint_open_memory(list, count, checkpoint, error);
 }
 
 peridot_result peridot_model_load(peridot_device *device, const char *directory,
@@ -87,21 +197,43 @@ peridot_result peridot_model_load(peridot_device *device, const char *directory,
     *model = NULL;
     struct checkpoint *checkpoint;
     peridot_result result = checkpoint_open(directory, &checkpoint, error);
-    return result ? result : load_checkpoint(device, checkpoint, params, model, error);
+    return result ? result : load(device, checkpoint, params, model, error);
 }
 
 peridot_result peridot_model_load_files(peridot_device *device, const peridot_file *files,
                                         uint32_t count, const peridot_model_params *params,
                                         peridot_model **model, peridot_error *error) {
-    if (!device || !files || !model || count > 64)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files needs 1 to 64 files");
+    if (!device || !model)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files needs a device");
     *model = NULL;
-    struct checkpoint_file list[64];
-    for (uint32_t i = 0; i < count; i++)
-        list[i] = (struct checkpoint_file){files[i].name, files[i].data, files[i].size};
     struct checkpoint *checkpoint;
-    peridot_result result = checkpoint_open_memory(list, count, &checkpoint, error);
-    return result ? result : load_checkpoint(device, checkpoint, params, model, error);
+    peridot_result result = open_files(files, count, &checkpoint, error);
+    return result ? result : load(device, checkpoint, params, model, error);
+}
+
+peridot_result peridot_model_inspect(peridot_device *device, const char *directory,
+                                     const peridot_model_params *params,
+                                     const peridot_session_params *session,
+                                     peridot_model_info *info, peridot_memory_plan *plan,
+                                     peridot_error *error) {
+    if (!device || !directory)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_model_inspect needs a device and a directory");
+    struct checkpoint *checkpoint;
+    peridot_result result = checkpoint_open(directory, &checkpoint, error);
+    return result ? result : inspect(device, checkpoint, params, session, info, plan, error);
+}
+
+peridot_result peridot_model_inspect_files(peridot_device *device, const peridot_file *files,
+                                           uint32_t count, const peridot_model_params *params,
+                                           const peridot_session_params *session,
+                                           peridot_model_info *info, peridot_memory_plan *plan,
+                                           peridot_error *error) {
+    if (!device)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_inspect_files needs a device");
+    struct checkpoint *checkpoint;
+    peridot_result result = open_files(files, count, &checkpoint, error);
+    return result ? result : inspect(device, checkpoint, params, session, info, plan, error);
 }
 
 /* ---- Describing ---- */
@@ -163,7 +295,7 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         .vocabulary = config->vocabulary,
         .context = config->context,
         .parameters = sums.elements,
-        .weight_bytes = arena_bytes(model->arena),
+        .weight_bytes = arena_allocated(model->arena),
         .ideal_bytes = sums.ideal,
         .padded_bytes = sums.padded,
         .fingerprint = model->fingerprint,
@@ -177,26 +309,13 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         info.has_chat = specials.start_of_turn >= 0 && specials.end_of_turn >= 0;
     }
     list_stop_tokens(model, &info);
-    *out = info;
-}
-
-static void free_weight(struct weight *weight) {
-    free(weight->shards);
+    caller_struct_write(out, &info, sizeof info);
 }
 
 void peridot_model_close(peridot_model *model) {
     if (!model)
         return;
-    for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
-        struct layer *layer = &model->layers[i];
-        free_weight(&layer->qkv);
-        free_weight(&layer->output);
-        free_weight(&layer->gate_up);
-        free_weight(&layer->down);
-    }
-    free_weight(&model->embedding);
-    free(model->layers);
-    arena_destroy(model->arena);
+    free_weights(model);
     tokenizer_destroy(model->tokenizer);
     free(model);
 }

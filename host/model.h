@@ -41,7 +41,7 @@ struct peridot_model {
     uint32_t hidden_padded;
     uint32_t head_dim_padded;
     struct tokenizer *tokenizer; /* NULL: none */
-    struct arena *arena;
+    struct arena *arena;         /* of all that follows; a plan in a model that is only inspected */
     struct weight embedding;
     const struct buffer *final_norm;
     const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
@@ -57,5 +57,8 @@ static inline uint32_t round_up(uint32_t value, uint32_t multiple) {
 
 /* Bytes of a weight on the device. */
 uint64_t weight_bytes(const struct weight *weight);
+/* How many rows of a matrix go into one buffer at most, an even number; 0: not even two fit. */
+uint32_t weight_piece_rows(const struct peridot_model *model, const peridot_model_params *params,
+                           uint64_t row_bytes);
 
 #endif

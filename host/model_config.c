@@ -18,7 +18,7 @@ static const struct size_field {
     {"num_key_value_heads", offsetof(struct model_config, kv_heads), 16, 1, 1024},
     {"head_dim", offsetof(struct model_config, head_dim), 256, 2, 512},
     {"intermediate_size", offsetof(struct model_config, hidden), 24576, 1, 1 << 20},
-    {"vocab_size", offsetof(struct model_config, vocabulary), 256000, 1, 1 << 24},
+    {"vocab_size", offsetof(struct model_config, vocabulary), 256000, 3, 1 << 24},
     {"max_position_embeddings", offsetof(struct model_config, context), 8192, 1, 32768},
 };
 
@@ -28,10 +28,13 @@ static peridot_result read_size(const cJSON *json, const struct size_field *fiel
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, field->name);
     if (item && !cJSON_IsNull(item)) {
         double number = item->valuedouble;
-        if (!cJSON_IsNumber(item) || number != floor(number) || number < field->least ||
-            number > field->most)
+        if (!cJSON_IsNumber(item))
             return fail(error, PERIDOT_ERROR_FORMAT, "%s: %s must be a whole number from %u to %u",
                         name, field->name, field->least, field->most);
+        if (number != floor(number) || number < field->least || number > field->most)
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "%s: %s is %.10g; it must be a whole number from %u to %u", name,
+                        field->name, number, field->least, field->most);
         value = (uint32_t)number;
     }
     memcpy((char *)config + field->offset, &value, sizeof value);
@@ -52,21 +55,23 @@ static peridot_result read_real(const cJSON *json, const char *field, double fal
     return PERIDOT_OK;
 }
 
-static bool token_id(const cJSON *item, int32_t *id) {
+static bool token_id(const cJSON *item, const struct model_config *config, int32_t *id) {
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
-        item->valuedouble < 0 || item->valuedouble > 1 << 24)
+        item->valuedouble < 0 || item->valuedouble >= config->vocabulary)
         return false;
     *id = (int32_t)item->valuedouble;
     return true;
 }
 
 static peridot_result read_token(const cJSON *json, const char *field, int32_t fallback,
-                                 const char *name, int32_t *id, peridot_error *error) {
+                                 const char *name, const struct model_config *config, int32_t *id,
+                                 peridot_error *error) {
     *id = fallback;
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, field);
-    if (!item || cJSON_IsNull(item) || token_id(item, id))
+    if (!item || cJSON_IsNull(item) || token_id(item, config, id))
         return PERIDOT_OK;
-    return fail(error, PERIDOT_ERROR_FORMAT, "%s: %s must be a token id", name, field);
+    return fail(error, PERIDOT_ERROR_FORMAT, "%s: %s must be a token id, less than vocab_size (%u)",
+                name, field, config->vocabulary);
 }
 
 static bool add_eos(struct model_config *config, int32_t id) {
@@ -87,10 +92,12 @@ static peridot_result read_eos(const cJSON *json, const char *name, struct model
     const cJSON *entry = cJSON_IsArray(item) ? item->child : item;
     for (; entry; entry = cJSON_IsArray(item) ? entry->next : NULL) {
         int32_t id;
-        if (!token_id(entry, &id) || !add_eos(config, id))
-            return fail(error, PERIDOT_ERROR_FORMAT,
-                        "%s: eos_token_id must be a token id, or a list of at most %d", name,
-                        EOS_TOKENS_MAX);
+        if (!token_id(entry, config, &id) || !add_eos(config, id))
+            return fail(
+                error, PERIDOT_ERROR_FORMAT,
+                "%s: eos_token_id must be a token id, less than vocab_size (%u), or a list of at "
+                "most %d",
+                name, config->vocabulary, EOS_TOKENS_MAX);
     }
     return PERIDOT_OK;
 }
@@ -147,9 +154,9 @@ static peridot_result read_fields(const cJSON *json, const char *name, struct mo
     if (!result)
         result = read_real(json, "rope_theta", 10000, 1, 1e9, name, &config->rope_theta, error);
     if (!result)
-        result = read_token(json, "bos_token_id", 2, name, &config->bos, error);
+        result = read_token(json, "bos_token_id", 2, name, config, &config->bos, error);
     if (!result)
-        result = read_token(json, "pad_token_id", 0, name, &config->pad, error);
+        result = read_token(json, "pad_token_id", 0, name, config, &config->pad, error);
     if (!result)
         result = read_eos(json, name, config, error);
     if (!result && config->heads % config->kv_heads != 0)

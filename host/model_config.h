@@ -13,11 +13,11 @@ struct model_config {
     uint32_t layers;
     uint32_t d_model;
     uint32_t heads;
-    uint32_t kv_heads; /* divides heads */
-    uint32_t head_dim; /* even, at most 512 */
-    uint32_t hidden;   /* of the MLP: gate and up each */
-    uint32_t vocabulary;
-    uint32_t context; /* at most 32768 */
+    uint32_t kv_heads;   /* divides heads */
+    uint32_t head_dim;   /* even, at most 512 */
+    uint32_t hidden;     /* of the MLP: gate and up each */
+    uint32_t vocabulary; /* at least 3: pad, eos and bos */
+    uint32_t context;    /* at most 32768 */
     double rms_eps;
     double rope_theta;
     int32_t bos, pad;
@@ -31,7 +31,8 @@ struct model_config {
 peridot_result model_config_parse(const char *json, size_t length, const char *name,
                                   struct model_config *config, peridot_error *error);
 
-/* Adds the end tokens that generation_config.json names; one that cannot be read is an error. */
+/* Adds the end tokens that generation_config.json names to a configuration that was parsed; one
+ * that cannot be read, or is no token of the vocabulary, is an error: FORMAT. */
 peridot_result model_config_add_eos(const char *json, size_t length, const char *name,
                                     struct model_config *config, peridot_error *error);
 

@@ -76,7 +76,8 @@ static peridot_result open_array(const char *path, struct array *array, peridot_
     if (good)
         return PERIDOT_OK;
     platform_unmap_file(&array->file);
-    return fail(error, PERIDOT_ERROR_FORMAT, "%s: not a NumPy array that Peridot can read", path);
+    return fail(error, PERIDOT_ERROR_FORMAT,
+                "%s: not a NumPy array that Peridot can read: save one with numpy.save", path);
 }
 
 static peridot_result copy_tokens(const char *path, const struct array *array, int32_t **ids,
@@ -87,8 +88,8 @@ static peridot_result copy_tokens(const char *path, const struct array *array, i
                     "%s: an array of %s with %d dimensions; tokens are int32 with one", path,
                     array->type, array->dimensions);
     if (array->shape[0] > array->size / element)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: shorter than its shape says: truncated",
-                    path);
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: shorter than its shape says: truncated, write it again", path);
     *ids = malloc(array->shape[0] * 4 + 1);
     if (!*ids)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", path);
@@ -96,10 +97,18 @@ static peridot_result copy_tokens(const char *path, const struct array *array, i
     for (size_t i = 0; i < *count; i++) {
         int64_t wide;
         memcpy(&wide, array->data + i * element, element);
-        if (element == 4)
+        if (element == 4) {
             memcpy(&(*ids)[i], array->data + i * element, 4);
-        else
-            (*ids)[i] = wide < INT32_MIN || wide > INT32_MAX ? -1 : (int32_t)wide;
+            continue;
+        }
+        if (wide < INT32_MIN || wide > INT32_MAX) {
+            free(*ids);
+            *ids = NULL;
+            *count = 0;
+            return fail(error, PERIDOT_ERROR_FORMAT, "%s: token %zu is %lld, which is no token id",
+                        path, i, (long long)wide);
+        }
+        (*ids)[i] = (int32_t)wide;
     }
     return PERIDOT_OK;
 }

@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 /* A one-dimensional int32 or int64 array, little-endian; `*ids` is the caller's to free.
- * Errors: FILE, FORMAT (another type or shape: which; truncated), HOST_MEMORY. */
+ * Errors: FILE, FORMAT (another type or shape: which; truncated; an id beyond int32: which),
+ * HOST_MEMORY. */
 peridot_result npy_read_tokens(const char *path, int32_t **ids, size_t *count,
                                peridot_error *error);
 /* A two-dimensional float32 array, [rows][columns]; the caller's to free. */

@@ -9,10 +9,22 @@
  *     peridot_session_prompt(session, tokens, count, NULL, &error);
  *     peridot_session_generate(session, 200, on_token, user, &generated, &error);
  *
- * Every struct that an application fills in begins with struct_size = sizeof it; all other fields
- * may be zero, which means the default. Functions that can fail return a peridot_result and write
- * one clear sentence to `error`, which may be NULL. Nothing here exits, aborts or prints. Objects
- * of one device may be used from one thread at a time; different devices are independent. */
+ * Functions that can fail return a peridot_result and write one clear sentence to `error`, which
+ * may be NULL. Nothing here exits, aborts or prints. Objects of one device may be used from one
+ * thread at a time; different devices are independent.
+ *
+ * Structs grow at their end in later versions, and application and library need not be of the same
+ * one:
+ *   - One that begins with struct_size is the caller's, who sets that to sizeof it before any call.
+ *     Of what the application fills in, fields past struct_size count as zero, and zero is always
+ *     the default; fields that the library does not know are ignored. What the library fills in, it
+ *     writes up to struct_size and no further, leaves struct_size as it is, and leaves fields that
+ *     it does not know alone: struct_size set and the rest zero is the right way to begin. In an
+ *     array, the first one's struct_size is that of all.
+ *   - One that the library hands to a callback (peridot_progress, peridot_token) is the library's,
+ *     for the time of the call: there may be more behind the fields known here, so point to it or
+ *     copy fields, and do not rely on its size.
+ *   - peridot_error, peridot_file and peridot_message stay as they are for ever. */
 #ifndef PERIDOT_H
 #define PERIDOT_H
 
@@ -21,7 +33,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <vulkan/vulkan_core.h>
+#include <vulkan/vulkan_core.h> /* with volk: define VK_NO_PROTOTYPES, or include volk.h before */
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,8 +70,9 @@ typedef struct peridot_device_params {
     void *message_user;
 } peridot_device_params;
 
-/* One Vulkan device, as peridot_devices_list describes it. */
+/* One Vulkan device. */
 typedef struct peridot_device_info {
+    size_t struct_size;
     uint32_t index;
     char name[256];
     char driver[320];        /* driver name and version, in words */
@@ -75,12 +88,12 @@ typedef struct peridot_device_info {
 } peridot_device_info;
 
 /* Lists every Vulkan device: writes at most `capacity` records, and how many there are to `count`.
- * Errors: NO_VULKAN, VULKAN, HOST_MEMORY. */
+ * Errors: ARGUMENT (the first record's struct_size is not set), NO_VULKAN, VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capacity,
                                                 uint32_t *count, peridot_error *error);
 
-/* Opens a device of its own. `params` may be NULL. Errors: NO_VULKAN, NO_DEVICE, VULKAN,
- * HOST_MEMORY. */
+/* Opens a device of its own. `params` may be NULL. Errors: ARGUMENT (struct_size is not set),
+ * NO_VULKAN, NO_DEVICE, VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_open(const peridot_device_params *params,
                                                peridot_device **device, peridot_error *error);
 
@@ -145,13 +158,15 @@ typedef struct peridot_model_params {
     size_t struct_size;
     peridot_weights weights;
     uint64_t max_piece; /* larger tensors are split by rows, bytes; 0: what the device allocates at
-                           once */
+                           once, 2 GiB at most */
     bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
     void *progress_user;
 } peridot_model_params;
 
 /* Loads a Hugging Face directory: config.json, safetensors, and tokenizer.model if there is one.
- * Errors: FILE, FORMAT, UNSUPPORTED, DEVICE_MEMORY, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
+ * DEVICE_MEMORY: the message says what the weights need and what is free; nothing was uploaded if
+ * that could be known before. Other errors: ARGUMENT, FILE, FORMAT, UNSUPPORTED, HOST_MEMORY,
+ * CANCELLED, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *directory,
                                               const peridot_model_params *params,
                                               peridot_model **model, peridot_error *error);
@@ -169,9 +184,10 @@ PERIDOT_API peridot_result peridot_model_load_files(peridot_device *device,
                                                     peridot_model **model, peridot_error *error);
 
 typedef struct peridot_model_info {
+    size_t struct_size;
     uint32_t layers, d_model, heads, kv_heads, head_dim, hidden, vocabulary, context;
     uint64_t parameters;     /* the tied table counted once */
-    uint64_t weight_bytes;   /* on the device */
+    uint64_t weight_bytes;   /* on the device, with norms and RoPE table */
     uint64_t ideal_bytes;    /* weights read for one decoded token, without padding */
     uint64_t padded_bytes;   /* the same as the kernels read them */
     uint64_t fingerprint;    /* tells one model from another */
@@ -246,12 +262,43 @@ typedef struct peridot_session_params {
 } peridot_session_params;
 
 /* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),
- * DEVICE_MEMORY (the message says which context would fit), HOST_MEMORY, VULKAN, CANCELLED,
- * DEVICE_LOST. */
+ * DEVICE_MEMORY (the message says what is needed, what is free and which context would fit; the
+ * whole context must fit, although the KV cache grows as tokens come), HOST_MEMORY, VULKAN,
+ * CANCELLED, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
 PERIDOT_API void peridot_session_close(peridot_session *session); /* accepts NULL */
+
+/* The device memory that a model and one session on it need, in bytes as they are allocated. */
+typedef struct peridot_memory_plan {
+    size_t struct_size;
+    uint64_t weight_bytes;    /* weights, norms and RoPE table */
+    uint64_t kv_bytes;        /* the KV cache of the whole context; it grows as tokens come */
+    uint64_t kv_token_bytes;  /* of that, one token's */
+    uint64_t working_bytes;   /* activations, logits, the sampler's */
+    uint64_t staging_bytes;   /* only while weights are uploaded */
+    uint64_t total_bytes;     /* weights, KV cache and working memory */
+    uint64_t free_bytes;      /* now; by VK_EXT_memory_budget where the device has it */
+    uint32_t context;         /* positions that kv_bytes and total_bytes are for */
+    uint32_t largest_context; /* that fits in free_bytes beside the weights; 0: none */
+    bool fits;                /* model and session, in free_bytes */
+} peridot_memory_plan;
+
+/* Tells what a model is and what memory it would need, without loading it: the files' headers and
+ * the tokenizer are read, of the weights the few bytes that the fingerprint samples, and nothing is
+ * uploaded; so a damaged weight is not noticed. `params` and `session` are those
+ * that it would be loaded and run with, or NULL; `info` and `plan` may be NULL. Errors: as
+ * peridot_model_load and peridot_session_create, but memory that does not suffice is none. */
+PERIDOT_API peridot_result peridot_model_inspect(peridot_device *device, const char *directory,
+                                                 const peridot_model_params *params,
+                                                 const peridot_session_params *session,
+                                                 peridot_model_info *info,
+                                                 peridot_memory_plan *plan, peridot_error *error);
+PERIDOT_API peridot_result peridot_model_inspect_files(
+    peridot_device *device, const peridot_file *files, uint32_t count,
+    const peridot_model_params *params, const peridot_session_params *session,
+    peridot_model_info *info, peridot_memory_plan *plan, peridot_error *error);
 
 /* Takes effect with the next prompt or token. ARGUMENT: a value out of its range. */
 PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
@@ -312,6 +359,7 @@ PERIDOT_API peridot_result peridot_session_load(peridot_session *session, const 
 PERIDOT_API void peridot_free(void *memory);
 
 typedef struct peridot_session_statistics {
+    size_t struct_size;
     uint64_t prompt_tokens, decoded_tokens;
     double prompt_seconds, decode_seconds; /* wall time within the calls */
     double decode_host_seconds; /* of those, CPU time of the calling thread spent submitting */

@@ -1,4 +1,5 @@
 /* The public face of devices. */
+#include "caller_struct.h"
 #include "model.h"
 
 #include <stdio.h>
@@ -48,26 +49,34 @@ peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capac
                                     uint32_t *count, peridot_error *error) {
     struct device_list list;
     *count = 0;
+    if (capacity && devices->struct_size < sizeof devices->struct_size)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_device_info: set the first one's struct_size to sizeof it");
     peridot_result result = device_list_open(NULL, &list, error);
     if (result)
         return result;
     *count = list.count;
+    size_t stride = capacity ? devices->struct_size : 0;
     for (uint32_t i = 0; i < list.count && i < capacity; i++) {
-        describe(&list.devices[i], &devices[i]);
-        devices[i].chosen = list.best == (int32_t)i;
-        if (devices[i].chosen)
-            snprintf(devices[i].reason, sizeof devices[i].reason, "%s", list.reason);
+        char *place = (char *)devices + i * stride;
+        peridot_device_info info;
+        describe(&list.devices[i], &info);
+        info.chosen = list.best == (int32_t)i;
+        if (info.chosen)
+            snprintf(info.reason, sizeof info.reason, "%s", list.reason);
+        memcpy(place, &stride, sizeof stride);
+        caller_struct_write(place, &info, sizeof info);
     }
     device_list_close(&list);
     return PERIDOT_OK;
 }
 
-static struct device_params engine_params(const peridot_device_params *params) {
-    peridot_device_params given = {0};
-    if (params)
-        memcpy(&given, params,
-               params->struct_size < sizeof given ? params->struct_size : sizeof given);
-    return (struct device_params){
+static peridot_result engine_params(const peridot_device_params *params, struct device_params *out,
+                                    peridot_error *error) {
+    peridot_device_params given;
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, params, "peridot_device_params", error);
+    *out = (struct device_params){
         .choice = given.choice,
         .validation = given.validation,
         .minimal = given.minimal,
@@ -77,6 +86,7 @@ static struct device_params engine_params(const peridot_device_params *params) {
         .message = given.message,
         .message_user = given.message_user,
     };
+    return result;
 }
 
 /* Wraps an engine device, or closes it where there is no memory even for that. */
@@ -92,22 +102,29 @@ static peridot_result wrap(struct device *engine, peridot_device **device, perid
 
 peridot_result peridot_device_open(const peridot_device_params *params, peridot_device **device,
                                    peridot_error *error) {
-    struct device_params given = engine_params(params);
+    struct device_params given;
     struct device *engine;
     *device = NULL;
-    peridot_result result = device_open(&given, &engine, error);
+    peridot_result result = engine_params(params, &given, error);
+    if (!result)
+        result = device_open(&given, &engine, error);
     return result ? result : wrap(engine, device, error);
 }
 
 peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                     const peridot_device_params *params, peridot_device **device,
                                     peridot_error *error) {
-    peridot_adoption given = {0};
+    peridot_adoption given;
+    struct device_params with;
     if (!adoption || !device)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_device_adopt needs an adoption");
     *device = NULL;
-    memcpy(&given, adoption,
-           adoption->struct_size < sizeof given ? adoption->struct_size : sizeof given);
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, adoption, "peridot_adoption", error);
+    if (!result)
+        result = engine_params(params, &with, error);
+    if (result)
+        return result;
     struct device_adoption from = {
         .instance = given.instance,
         .physical = given.physical_device,
@@ -121,9 +138,8 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
         .allocator = given.allocator,
         .callbacks = {given.lock_queue, given.unlock_queue, given.user},
     };
-    struct device_params with = engine_params(params);
     struct device *engine;
-    peridot_result result = device_adopt(&from, &with, &engine, error);
+    result = device_adopt(&from, &with, &engine, error);
     return result ? result : wrap(engine, device, error);
 }
 
@@ -131,24 +147,24 @@ void peridot_requirements_get(peridot_requirements *requirements) {
     /* written alike by every caller, so that a race is harmless */
     static struct device_features features;
     device_required_features(&features);
-    size_t size = requirements->struct_size;
     uint32_t count = 0;
     while (device_recommended_extensions[count])
         count++;
     peridot_requirements full = {
-        .struct_size = size,
         .api_version = VK_API_VERSION_1_3,
         .features = &features.base,
         .recommended_extensions = device_recommended_extensions,
         .recommended_extension_count = count,
         .queue_flags = VK_QUEUE_COMPUTE_BIT,
     };
-    memcpy(requirements, &full, size < sizeof full ? size : sizeof full);
+    caller_struct_write(requirements, &full, sizeof full);
 }
 
 void peridot_device_describe(const peridot_device *device, peridot_device_info *info) {
-    describe(&device->engine->info, info);
-    info->memory_free = device_memory_free(device->engine);
+    peridot_device_info full;
+    describe(&device->engine->info, &full);
+    full.memory_free = device_memory_free(device->engine);
+    caller_struct_write(info, &full, sizeof full);
 }
 
 void peridot_device_close(peridot_device *device) {

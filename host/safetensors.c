@@ -9,7 +9,7 @@
 #define HEADER_SIZE_MAX 100000000u           /* the reference implementation's bound */
 #define EXACT_INTEGER_MAX 9007199254740992.0 /* 2^53: cJSON keeps numbers as doubles */
 
-/* Sizes in bits of the types that a file may hold beside those Peridot uses. */
+/* Bytes of an element, of the types that a file may hold beside those Peridot uses too. */
 static const struct {
     const char *name;
     enum tensor_type type;
@@ -45,8 +45,10 @@ static peridot_result read_type(const cJSON *item, const char *name, struct safe
         *element = types[i].size;
         return PERIDOT_OK;
     }
-    return fail(error, PERIDOT_ERROR_FORMAT, "%s: tensor %.200s has an unknown dtype", name,
-                tensor->name);
+    return fail(error, PERIDOT_ERROR_FORMAT,
+                "%s: tensor %.200s has %s%.20s; Peridot reads F32, BF16 and F16", name,
+                tensor->name, cJSON_IsString(type) ? "the unknown dtype " : "no dtype",
+                cJSON_IsString(type) ? type->valuestring : "");
 }
 
 /* The number of elements that the shape says. */
@@ -65,8 +67,10 @@ static peridot_result read_shape(const cJSON *item, const char *name, struct saf
         }
     }
     if (!good)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: tensor %.200s has an impossible shape", name,
-                    tensor->name);
+        return fail(
+            error, PERIDOT_ERROR_FORMAT,
+            "%s: tensor %.200s has an impossible shape: the file is damaged, fetch it again", name,
+            tensor->name);
     return PERIDOT_OK;
 }
 
@@ -88,8 +92,10 @@ static peridot_result read_tensor(const cJSON *item, const uint8_t *data, uint64
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
         !read_integer(offsets->child, &begin) || !read_integer(offsets->child->next, &end) ||
         begin > end)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: tensor %.200s has no valid data_offsets",
-                    name, tensor->name);
+        return fail(
+            error, PERIDOT_ERROR_FORMAT,
+            "%s: tensor %.200s has no valid data_offsets: the file is damaged, fetch it again",
+            name, tensor->name);
     if (end > data_size)
         return fail(
             error, PERIDOT_ERROR_FORMAT,
@@ -97,8 +103,9 @@ static peridot_result read_tensor(const cJSON *item, const uint8_t *data, uint64
             name, tensor->name, (unsigned long long)end, (unsigned long long)data_size);
     if (elements * element != end - begin)
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: tensor %.200s has %llu bytes where its shape and dtype need %llu", name,
-                    tensor->name, (unsigned long long)(end - begin),
+                    "%s: tensor %.200s has %llu bytes where its shape and dtype need %llu: the "
+                    "file is damaged, fetch it again",
+                    name, tensor->name, (unsigned long long)(end - begin),
                     (unsigned long long)(elements * element));
     tensor->data = data + begin;
     tensor->size = end - begin;
@@ -123,8 +130,9 @@ static peridot_result check_all(struct safetensors *file, const char *name, peri
     qsort(file->tensors, file->count, sizeof *file->tensors, by_name);
     for (size_t i = 1; i < file->count; i++)
         if (strcmp(file->tensors[i - 1].name, file->tensors[i].name) == 0)
-            return fail(error, PERIDOT_ERROR_FORMAT, "%s: tensor %.200s is there twice", name,
-                        file->tensors[i].name);
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "%s: tensor %.200s is there twice: the file is damaged, fetch it again",
+                        name, file->tensors[i].name);
     const struct safetensor **order = malloc(file->count * sizeof *order);
     if (!order)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
@@ -134,8 +142,10 @@ static peridot_result check_all(struct safetensors *file, const char *name, peri
     peridot_result result = PERIDOT_OK;
     for (size_t i = 1; i < file->count && !result; i++)
         if (order[i - 1]->data + order[i - 1]->size > order[i]->data)
-            result = fail(error, PERIDOT_ERROR_FORMAT, "%s: tensors %.200s and %.200s overlap",
-                          name, order[i - 1]->name, order[i]->name);
+            result =
+                fail(error, PERIDOT_ERROR_FORMAT,
+                     "%s: tensors %.200s and %.200s overlap: the file is damaged, fetch it again",
+                     name, order[i - 1]->name, order[i]->name);
     free(order);
     return result;
 }
@@ -167,9 +177,10 @@ peridot_result safetensors_parse(const uint8_t *data, size_t size, const char *n
     for (int i = 0; i < 8; i++)
         length |= (uint64_t)data[i] << 8 * i;
     if (length > HEADER_SIZE_MAX)
-        return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: a header of %llu bytes is impossible: not a safetensors file", name,
-                    (unsigned long long)length);
+        return fail(
+            error, PERIDOT_ERROR_FORMAT,
+            "%s: a header of %llu bytes is impossible: not a safetensors file, fetch it again",
+            name, (unsigned long long)length);
     if (length > size - 8)
         return fail(
             error, PERIDOT_ERROR_FORMAT,

@@ -1,6 +1,8 @@
 /* Sessions: making them, their state, and moving data between host and device. */
 #include "session.h"
+#include "caller_struct.h"
 #include "forward.h"
+#include "memory_plan.h"
 #include "staging.h"
 
 #include <stdlib.h>
@@ -113,39 +115,68 @@ peridot_result session_write(struct peridot_session *session, const struct buffe
 
 /* ---- Making one ---- */
 
-static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
-    const struct peridot_model *model = session->model;
-    uint64_t rows = session->prefill_rows, vocabulary = model->config.vocabulary;
-    uint64_t query = (uint64_t)model->config.heads * model->head_dim_padded;
-    uint64_t few = rows < FEW_ROWS ? rows : FEW_ROWS;
-    struct scratch *s = &session->scratch;
+uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
+                              enum session_buffer which, const char **name) {
+    uint64_t rows = shape->prefill_rows, few = rows < FEW_ROWS ? rows : FEW_ROWS;
+    uint64_t dim = round_up(config->head_dim, ROW_ALIGNMENT), query = config->heads * dim;
+    uint64_t model = round_up(config->d_model, ROW_ALIGNMENT);
+    uint64_t hidden = round_up(config->hidden, ROW_ALIGNMENT);
     const struct {
-        const struct buffer **buffer;
         uint64_t words;
         const char *name;
-    } wanted[] = {
-        {&s->x, rows * model->d_padded, "residual stream"},
-        {&s->normed, rows * model->d_padded, "normed rows"},
-        {&s->query, rows * query, "queries"},
-        {&s->attended, rows * query, "attention result"},
-        {&s->partial, few * model->config.heads * SPLITS_MAX * (model->head_dim_padded + 8),
-         "attention partials"},
-        {&s->hidden, rows * model->hidden_padded, "MLP hidden"},
-        {&s->logits, vocabulary, "logits"},
-        {&s->scores, vocabulary, "scores"},
-        {&s->marks, (vocabulary + 31) / 32, "marks"},
-        {&s->work, WORK_WORDS, "sampler work"},
-        {&session->block, sizeof(struct session_block) / 4, "session block"},
-        {&session->tokens, (uint64_t)session->context + 1, "tokens"},
+    } buffers[SESSION_BUFFERS] = {
+        [SESSION_X] = {rows * model, "residual stream"},
+        [SESSION_NORMED] = {rows * model, "normed rows"},
+        [SESSION_QUERY] = {rows * query, "queries"},
+        [SESSION_ATTENDED] = {rows * query, "attention result"},
+        [SESSION_PARTIAL] = {few * config->heads * SPLITS_MAX * (dim + 8), "attention partials"},
+        [SESSION_HIDDEN] = {rows * hidden, "MLP hidden"},
+        [SESSION_LOGITS] = {config->vocabulary, "logits"},
+        [SESSION_SCORES] = {config->vocabulary, "scores"},
+        [SESSION_MARKS] = {(config->vocabulary + 31) / 32, "marks"},
+        [SESSION_WORK] = {WORK_WORDS, "sampler work"},
+        [SESSION_BLOCK_STATE] = {sizeof(struct session_block) / 4, "session block"},
+        [SESSION_TOKENS] = {(uint64_t)shape->context + 1, "tokens"},
     };
-    peridot_result result = PERIDOT_OK;
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !result; i++)
-        result = arena_buffer(session->arena, wanted[i].words * 4, wanted[i].name, wanted[i].buffer,
-                              error);
+    *name = buffers[which].name;
+    return buffers[which].words * 4;
+}
+
+static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
+    struct scratch *s = &session->scratch;
+    const struct session_shape shape = {session->context, session->prefill_rows, session->kv_half};
+    const struct buffer **places[SESSION_BUFFERS] = {
+        [SESSION_X] = &s->x,
+        [SESSION_NORMED] = &s->normed,
+        [SESSION_QUERY] = &s->query,
+        [SESSION_ATTENDED] = &s->attended,
+        [SESSION_PARTIAL] = &s->partial,
+        [SESSION_HIDDEN] = &s->hidden,
+        [SESSION_LOGITS] = &s->logits,
+        [SESSION_SCORES] = &s->scores,
+        [SESSION_MARKS] = &s->marks,
+        [SESSION_WORK] = &s->work,
+        [SESSION_BLOCK_STATE] = &session->block,
+        [SESSION_TOKENS] = &session->tokens,
+    };
+    struct device *device = session->model->device->engine;
+    peridot_result result =
+        arena_create(device, MEMORY_DEVICE, SESSION_BLOCK, &session->arena, error);
+    for (int i = 0; i < SESSION_BUFFERS && !result; i++) {
+        const char *name;
+        uint64_t bytes = session_buffer_bytes(&session->model->config, &shape, i, &name);
+        result = arena_buffer(session->arena, bytes, name, places[i], error);
+    }
     if (!result)
-        result = arena_buffer(session->readback_arena, RING_CAPACITY * sizeof(struct ring_entry),
-                              "token ring", &session->ring, error);
-    return result;
+        result = arena_create(device, MEMORY_READBACK, RING_BLOCK, &session->readback_arena, error);
+    if (!result)
+        result =
+            arena_buffer(session->readback_arena, RING_BYTES, "token ring", &session->ring, error);
+    if (!result)
+        session->statistics.scratch_bytes =
+            arena_allocated(session->arena) + arena_allocated(session->readback_arena);
+    return result == PERIDOT_ERROR_DEVICE_MEMORY ? memory_plan_refused_chunk(session, error)
+                                                 : result;
 }
 
 /* All scratch starts as zeros: padding must hold no NaN, and marks and histograms begin empty. */
@@ -175,28 +206,12 @@ static void plan_passes(struct peridot_session *session) {
     }
 }
 
-static void set_defaults(struct peridot_session *session, const peridot_session_params *params) {
-    session->context = params->context ? params->context : session->model->config.context;
-    session->kv_half = params->kv == PERIDOT_KV_F16;
-    session->prefill_rows = params->prefill_rows ? params->prefill_rows : 512;
-    if (session->prefill_rows > session->context)
-        session->prefill_rows = session->context;
-    session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
-    session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
-    session->shuffle_seed = params->shuffle_seed;
-    session->head_state.context = session->context;
-    session->head_state.kv_heads = session->model->config.kv_heads;
-    /* a GPU wants many workgroups in flight; how many pay is for the tuner to find */
-    session->head_state.split_target =
-        session->model->device->engine->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 4 : 128;
-}
-
-static peridot_result check_params(const struct peridot_model *model,
+static peridot_result check_params(const struct model_config *config,
                                    const peridot_session_params *params, peridot_error *error) {
-    if (params->context > model->config.context)
+    if (params->context > config->context)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "a context of %u tokens is more than the model's %u", params->context,
-                    model->config.context);
+                    config->context);
     if (params->kv != PERIDOT_KV_F16 && params->kv != PERIDOT_KV_F32)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "the KV cache is float16 or float32");
     if (params->steps_per_submission > 64)
@@ -204,6 +219,40 @@ static peridot_result check_params(const struct peridot_model *model,
     if (params->prefill_rows > 4096)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "at most 4096 prompt tokens fit in a pass");
     return PERIDOT_OK;
+}
+
+peridot_result session_shape_settle(const struct model_config *config,
+                                    const peridot_session_params *params,
+                                    struct session_shape *shape, peridot_error *error) {
+    uint32_t context = params->context ? params->context : config->context;
+    uint32_t rows = params->prefill_rows ? params->prefill_rows : 512;
+    *shape = (struct session_shape){
+        .context = context,
+        .prefill_rows = rows < context ? rows : context,
+        .kv_half = params->kv == PERIDOT_KV_F16,
+    };
+    return check_params(config, params, error);
+}
+
+static peridot_result settle(struct peridot_session *session, const peridot_session_params *params,
+                             peridot_error *error) {
+    const struct peridot_model *model = session->model;
+    struct session_shape shape;
+    peridot_result result = session_shape_settle(&model->config, params, &shape, error);
+    if (result)
+        return result;
+    session->context = shape.context;
+    session->prefill_rows = shape.prefill_rows;
+    session->kv_half = shape.kv_half;
+    session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
+    session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
+    session->shuffle_seed = params->shuffle_seed;
+    session->head_state.context = session->context;
+    session->head_state.kv_heads = model->config.kv_heads;
+    /* a GPU wants many workgroups in flight; how many pay is for the tuner to find */
+    session->head_state.split_target =
+        model->device->engine->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 4 : 128;
+    return memory_plan_admit_session(model, params, error);
 }
 
 static peridot_result open_session(struct peridot_session *session, peridot_error *error) {
@@ -220,17 +269,11 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
     if (!result)
         result = lane_create(device, &session->lane, error);
     if (!result)
-        result = arena_create(device, MEMORY_DEVICE, 1 << 20, &session->arena, error);
-    if (!result)
-        result = arena_create(device, MEMORY_READBACK, 1 << 16, &session->readback_arena, error);
-    if (!result)
         result = create_scratch(session, error);
     if (!result)
         result = clear_scratch(session, error);
     if (!result)
         result = kv_cache_reserve(session, 1, error);
-    if (!result)
-        session->statistics.scratch_bytes = arena_bytes(session->arena);
     return result;
 }
 
@@ -239,11 +282,9 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
     if (!model || !session)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_create needs a model");
     *session = NULL;
-    peridot_session_params given = {0};
-    if (params)
-        memcpy(&given, params,
-               params->struct_size < sizeof given ? params->struct_size : sizeof given);
-    peridot_result result = check_params(model, &given, error);
+    peridot_session_params given;
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, params, "peridot_session_params", error);
     if (result)
         return result;
     struct peridot_session *opening = calloc(1, sizeof *opening);
@@ -251,8 +292,9 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     opening->model = model;
     model->sessions++;
-    set_defaults(opening, &given);
-    result = open_session(opening, error);
+    result = settle(opening, &given, error);
+    if (!result)
+        result = open_session(opening, error);
     if (!result)
         result = peridot_session_sampling(
             opening, &(peridot_sampling){.struct_size = sizeof(peridot_sampling)}, error);
@@ -322,11 +364,13 @@ peridot_result peridot_session_truncate(peridot_session *session, uint32_t lengt
 
 peridot_result peridot_session_sampling(peridot_session *session, const peridot_sampling *sampling,
                                         peridot_error *error) {
-    peridot_sampling given = {0};
+    peridot_sampling given;
     if (!session || !sampling)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_sampling needs settings");
-    memcpy(&given, sampling,
-           sampling->struct_size < sizeof given ? sampling->struct_size : sizeof given);
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, sampling, "peridot_sampling", error);
+    if (result)
+        return result;
     if (!(given.temperature >= 0 && given.temperature <= 100))
         return fail(error, PERIDOT_ERROR_ARGUMENT, "temperature must be from 0 to 100");
     if (!(given.top_p >= 0 && given.top_p <= 1))
@@ -372,7 +416,7 @@ void peridot_free(void *memory) {
 }
 
 static uint64_t step_weights(const struct peridot_model *model) {
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(model, &info);
     return info.padded_bytes;
 }
@@ -404,16 +448,16 @@ static void count_step(const struct peridot_session *session, peridot_session_st
 
 void peridot_session_describe(const peridot_session *session, peridot_session_statistics *out) {
     struct pipelines_statistics pipelines;
+    peridot_session_statistics now = session->statistics;
     pipelines_statistics(session->model->device->engine, &pipelines);
-    *out = session->statistics;
-    out->dispatches_per_step = out->barriers_per_step = 0;
-    count_step(session, out);
+    count_step(session, &now);
     uint64_t element = session->kv_half ? 2 : 4;
-    out->step_bytes = step_weights(session->model) +
-                      2 * element * session->length * session->model->config.layers *
-                          session->model->config.kv_heads * session->model->head_dim_padded;
-    out->pipelines_compiled = pipelines.compiled;
-    out->seconds_compiling = pipelines.seconds;
-    out->pipeline_cache_bytes = pipelines.cache_read;
-    memcpy(out->warning, pipelines.warning, sizeof out->warning);
+    now.step_bytes = step_weights(session->model) +
+                     2 * element * session->length * session->model->config.layers *
+                         session->model->config.kv_heads * session->model->head_dim_padded;
+    now.pipelines_compiled = pipelines.compiled;
+    now.seconds_compiling = pipelines.seconds;
+    now.pipeline_cache_bytes = pipelines.cache_read;
+    memcpy(now.warning, pipelines.warning, sizeof now.warning);
+    caller_struct_write(out, &now, sizeof now);
 }

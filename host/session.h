@@ -72,8 +72,42 @@ struct peridot_session {
     peridot_session_statistics statistics;
 };
 
-/* Elements of one layer's K (or V) in a chunk. */
-uint64_t kv_plane_elements(const struct peridot_session *session);
+/* What decides how much memory a session needs. */
+struct session_shape {
+    uint32_t context, prefill_rows;
+    bool kv_half;
+};
+/* Takes the defaults for what is not given. Errors: ARGUMENT (a value out of its range). */
+peridot_result session_shape_settle(const struct model_config *config,
+                                    const peridot_session_params *params,
+                                    struct session_shape *shape, peridot_error *error);
+
+/* The buffers on the device beside the KV cache, in the order in which they are made in an arena of
+ * blocks of SESSION_BLOCK; the ring has an arena of blocks of RING_BLOCK. */
+enum session_buffer {
+    SESSION_X,
+    SESSION_NORMED,
+    SESSION_QUERY,
+    SESSION_ATTENDED,
+    SESSION_PARTIAL,
+    SESSION_HIDDEN,
+    SESSION_LOGITS,
+    SESSION_SCORES,
+    SESSION_MARKS,
+    SESSION_WORK,
+    SESSION_BLOCK_STATE,
+    SESSION_TOKENS,
+    SESSION_BUFFERS
+};
+#define SESSION_BLOCK (1u << 20)
+#define RING_BLOCK (1u << 16)
+#define RING_BYTES (RING_CAPACITY * sizeof(struct ring_entry))
+/* The bytes of one, and its name. */
+uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
+                              enum session_buffer which, const char **name);
+
+/* Bytes of a chunk of a model's KV cache, and of a session's. */
+uint64_t kv_chunk_size(const struct model_config *config, bool half);
 uint64_t kv_chunk_bytes(const struct peridot_session *session);
 /* Makes the chunks for positions [0, positions) exist. Errors: DEVICE_MEMORY, VULKAN, DEVICE_LOST.
  */

@@ -19,7 +19,9 @@ struct assembly {
 
 struct upload {
     struct peridot_model *model;
+    const struct checkpoint *checkpoint;
     const peridot_model_params *params;
+    bool planned; /* the model's arena only counts: nothing is read or sent */
     struct staging staging;
     uint64_t done, all; /* bytes of the file */
 };
@@ -120,17 +122,18 @@ static peridot_result write_row(const struct upload *upload, const struct assemb
     const uint8_t *data = tensor->data + (size_t)source * tensor->columns * from;
     if (!all_finite(tensor->type, data, tensor->columns))
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "tensor %s has a NaN or an infinity in row %u: the checkpoint is damaged",
-                    tensor->name, source);
+                    "%s: tensor %s has a NaN or an infinity in row %u: the file is damaged, fetch "
+                    "it again",
+                    checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name, source);
     memset(target, 0, (size_t)assembly->weight->stride * 16);
     for (uint32_t column = 0; column < tensor->columns; column += assembly->column_group) {
         size_t place = (size_t)(column / assembly->column_group) * assembly->column_group_padded;
         if (!convert(tensor->type, data + column * from, assembly->weight->type,
                      target + place * to, assembly->column_group))
             return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                        "tensor %s has a weight in row %u that is too large for float16: use "
+                        "%s: tensor %s has a weight in row %u that is too large for float16: use "
                         "--weights auto",
-                        tensor->name, source);
+                        checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name, source);
     }
     return PERIDOT_OK;
 }
@@ -153,10 +156,7 @@ static peridot_result create_shards(struct upload *upload, const struct assembly
                                     peridot_error *error) {
     struct weight *weight = assembly->weight;
     uint64_t row_bytes = (uint64_t)weight->stride * 16;
-    uint64_t limit = upload->model->device->engine->info.limits.max_allocation;
-    if (upload->params->max_piece && upload->params->max_piece < limit)
-        limit = upload->params->max_piece;
-    uint64_t most = limit / row_bytes / 2 * 2;
+    uint64_t most = weight_piece_rows(upload->model, upload->params, row_bytes);
     if (most == 0)
         return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                     "one row of %s has %llu bytes, more than the device allocates at once",
@@ -213,7 +213,7 @@ static peridot_result upload_matrix(struct upload *upload, const struct checkpoi
         weight->rows += assembly.sources[i]->rows;
     weight->ideal_bytes = (uint64_t)weight->rows * first->columns * element_size[weight->type];
     peridot_result result = create_shards(upload, &assembly, error);
-    for (uint32_t i = 0; i < weight->shard_count && !result; i++)
+    for (uint32_t i = 0; i < weight->shard_count && !result && !upload->planned; i++)
         result = fill_shard(upload, &assembly, &weight->shards[i], error);
     for (int i = 0; i < 3 && assembly.sources[i] && !result; i++)
         checkpoint_release_pages(checkpoint, assembly.sources[i], 0, assembly.sources[i]->size);
@@ -228,7 +228,7 @@ static peridot_result upload_floats(struct upload *upload, const float *values, 
                                     peridot_error *error) {
     peridot_result result = arena_buffer(upload->model->arena, count * 4, name, buffer, error);
     uint64_t at_once = upload->staging.slot_bytes / 4;
-    for (uint64_t begin = 0; begin < count && !result; begin += at_once) {
+    for (uint64_t begin = 0; begin < count && !result && !upload->planned; begin += at_once) {
         uint64_t part = count - begin < at_once ? count - begin : at_once;
         void *memory = NULL;
         result = staging_next(&upload->staging, &memory, error);
@@ -242,9 +242,12 @@ static peridot_result upload_floats(struct upload *upload, const float *values, 
 
 static peridot_result upload_norm(struct upload *upload, const struct checkpoint_tensor *tensor,
                                   const struct buffer **buffer, peridot_error *error) {
+    if (upload->planned)
+        return upload_floats(upload, NULL, upload->model->d_padded, "norm", buffer, error);
     if (!all_finite(tensor->type, tensor->data, tensor->columns))
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "tensor %s has a NaN or an infinity: the checkpoint is damaged", tensor->name);
+                    "%s: tensor %s has a NaN or an infinity: the file is damaged, fetch it again",
+                    checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name);
     float *values = calloc(upload->model->d_padded, sizeof *values);
     if (!values)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
@@ -263,6 +266,8 @@ static peridot_result upload_rope(struct upload *upload, peridot_error *error) {
     const struct model_config *config = &upload->model->config;
     uint32_t pairs = config->head_dim / 2;
     uint64_t count = (uint64_t)config->context * pairs * 2;
+    if (upload->planned)
+        return upload_floats(upload, NULL, count, "rope", &upload->model->rope, error);
     float *values = malloc(count * sizeof *values);
     if (!values)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the RoPE table");
@@ -326,13 +331,17 @@ static uint64_t file_bytes(const struct checkpoint *checkpoint) {
 
 peridot_result upload_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
                               const peridot_model_params *params, peridot_error *error) {
-    struct upload upload = {.model = model, .params = params, .all = file_bytes(checkpoint)};
+    struct upload upload = {.model = model,
+                            .checkpoint = checkpoint,
+                            .params = params,
+                            .planned = arena_is_plan(model->arena),
+                            .all = file_bytes(checkpoint)};
     struct device *device = model->device->engine;
     model->layers = calloc(model->config.layers, sizeof *model->layers);
     if (!model->layers)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
-    peridot_result result = arena_create(device, MEMORY_DEVICE, 0, &model->arena, error);
-    if (!result)
+    peridot_result result = PERIDOT_OK;
+    if (!upload.planned)
         result = staging_create(device, STAGING_SLOT_BYTES, &upload.staging, error);
     if (!result)
         result = upload_rope(&upload, error);
@@ -348,7 +357,7 @@ peridot_result upload_weights(struct peridot_model *model, const struct checkpoi
             error);
     for (uint32_t i = 0; i < model->config.layers && !result; i++)
         result = upload_layer(&upload, checkpoint, i, error);
-    if (!result)
+    if (!result && !upload.planned)
         result = staging_finish(&upload.staging, error);
     staging_destroy(&upload.staging);
     return result;

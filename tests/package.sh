@@ -18,6 +18,7 @@ int fail(void);
 int fail(void) { return 7; }
 int main(void) {
     peridot_device_info devices[8];
+    devices[0].struct_size = sizeof devices[0];
     unsigned count = 0;
     peridot_error error;
     if (peridot_devices_list(devices, 8, &count, &error))

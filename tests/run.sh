@@ -4,7 +4,7 @@
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/host/install.sh"
-install_missing $build_packages libcmocka-dev vulkan-validationlayers python3-numpy tmux
+install_missing $build_packages libcmocka-dev libvulkan-volk-dev vulkan-validationlayers python3-numpy tmux
 # SwiftShader comes with Chromium; without it the suite runs on what there is
 install_missing chromium || echo "no chromium: no SwiftShader" >&2
 
@@ -52,7 +52,9 @@ for family in navi10 navi21 gfx1100 vega10 polaris10; do
     [ -z "$radv" ] || run "RADV for $family, compiling only" test_pipelines VK_DRIVER_FILES="$radv" RADV_FORCE_FAMILY=$family
 done
 if [ -n "$lavapipe" ]; then
-    run "lavapipe" test_adoption VK_DRIVER_FILES="$lavapipe"
+    for program in test_adoption test_memory_plan test_public_structs test_beside_volk_shared test_beside_volk_static; do
+        run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
+    done
     for width in 128 512; do
         run "lavapipe, subgroups of $((width / 32))" test_kernels VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
         run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width
@@ -84,6 +86,11 @@ else
     echo "terminal.sh      $title: FAILED"
     cat "$log"
 fi
+python3 "$here/tests/chat/bad_input.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
+good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
+passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
+printf '%-16s %-44s %s passed, %s failed\n' bad_input.py "bad input" "${good:-0}" "${bad:-1}"
+[ "${bad:-1}" = 0 ] || cat "$log"
 if [ "$1" = --large ]; then
     if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe"; then
         passed=$((passed + 1))

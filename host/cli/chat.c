@@ -1,6 +1,7 @@
 /* peridot chat: a conversation on a terminal or through a pipe. */
 #include "cli.h"
 #include "conversation.h"
+#include "error.h"
 #include "line_input.h"
 #include "utf8.h"
 
@@ -17,6 +18,7 @@ struct chat {
     char *answer; /* of the turn at hand */
     size_t length, capacity;
     bool colour, terminal, statistics, out_of_memory;
+    bool failed; /* something was complained of */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -63,11 +65,11 @@ static bool on_token(const peridot_token *token, void *user) {
     if (!peridot_token_bytes(chat->conversation.model, token->token, &bytes, &length, NULL) &&
         !append(chat, bytes, length))
         chat->out_of_memory = true;
-    return !interrupted && !chat->out_of_memory;
+    return !interrupted && !chat->out_of_memory && !ferror(stdout);
 }
 
 static void show_statistics(const struct chat *chat, const peridot_session_statistics *before) {
-    peridot_session_statistics now;
+    peridot_session_statistics now = {.struct_size = sizeof now};
     char line[256];
     peridot_session_describe(chat->conversation.session, &now);
     double prompt = now.prompt_seconds - before->prompt_seconds;
@@ -88,11 +90,12 @@ static peridot_result answer(struct chat *chat, const peridot_session_statistics
                              peridot_error *error) {
     chat->length = 0;
     chat->stream = (struct utf8_stream){0};
-    interrupted = 0;
+    chat->out_of_memory = false;
     uint32_t count = chat->options->count ? chat->options->count : UINT32_MAX;
     peridot_session *session = chat->conversation.session;
     peridot_result result = peridot_session_generate(session, count, on_token, chat, NULL, error);
-    append(chat, NULL, 0);
+    if (!append(chat, NULL, 0))
+        chat->out_of_memory = true;
     putchar('\n');
     if (interrupted)
         notice(chat, "[stopped]");
@@ -100,7 +103,9 @@ static peridot_result answer(struct chat *chat, const peridot_session_statistics
         notice(chat, "[the context is full: the answer is cut off here]");
     interrupted = 0;
     if (!conversation_answered(&chat->conversation, chat->answer ? chat->answer : "", chat->length))
-        result = PERIDOT_ERROR_HOST_MEMORY;
+        chat->out_of_memory = true;
+    if (!result && chat->out_of_memory)
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the answer");
     if (chat->statistics)
         show_statistics(chat, before);
     return result;
@@ -109,7 +114,7 @@ static peridot_result answer(struct chat *chat, const peridot_session_statistics
 static peridot_result ask(struct chat *chat, const char *text, peridot_error *error) {
     size_t dropped = 0;
     char line[128];
-    peridot_session_statistics before;
+    peridot_session_statistics before = {.struct_size = sizeof before};
     peridot_session_describe(chat->conversation.session, &before);
     peridot_result result = conversation_ask(&chat->conversation, text, &dropped, error);
     if (result)
@@ -124,9 +129,10 @@ static peridot_result ask(struct chat *chat, const char *text, peridot_error *er
 
 /* ---- Commands ---- */
 
-static void tell(const peridot_error *error) {
+static void tell(struct chat *chat, const peridot_error *error) {
+    chat->failed = true;
     fflush(stdout);
-    fprintf(stderr, "peridot: %s\n", error->message);
+    complain(error);
 }
 
 static void command_help(struct chat *chat, const char *rest) {
@@ -156,7 +162,7 @@ static void command_reset(struct chat *chat, const char *rest) {
 static void command_regen(struct chat *chat, const char *rest) {
     (void)rest;
     peridot_error error;
-    peridot_session_statistics before;
+    peridot_session_statistics before = {.struct_size = sizeof before};
     if (!conversation_forget_answer(&chat->conversation)) {
         notice(chat, "[there is no answer to make again]");
         return;
@@ -166,7 +172,7 @@ static void command_regen(struct chat *chat, const char *rest) {
     peridot_session_describe(chat->conversation.session, &before);
     if (peridot_session_sampling(chat->conversation.session, &chat->options->sampling, &error) ||
         answer(chat, &before, &error))
-        tell(&error);
+        tell(chat, &error);
 }
 
 static void command_undo(struct chat *chat, const char *rest) {
@@ -178,7 +184,7 @@ static void command_undo(struct chat *chat, const char *rest) {
 static void command_system(struct chat *chat, const char *rest) {
     peridot_error error;
     if (conversation_set_system(&chat->conversation, rest, &error))
-        tell(&error);
+        tell(chat, &error);
     else
         notice(chat, *rest ? "[the model will be told]" : "[no instructions]");
 }
@@ -192,11 +198,13 @@ static void command_set(struct chat *chat, const char *rest) {
     }
     struct options changed = *chat->options;
     char *arguments[] = {"peridot", "chat", name, value};
-    if (!options_parse(4, arguments, &changed))
+    if (!options_parse(4, arguments, &changed)) {
+        chat->failed = true;
         return;
+    }
     changed.sampling.struct_size = sizeof changed.sampling;
     if (peridot_session_sampling(chat->conversation.session, &changed.sampling, &error))
-        tell(&error);
+        tell(chat, &error);
     else
         *chat->options = changed;
 }
@@ -211,8 +219,8 @@ static void command_save(struct chat *chat, const char *rest) {
     peridot_error error;
     if (!*rest)
         notice(chat, "[/save FILE]");
-    else if (conversation_save(&chat->conversation, rest, &error))
-        tell(&error);
+    else if (check_output(rest, &error) || conversation_save(&chat->conversation, rest, &error))
+        tell(chat, &error);
     else
         notice(chat, "[saved]");
 }
@@ -222,7 +230,7 @@ static void command_load(struct chat *chat, const char *rest) {
     if (!*rest)
         notice(chat, "[/load FILE]");
     else if (conversation_load(&chat->conversation, rest, &error))
-        tell(&error);
+        tell(chat, &error);
     else
         notice(chat, "[loaded]");
 }
@@ -255,7 +263,6 @@ static bool run_command(struct chat *chat, const char *line) {
 static int talk(struct chat *chat) {
     struct line_input *input = line_input_open(chat->colour);
     peridot_error error;
-    int status = 0;
     bool more = input != NULL;
     if (chat->terminal)
         notice(chat,
@@ -267,27 +274,28 @@ static int talk(struct chat *chat) {
         char *line = line_input_read(input);
         if (!line)
             break;
+        interrupted = 0;
         if (*line == '/') {
             more = run_command(chat, line);
         } else if (*line) {
             peridot_result result = ask(chat, line, &error);
             if (result)
-                tell(&error);
+                tell(chat, &error);
             more = result != PERIDOT_ERROR_DEVICE_LOST;
-            status = result && !chat->terminal ? 1 : status;
         }
+        more = more && !ferror(stdout);
         free(line);
     }
     if (chat->terminal && more)
         putchar('\n');
     line_input_close(input);
-    return status;
+    return chat->failed && !chat->terminal;
 }
 
 int command_chat(struct options *options) {
     peridot_error error;
     peridot_device *device;
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     struct chat chat = {.options = options};
     struct conversation *conversation = &chat.conversation;
     chat.terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);

@@ -32,7 +32,8 @@ int command_devices(struct options *options);
 /* Reads argv[2…]. False after a message: a faulty option. */
 bool options_parse(int argc, char **argv, struct options *options);
 
-/* Prints an error to stderr; returns 1, the exit status. */
+/* Prints an error to stderr, in one line whatever names from files it holds; returns 1, the exit
+ * status. */
 int complain(const peridot_error *error);
 
 /* Device and model as the options say, with progress on a terminal and the choice told with
@@ -44,6 +45,10 @@ peridot_result open_session(const struct options *options, peridot_model *model,
 /* --verbose: how long starting took, and what the session did. */
 void report_start(const struct options *options, const peridot_model *model,
                   const peridot_session *session);
+
+/* Refuses a file that could not be replaced in the end, before the work that fills it. Errors:
+ * FILE. */
+peridot_result check_output(const char *path, peridot_error *error);
 
 /* A whole file, or standard input for "-"; NUL-terminated, the caller's to free; NULL after a
  * message. */

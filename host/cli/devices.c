@@ -3,7 +3,7 @@
 
 int command_devices(struct options *options) {
     (void)options;
-    peridot_device_info devices[32];
+    peridot_device_info devices[32] = {{.struct_size = sizeof *devices}};
     peridot_error error;
     uint32_t count = 0;
     if (peridot_devices_list(devices, 32, &count, &error))

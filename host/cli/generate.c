@@ -68,14 +68,14 @@ static bool on_token(const peridot_token *token, void *user) {
     }
     out->length += utf8_stream_push(&out->stream, bytes, length, out->text + out->length);
     show(out, false);
-    return !out->stopped;
+    return !out->stopped && !ferror(stdout);
 }
 
 /* The prompt's tokens: <bos> and text, or one turn of the chat template. */
 static peridot_result prompt_tokens(const struct options *options, const peridot_model *model,
                                     const char *text, size_t length, int32_t **tokens,
                                     size_t *count, peridot_error *error) {
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(model, &info);
     peridot_message messages[2] = {{"system", options->system, 0}, {"user", text, length}};
     bool system = options->system != NULL;
@@ -109,7 +109,7 @@ static peridot_result prompt_tokens(const struct options *options, const peridot
 
 static void print_json(const struct output *out, const peridot_session *session, uint32_t generated,
                        uint64_t seed) {
-    peridot_session_statistics statistics;
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
     peridot_session_describe(session, &statistics);
     cJSON *json = cJSON_CreateObject();
     char *text = malloc(out->shown + 1);
@@ -142,7 +142,7 @@ static void print_json(const struct output *out, const peridot_session *session,
 }
 
 static void report_speed(const peridot_session *session) {
-    peridot_session_statistics s;
+    peridot_session_statistics s = {.struct_size = sizeof s};
     peridot_session_describe(session, &s);
     fprintf(stderr,
             "peridot: prompt %llu tokens, %.1f tokens/s; decode %llu tokens, %.1f tokens/s, %.0f "

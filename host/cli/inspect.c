@@ -1,7 +1,13 @@
 /* peridot inspect: a model's configuration, and the memory that it needs on the device. */
 #include "cli.h"
+#include "demo.h"
 
 static const char *const weight_names[] = {"mixed", "float32", "bfloat16", "float16"};
+
+static void show_message(const char *text, void *user) {
+    (void)user;
+    fprintf(stderr, "peridot: %s\n", text);
+}
 
 static void print_model(const peridot_model_info *m) {
     printf("layers %u, d_model %u, MLP hidden %u\n", m->layers, m->d_model, m->hidden);
@@ -14,34 +20,61 @@ static void print_model(const peridot_model_info *m) {
     printf("fingerprint %016llx\n\n", (unsigned long long)m->fingerprint);
 }
 
+static double mebibytes(uint64_t bytes) {
+    return (double)bytes / (1 << 20);
+}
+
 static void print_memory(const peridot_device_info *device, const peridot_model_info *m,
-                         const struct options *options) {
-    uint32_t context = options->context ? options->context : m->context;
-    double element = options->session.kv == PERIDOT_KV_F32 ? 4 : 2;
-    double token = 2 * element * m->layers * m->kv_heads * m->head_dim;
+                         const peridot_memory_plan *plan) {
     printf("on %s\n", device->name);
-    printf("  weights             %10.1f MiB\n", (double)m->weight_bytes / (1 << 20));
-    printf("  KV cache, per token %10.1f KiB\n", token / 1024);
-    printf("  KV cache, %6u    %10.1f MiB\n", context, token * context / (1 << 20));
+    printf("  weights             %10.1f MiB\n", mebibytes(plan->weight_bytes));
+    printf("  KV cache, %6u    %10.1f MiB (%.1f KiB a token)\n", plan->context,
+           mebibytes(plan->kv_bytes), (double)plan->kv_token_bytes / 1024);
+    printf("  working memory      %10.1f MiB\n", mebibytes(plan->working_bytes));
+    printf("  all of these        %10.1f MiB\n", mebibytes(plan->total_bytes));
+    printf("  staging             %10.1f MiB, while loading\n", mebibytes(plan->staging_bytes));
+    printf("  free now            %10.1f MiB\n", mebibytes(plan->free_bytes));
     printf("  read per token      %10.1f MiB (%.2f %% more than the weights themselves)\n",
-           (double)m->padded_bytes / (1 << 20),
+           mebibytes(m->padded_bytes),
            100.0 * ((double)m->padded_bytes / (double)m->ideal_bytes - 1));
-    printf("  free now            %10.1f MiB\n", (double)device->memory_free / (1 << 20));
+    if (plan->fits)
+        printf("it fits, with a context of up to %u\n", plan->largest_context);
+    else if (plan->largest_context)
+        printf("it does not fit: a context of %u would\n", plan->largest_context);
+    else
+        printf("it does not fit: the weights leave no room for any context\n");
 }
 
 int command_inspect(struct options *options) {
     peridot_error error;
     peridot_device *device;
-    peridot_model *model;
-    if (open_model(options, &device, &model, &error))
+    peridot_device_params with = options->device;
+    with.struct_size = sizeof with;
+    with.message = show_message;
+    if (peridot_device_open(&with, &device, &error))
         return complain(&error);
-    peridot_model_info info;
-    peridot_device_info on;
-    peridot_model_describe(model, &info);
+    peridot_model_params params = options->weights;
+    params.struct_size = sizeof params;
+    peridot_session_params session = options->session;
+    session.struct_size = sizeof session;
+    peridot_model_info info = {.struct_size = sizeof info};
+    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    peridot_device_info on = {.struct_size = sizeof on};
     peridot_device_describe(device, &on);
-    print_model(&info);
-    print_memory(&on, &info, options);
-    peridot_model_close(model);
+    peridot_result result;
+    if (options->model) {
+        result =
+            peridot_model_inspect(device, options->model, &params, &session, &info, &plan, &error);
+    } else {
+        peridot_file files[DEMO_FILES];
+        demo_list(files);
+        result = peridot_model_inspect_files(device, files, DEMO_FILES, &params, &session, &info,
+                                             &plan, &error);
+    }
     peridot_device_close(device);
+    if (result)
+        return complain(&error);
+    print_model(&info);
+    print_memory(&on, &info, &plan);
     return 0;
 }

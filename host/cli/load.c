@@ -1,13 +1,35 @@
 /* Opening device, model and session as the options say, and telling how it goes. */
 #include "cli.h"
 #include "demo.h"
+#include "error.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+static bool progress_shown;
+
+static void clear_progress(void) {
+    if (progress_shown)
+        fprintf(stderr, "\r%30s\r", "");
+    progress_shown = false;
+}
+
 int complain(const peridot_error *error) {
-    fprintf(stderr, "peridot: %s\n", error->message);
+    char line[sizeof error->message];
+    size_t length = 0;
+    for (const char *at = error->message; *at && length < sizeof line - 1; at++) {
+        unsigned char c = (unsigned char)*at, next = (unsigned char)at[1];
+        /* a name out of a hostile file must not steer the terminal: C0, DEL, and C1 in UTF-8 */
+        bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
+        line[length++] = c < 32 || c == 127 || c1 ? '?' : *at;
+        at += c1;
+    }
+    line[length] = '\0';
+    clear_progress();
+    fprintf(stderr, "peridot: %s\n", line);
     return 1;
 }
 
@@ -15,8 +37,9 @@ static bool show_progress(const peridot_progress *progress, void *user) {
     (void)user;
     fprintf(stderr, "\r%s %3.0f %% ", progress->stage,
             progress->all ? 100.0 * (double)progress->done / (double)progress->all : 0.0);
+    progress_shown = true;
     if (progress->done >= progress->all)
-        fprintf(stderr, "\r%30s\r", "");
+        clear_progress();
     return true;
 }
 
@@ -26,7 +49,7 @@ static void show_message(const char *text, void *user) {
 }
 
 static void tell_device(const struct options *options, const peridot_device *device) {
-    peridot_device_info info;
+    peridot_device_info info = {.struct_size = sizeof info};
     peridot_device_describe(device, &info);
     bool software = strcmp(info.kind, "software") == 0;
     if (options->verbose || software)
@@ -50,7 +73,8 @@ peridot_result open_model(const struct options *options, peridot_device **device
     peridot_result result = peridot_device_open(&with, device, error);
     if (result)
         return result;
-    tell_device(options, *device);
+    if (options->verbose)
+        tell_device(options, *device);
     peridot_model_params params = options->weights;
     params.struct_size = sizeof params;
     if (isatty(STDERR_FILENO))
@@ -61,6 +85,8 @@ peridot_result open_model(const struct options *options, peridot_device **device
         result = load_demo(*device, &params, model, error);
     if (result)
         peridot_device_close(*device);
+    else if (!options->verbose)
+        tell_device(options, *device);
     return result;
 }
 
@@ -81,13 +107,13 @@ peridot_result open_session(const struct options *options, peridot_model *model,
 
 void report_start(const struct options *options, const peridot_model *model,
                   const peridot_session *session) {
-    peridot_session_statistics statistics;
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
     peridot_session_describe(session, &statistics);
     if (statistics.warning[0])
         fprintf(stderr, "peridot: %s\n", statistics.warning);
     if (!options->verbose)
         return;
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(model, &info);
     fprintf(stderr,
             "peridot: %.1f M parameters, %.1f MiB on the device, loaded in %.2f s; %u pipelines in "
@@ -99,13 +125,34 @@ void report_start(const struct options *options, const peridot_model *model,
             statistics.dispatches_per_step, statistics.barriers_per_step);
 }
 
+peridot_result check_output(const char *path, peridot_error *error) {
+    struct stat status;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+        return fail(error, PERIDOT_ERROR_FILE, "cannot write %s: it is %s, not a regular file",
+                    path, S_ISDIR(status.st_mode) ? "a directory" : "a device or a pipe");
+    const char *slash = strrchr(path, '/');
+    size_t length = slash ? (size_t)(slash - path) : 0;
+    char *folder = malloc(length + 2);
+    if (!folder)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while writing %s", path);
+    memcpy(folder, slash == path ? "/" : slash ? path : ".", length ? length : 1);
+    folder[length ? length : 1] = '\0';
+    bool good = *path && access(folder, W_OK) == 0;
+    int cause = *path ? errno : ENOENT;
+    free(folder);
+    if (good)
+        return PERIDOT_OK;
+    return fail(error, PERIDOT_ERROR_FILE, "cannot write %s: %s", path, strerror(cause));
+}
+
 char *read_text(const char *path, size_t *length) {
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
     if (!file) {
-        fprintf(stderr, "peridot: cannot open %s\n", path);
+        fprintf(stderr, "peridot: cannot open %s: %s\n", path, strerror(errno));
         return NULL;
     }
     size_t capacity = 4096;
+    errno = 0;
     char *text = malloc(capacity);
     *length = 0;
     while (text) {
@@ -118,10 +165,11 @@ char *read_text(const char *path, size_t *length) {
         text = grown;
     }
     bool failed = ferror(file);
+    int cause = errno;
     if (file != stdin)
         fclose(file);
     if (!text || failed) {
-        fprintf(stderr, "peridot: cannot read %s\n", path);
+        fprintf(stderr, "peridot: cannot read %s: %s\n", path, strerror(cause));
         free(text);
         return NULL;
     }

@@ -1,6 +1,7 @@
 /* peridot: chat, generate, tokenize, logits, inspect, devices. */
 #include "cli.h"
 
+#include <errno.h>
 #include <locale.h>
 #include <string.h>
 
@@ -34,8 +35,7 @@ static int help(void) {
     return 0;
 }
 
-int main(int argc, char **argv) {
-    setlocale(LC_CTYPE, "");
+static int run(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "help";
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return help();
@@ -52,4 +52,16 @@ int main(int argc, char **argv) {
     }
     fprintf(stderr, "peridot: there is no command %s: see peridot help\n", name);
     return 1;
+}
+
+int main(int argc, char **argv) {
+    setlocale(LC_CTYPE, "");
+    int status = run(argc, argv);
+    bool failed = ferror(stdout);
+    if (fflush(stdout) != 0 || failed) {
+        fprintf(stderr, "peridot: cannot write to standard output%s%s\n", failed ? "" : ": ",
+                failed ? "" : strerror(errno));
+        return 1;
+    }
+    return status;
 }

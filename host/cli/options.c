@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,9 @@ static bool read_number(const struct option *option, const char *text) {
     double value = strtod(text, &end);
     if (*end || end == text || !(value >= option->least && value <= option->most) ||
         (option->kind == NUMBER && value != floor(value))) {
-        fprintf(stderr, "peridot: %s takes a %snumber from %g to %g, not \"%s\"\n", option->name,
-                option->kind == NUMBER ? "whole " : "", option->least, option->most, text);
+        fprintf(stderr, "peridot: %s takes a %snumber from %.10g to %.10g, not \"%s\"\n",
+                option->name, option->kind == NUMBER ? "whole " : "", option->least, option->most,
+                text);
         return false;
     }
     if (option->kind == NUMBER)
@@ -48,11 +50,13 @@ static bool read_word(const struct option *option, const char *text, const char 
 
 static bool read_seed(struct options *options, const char *text) {
     char *end;
+    errno = 0;
     options->sampling.seed = strtoull(text, &end, 10);
     options->seed_given = true;
-    if (*text && !*end && *text != '-')
+    if (*text >= '0' && *text <= '9' && !*end && !errno)
         return true;
-    fprintf(stderr, "peridot: --seed takes a whole number, not \"%s\"\n", text);
+    fprintf(stderr, "peridot: --seed takes a whole number from 0 to %llu, not \"%s\"\n", ULLONG_MAX,
+            text);
     return false;
 }
 
@@ -137,7 +141,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         if (option->kind == FLAG) {
             *(bool *)option->place = true;
         } else if (++i == argc) {
-            fprintf(stderr, "peridot: %s needs a value\n", option->name);
+            fprintf(stderr, "peridot: %s needs a value: see peridot help\n", argv[i - 1]);
             return false;
         } else if (!apply(options, option, argv[i])) {
             return false;

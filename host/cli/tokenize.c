@@ -1,10 +1,12 @@
 /* peridot tokenize: text to ids and back; needs no device. */
 #include "cli.h"
 #include "demo.h"
+#include "error.h"
 #include "json_string.h"
 #include "platform.h"
 #include "tokenizer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,8 +15,10 @@ static int encode_text(const struct options *options, const struct tokenizer *to
     struct token_list list = {0};
     peridot_error error;
     enum tokenizer_mode mode = options->no_special ? TOKENIZER_PLAIN : TOKENIZER_SPECIAL;
-    if (tokenizer_encode(tokenizer, text, length, mode, &list, &error))
+    if (tokenizer_encode(tokenizer, text, length, mode, &list, &error)) {
+        token_list_free(&list);
         return complain(&error);
+    }
     if (json)
         putchar('[');
     for (size_t i = 0; i < list.count; i++)
@@ -24,14 +28,26 @@ static int encode_text(const struct options *options, const struct tokenizer *to
     return 0;
 }
 
+/* "line 3: " for --jsonl, whose lines are numbered from 1; nothing for 0. */
+static const char *place_of(size_t number, char place[32]) {
+    place[0] = '\0';
+    if (number)
+        snprintf(place, 32, "line %zu: ", number);
+    return place;
+}
+
 static int print_decoded(const struct tokenizer *tokenizer, const struct token_list *list,
-                         bool json) {
-    char *text;
+                         size_t number) {
+    char *text, place[32];
     size_t length;
     peridot_error error;
-    if (tokenizer_decode(tokenizer, list->ids, list->count, &text, &length, &error))
-        return complain(&error);
-    if (json) {
+    if (tokenizer_decode(tokenizer, list->ids, list->count, &text, &length, &error)) {
+        peridot_error placed = error;
+        snprintf(placed.message, sizeof placed.message, "%s%.900s", place_of(number, place),
+                 error.message);
+        return complain(&placed);
+    }
+    if (number) {
         json_string_write(stdout, text, length);
     } else {
         fwrite(text, 1, length, stdout);
@@ -41,27 +57,54 @@ static int print_decoded(const struct tokenizer *tokenizer, const struct token_l
     return 0;
 }
 
-/* Numbers, with whatever stands between them. */
-static int decode_text(const struct tokenizer *tokenizer, const char *text, bool json) {
+/* The next number of a list, past spaces, commas and brackets. False: there is none; `*faulty` is
+ * then what stands there instead, or empty at the end. */
+static bool next_id(const char **at, int32_t *id, const char **faulty) {
+    char *end;
+    *at += strspn(*at, " \t\r\n,[]");
+    *faulty = *at;
+    errno = 0;
+    long long value = strtoll(*at, &end, 10);
+    if (end == *at || errno || value < INT32_MIN || value > INT32_MAX ||
+        (*end && !strchr(" \t\r\n,[]", *end)))
+        return false;
+    *id = (int32_t)value;
+    *at = end;
+    return true;
+}
+
+static int decode_text(const struct tokenizer *tokenizer, const char *text, size_t length,
+                       size_t number) {
     struct token_list list = {0};
-    bool good = true;
-    for (const char *at = text; *at && good;) {
-        char *end;
-        long id = strtol(at, &end, 10);
-        good = end == at || token_list_add(&list, id < 0 || id > INT32_MAX ? -1 : (int32_t)id);
-        at = end == at ? at + 1 : end;
+    const char *at = text, *faulty;
+    char place[32];
+    int32_t id;
+    int status = 0;
+    while (!status && next_id(&at, &id, &faulty))
+        if (!token_list_add(&list, id)) {
+            fprintf(stderr, "peridot: out of memory for the token ids\n");
+            status = 1;
+        }
+    if (!status && (*faulty || at != text + length)) {
+        peridot_error error = {.code = PERIDOT_ERROR_FORMAT};
+        size_t faulty_length = strcspn(faulty, " \t\r\n,[]");
+        snprintf(error.message, sizeof error.message,
+                 "%s\"%.*s\" is no token id: --decode takes numbers", place_of(number, place),
+                 faulty_length < 100 ? (int)faulty_length : 100, faulty);
+        status = complain(&error);
     }
-    int status = good ? print_decoded(tokenizer, &list, json) : 1;
+    if (!status)
+        status = print_decoded(tokenizer, &list, number);
     token_list_free(&list);
     return status;
 }
 
 static int json_line(const struct options *options, const struct tokenizer *tokenizer, char *line,
-                     size_t number) {
+                     size_t size, size_t number) {
     if (options->decode)
-        return decode_text(tokenizer, line, true);
+        return decode_text(tokenizer, line, size, number);
     size_t length;
-    if (!json_string_read(line, &length)) {
+    if (memchr(line, '\0', size) || !json_string_read(line, &length)) {
         fprintf(stderr, "peridot: line %zu is not a JSON string\n", number);
         return 1;
     }
@@ -71,12 +114,18 @@ static int json_line(const struct options *options, const struct tokenizer *toke
 static int run(const struct options *options, const struct tokenizer *tokenizer, char *text,
                size_t length) {
     if (!options->jsonl)
-        return options->decode ? decode_text(tokenizer, text, false)
+        return options->decode ? decode_text(tokenizer, text, length, 0)
                                : encode_text(options, tokenizer, text, length, options->json);
     int status = 0;
     size_t number = 1;
-    for (char *line = strtok(text, "\n"); line && !status; line = strtok(NULL, "\n"), number++)
-        status = json_line(options, tokenizer, line, number);
+    for (char *line = text, *end = text + length; line < end && !status; number++) {
+        char *stop = memchr(line, '\n', (size_t)(end - line));
+        size_t size = (size_t)((stop ? stop : end) - line);
+        line[size] = '\0';
+        if (size)
+            status = json_line(options, tokenizer, line, size, number);
+        line += size + 1;
+    }
     return status;
 }
 
@@ -89,8 +138,14 @@ static peridot_result open_tokenizer(const struct options *options, struct token
         return tokenizer_create(files[2].data, files[2].size, "the demo's tokenizer", tokenizer,
                                 error);
     char path[4096];
-    snprintf(path, sizeof path, "%s%s", options->tokenizer ? options->tokenizer : options->model,
-             options->tokenizer ? "" : "/tokenizer.model");
+    const char *named = options->tokenizer ? options->tokenizer : options->model;
+    int written =
+        snprintf(path, sizeof path, "%s%s", named, options->tokenizer ? "" : "/tokenizer.model");
+    if (written < 0 || (size_t)written >= sizeof path)
+        return fail(error, PERIDOT_ERROR_FILE, "the path %.100s… is too long", named);
+    if (!options->tokenizer && platform_is_directory(named) && !platform_is_file(path))
+        return fail(error, PERIDOT_ERROR_FILE,
+                    "%s has no tokenizer.model: fetch it too, or give --tokenizer FILE", named);
     struct mapped_file file;
     peridot_result result = platform_map_file(path, &file, error);
     if (result)

@@ -39,6 +39,16 @@ wait_for 'tokens/s'
 tmux -L "$name" send-keys Up BSpace BSpace
 say '5?'
 wait_for '3 + 5 = 8\.'
+# Ctrl-C during an answer stops that answer alone: one that would fill the context, so that only Ctrl-C
+# ends it within the half minute
+say '/set min-tokens 8000'
+say 'What is 2 + 2?'
+wait_for '= 4'
+tmux -L "$name" send-keys C-c
+wait_for '\[stopped\]'
+say '/set min-tokens 0'
+say 'What is 2 + 6?'
+wait_for '2 + 6 = 8\.'
 # Ctrl-C at the prompt leaves
 tmux -L "$name" send-keys C-c
 for _ in $(seq 50); do

@@ -1,5 +1,6 @@
 /* Peridot on an application's device: opened by the test itself, with intercepted functions that
- * count, check the queue's lock, and lose the device at a chosen call. */
+ * count, check the queue's lock, lose the device at a chosen call, and tell how much memory is
+ * free. */
 #include "peridot.h"
 
 #include <dlfcn.h>
@@ -26,14 +27,16 @@ static struct {
 /* What the intercepted functions see and do. */
 static struct {
     bool locked;
-    unsigned submissions, unlocked_submissions, destroyed, waits_idle;
-    int lose_after;   /* submissions or waits until the device is lost; -1: never */
-    int refuse_after; /* allocations until one is refused; -1: never */
+    unsigned submissions, unlocked_submissions, destroyed, waits_idle, allocations;
+    uint64_t memory_free; /* what VK_EXT_memory_budget tells */
+    int lose_after;       /* submissions or waits until the device is lost; -1: never */
+    int refuse_after;     /* allocations until one is refused; -1: never */
     PFN_vkQueueSubmit2 submit;
     PFN_vkWaitSemaphores wait;
     PFN_vkDeviceWaitIdle idle;
     PFN_vkAllocateMemory allocate;
     PFN_vkGetDeviceProcAddr get_device;
+    PFN_vkGetPhysicalDeviceMemoryProperties2 memory_properties;
 } shim;
 
 #define LOAD(name) ((PFN_##name)app.get(app.instance, #name))
@@ -71,6 +74,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL wait(VkDevice device, const VkSemaphoreWai
 static VKAPI_ATTR VkResult VKAPI_CALL allocate(VkDevice device, const VkMemoryAllocateInfo *info,
                                                const VkAllocationCallbacks *callbacks,
                                                VkDeviceMemory *memory) {
+    shim.allocations++;
     if (shim.refuse_after >= 0 && shim.refuse_after-- == 0)
         return VK_ERROR_OUT_OF_DEVICE_MEMORY;
     return shim.allocate(device, info, callbacks, memory);
@@ -87,6 +91,27 @@ static VKAPI_ATTR VkResult VKAPI_CALL wait_idle(VkDevice device) {
     (void)device;
     shim.waits_idle++;
     return VK_SUCCESS;
+}
+
+/* With one more heap of device memory, which no memory type uses and nobody may count on. */
+static VKAPI_ATTR void VKAPI_CALL memory_properties(VkPhysicalDevice physical,
+                                                    VkPhysicalDeviceMemoryProperties2 *memory) {
+    VkBaseOutStructure *next = memory->pNext;
+    memory->pNext = NULL; /* the driver may not know the budget's struct */
+    shim.memory_properties(physical, memory);
+    memory->pNext = next;
+    VkPhysicalDeviceMemoryProperties *heaps = &memory->memoryProperties;
+    assert_true(heaps->memoryHeapCount < VK_MAX_MEMORY_HEAPS);
+    heaps->memoryHeaps[heaps->memoryHeapCount++] =
+        (VkMemoryHeap){(VkDeviceSize)1 << 30, VK_MEMORY_HEAP_DEVICE_LOCAL_BIT};
+    for (; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT) {
+            VkPhysicalDeviceMemoryBudgetPropertiesEXT *budget = (void *)next;
+            for (uint32_t i = 0; i < VK_MAX_MEMORY_HEAPS; i++) {
+                budget->heapUsage[i] = 12345;
+                budget->heapBudget[i] = 12345 + (i ? (uint64_t)1 << 30 : shim.memory_free);
+            }
+        }
 }
 
 static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_function(VkDevice device,
@@ -111,6 +136,8 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance
                                                              const char *name) {
     if (strcmp(name, "vkGetDeviceProcAddr") == 0)
         return (PFN_vkVoidFunction)get_device_function;
+    if (strcmp(name, "vkGetPhysicalDeviceMemoryProperties2") == 0)
+        return (PFN_vkVoidFunction)memory_properties;
     return app.get(instance, name);
 }
 
@@ -153,6 +180,7 @@ static void create_device(void) {
                                .pQueueCreateInfos = &queue};
     assert_int_equal(LOAD(vkCreateDevice)(app.physical, &info, NULL, &app.device), VK_SUCCESS);
     shim.get_device = LOAD(vkGetDeviceProcAddr);
+    shim.memory_properties = LOAD(vkGetPhysicalDeviceMemoryProperties2);
 #define DEVICE(name) ((PFN_##name)shim.get_device(app.device, #name))
     DEVICE(vkGetDeviceQueue)(app.device, app.family, 0, &app.queue);
     shim.submit = DEVICE(vkQueueSubmit2);
@@ -222,6 +250,7 @@ static peridot_result run_once(peridot_error *error, uint32_t *generated) {
 
 static void reset_shim(void) {
     shim.submissions = shim.unlocked_submissions = shim.destroyed = shim.waits_idle = 0;
+    shim.allocations = 0;
     shim.lose_after = shim.refuse_after = -1;
 }
 
@@ -287,12 +316,177 @@ static void test_missing_feature_is_named(void **state) {
     assert_int_equal(peridot_device_adopt(&from, NULL, &device, &error), PERIDOT_ERROR_ARGUMENT);
 }
 
+/* ---- Memory that does not suffice ---- */
+
+#define MODEL TEST_DATA "/gqa-bf16"
+
+/* The application's device with VK_EXT_memory_budget, which says what shim.memory_free says. */
+static peridot_device *adopt_with_budget(void) {
+    static const char *const extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
+    peridot_adoption from = adoption();
+    peridot_device_params params = {.struct_size = sizeof params, .cache_directory = ""};
+    peridot_device *device = NULL;
+    peridot_error error = {0};
+    from.extensions = extensions;
+    from.extension_count = 1;
+    reset_shim();
+    shim.memory_free = (uint64_t)1 << 30;
+    if (peridot_device_adopt(&from, &params, &device, &error))
+        fail_msg("%s", error.message);
+    return device;
+}
+
+static peridot_memory_plan inspect(peridot_device *device, uint32_t context) {
+    peridot_session_params params = {.struct_size = sizeof params, .context = context};
+    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    peridot_error error = {0};
+    shim.allocations = 0;
+    if (peridot_model_inspect(device, MODEL, NULL, &params, NULL, &plan, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(shim.allocations, 0);
+    assert_int_equal(plan.free_bytes, shim.memory_free);
+    return plan;
+}
+
+static void check_names(const char *message, uint64_t bytes) {
+    char text[32];
+    snprintf(text, sizeof text, " %.1f MiB", (double)bytes / (1 << 20));
+    if (!strstr(message, text))
+        fail_msg("%s names no%s", message, text);
+}
+
+/* One sentence: what is needed, what is free, and in the end the advice. */
+static void check_refusal(peridot_result result, const peridot_error *error, uint64_t needed,
+                          uint64_t free_bytes, const char *advice) {
+    assert_int_equal(result, PERIDOT_ERROR_DEVICE_MEMORY);
+    check_names(error->message, needed);
+    check_names(error->message, free_bytes);
+    size_t length = strlen(error->message), tail = strlen(advice);
+    if (length < tail || strcmp(error->message + length - tail, advice) != 0)
+        fail_msg("\"%s\" does not end with \"%s\"", error->message, advice);
+    assert_null(strchr(error->message, '\n'));
+}
+
+static void test_plan_follows_the_budget(void **state) {
+    (void)state;
+    peridot_device *device = adopt_with_budget();
+    peridot_memory_plan two = inspect(device, 2048), all = inspect(device, 0);
+    assert_int_equal(all.context, 8192);
+    assert_true(two.fits && all.fits);
+    assert_int_equal(all.largest_context, 8192);
+    /* on this device staging takes the same memory, so that it decides whether the model loads */
+    shim.memory_free = two.weight_bytes + two.staging_bytes - 1;
+    assert_false(inspect(device, 1).fits);
+    assert_int_equal(inspect(device, 1).largest_context, 0);
+    shim.memory_free++;
+    peridot_memory_plan tight = inspect(device, 1);
+    assert_true(tight.fits);
+    assert_true(tight.largest_context > 0);
+    assert_true(inspect(device, tight.largest_context).fits);
+    if (tight.largest_context < 8192)
+        assert_false(inspect(device, tight.largest_context + 1).fits);
+    peridot_device_close(device);
+}
+
+static void test_weights_do_not_fit(void **state) {
+    (void)state;
+    peridot_device *device = adopt_with_budget();
+    peridot_memory_plan plan = inspect(device, 0);
+    peridot_model *model = NULL;
+    peridot_error error = {0};
+    uint64_t needed = plan.weight_bytes + plan.staging_bytes;
+    shim.memory_free = needed - 1;
+    shim.allocations = 0;
+    check_refusal(peridot_model_load(device, MODEL, NULL, &model, &error), &error, needed,
+                  shim.memory_free, "this model does not fit there");
+    assert_non_null(strstr(error.message, "the weights alone"));
+    assert_null(model);
+    assert_int_equal(shim.allocations, 0);
+    shim.memory_free++;
+    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+        fail_msg("%s", error.message);
+    peridot_model_close(model);
+    peridot_device_close(device);
+}
+
+static peridot_result create(peridot_model *model, uint32_t context, peridot_session **session,
+                             peridot_error *error) {
+    peridot_session_params params = {.struct_size = sizeof params, .context = context};
+    *session = NULL;
+    shim.allocations = 0;
+    return peridot_session_create(model, &params, session, error);
+}
+
+static void test_context_does_not_fit(void **state) {
+    (void)state;
+    peridot_device *device = adopt_with_budget();
+    peridot_memory_plan two = inspect(device, 2048), all = inspect(device, 0);
+    peridot_model *model;
+    peridot_session *session;
+    peridot_error error = {0};
+    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+        fail_msg("%s", error.message);
+    uint64_t needed = two.kv_bytes + two.working_bytes;
+    shim.memory_free = needed;
+    check_refusal(create(model, 0, &session, &error), &error, all.kv_bytes + all.working_bytes,
+                  needed, ": a context of 2048 would fit");
+    assert_null(session);
+    assert_int_equal(shim.allocations, 0);
+    if (create(model, 2048, &session, &error))
+        fail_msg("%s", error.message);
+    peridot_session_close(session);
+    shim.memory_free--;
+    check_refusal(create(model, 2048, &session, &error), &error, needed, shim.memory_free,
+                  ": a context of 1536 would fit");
+    shim.memory_free = 1000;
+    peridot_memory_plan one = inspect(device, 1);
+    check_refusal(create(model, 1, &session, &error), &error, one.kv_bytes + one.working_bytes,
+                  1000, ": no context fits beside the weights");
+    peridot_model_close(model);
+    peridot_device_close(device);
+}
+
+/* The budget promised it, the driver refuses all the same. */
+static void test_refused_against_the_budget(void **state) {
+    (void)state;
+    int32_t tokens[600];
+    peridot_device *device = adopt_with_budget();
+    peridot_memory_plan plan = inspect(device, 2048);
+    peridot_model *model;
+    peridot_session *session;
+    peridot_error error = {0};
+    for (int i = 0; i < 600; i++)
+        tokens[i] = i % 300;
+    shim.refuse_after = 0;
+    check_refusal(peridot_model_load(device, MODEL, NULL, &model, &error), &error,
+                  plan.weight_bytes, shim.memory_free, "this model does not fit there");
+    assert_non_null(strstr(error.message, "refused"));
+    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+        fail_msg("%s", error.message);
+    if (create(model, 2048, &session, &error))
+        fail_msg("%s", error.message);
+    shim.refuse_after = 0;
+    check_refusal(peridot_session_prompt(session, tokens, 600, NULL, &error), &error,
+                  plan.kv_bytes + plan.working_bytes, shim.memory_free,
+                  ": a context of 512 would fit");
+    assert_int_equal(peridot_session_length(session), 0);
+    if (peridot_session_prompt(session, tokens, 600, NULL, &error))
+        fail_msg("%s", error.message);
+    peridot_session_close(session);
+    peridot_model_close(model);
+    peridot_device_close(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_runs_on_an_adopted_device),
         cmocka_unit_test(test_device_lost_anywhere),
         cmocka_unit_test(test_memory_refused_anywhere),
         cmocka_unit_test(test_missing_feature_is_named),
+        cmocka_unit_test(test_plan_follows_the_budget),
+        cmocka_unit_test(test_weights_do_not_fit),
+        cmocka_unit_test(test_context_does_not_fit),
+        cmocka_unit_test(test_refused_against_the_budget),
     };
     return cmocka_run_group_tests_name("adoption", tests, open_application, close_application);
 }

@@ -258,7 +258,7 @@ static void test_steps_per_submission(void **state) {
 static void test_prefill_equals_decode(void **state) {
     (void)state;
     peridot_model *model = load("gqa-bf16");
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(model, &info);
     uint32_t context = info.context < 560 ? info.context : 560;
     peridot_session_params params = {.kv = PERIDOT_KV_F32, .context = context};
@@ -311,7 +311,7 @@ static void test_truncate_is_exact(void **state) {
 static void test_log_probabilities(void **state) {
     (void)state;
     peridot_model *model = load("mqa-bf16");
-    peridot_model_info info;
+    peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(model, &info);
     struct taken taken = generate(
         model, 4, (peridot_sampling){.temperature = 1.4f, .min_tokens = 20, .seed = 3}, 20);

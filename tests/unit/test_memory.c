@@ -60,7 +60,7 @@ static void test_buffers_lie_apart(void **state) {
         MUST(arena_create(device, kinds[k], 256 << 10, &arena, &error));
         for (int i = 0; i < 60; i++) {
             uint64_t size = 1 + random_below(random_below(4) ? 3000 : 400000);
-            char name[16];
+            char name[24];
             snprintf(name, sizeof name, "buffer %d", i);
             MUST(arena_buffer(arena, size, name, &buffers[i], &error));
             assert_int_equal(buffers[i]->size, size);
@@ -109,6 +109,113 @@ static void test_sizes_are_judged(void **state) {
     assert_int_equal(arena_bytes(arena), 0);
     MUST(arena_buffer(arena, 100 * MIB, "the largest", &buffer, &error));
     arena_destroy(arena);
+}
+
+/* An arena that only counts comes to the figures of one that allocates, for the same requests. */
+static void test_plans_are_exact(void **state) {
+    (void)state;
+    static const enum memory_kind kinds[] = {MEMORY_DEVICE, MEMORY_UPLOAD, MEMORY_READBACK};
+    static const uint64_t blocks[] = {1, 5000, 256 << 10, 0, 101 * MIB};
+    for (int k = 0; k < 3 * 5; k++) {
+        struct arena *plan, *arena;
+        const struct buffer *buffer;
+        uint64_t before = device->memory_used;
+        MUST(arena_plan(device, kinds[k % 3], blocks[k / 3], &plan, &error));
+        MUST(arena_create(device, kinds[k % 3], blocks[k / 3], &arena, &error));
+        assert_true(arena_is_plan(plan) && !arena_is_plan(arena));
+        for (int i = 0; i < 60; i++) {
+            uint64_t size = 1 + random_below(random_below(4) ? 3000 : 400000);
+            MUST(arena_buffer(plan, size, "planned", &buffer, &error));
+            assert_null(buffer);
+            MUST(arena_buffer(arena, size, "real", &buffer, &error));
+            assert_int_equal(arena_bytes(plan), arena_bytes(arena));
+            assert_int_equal(arena_allocated(plan), arena_allocated(arena));
+            assert_int_equal(device->memory_used - before, arena_allocated(arena));
+        }
+        assert_true(arena_allocated(arena) >= arena_bytes(arena));
+        peridot_error error;
+        assert_int_equal(arena_buffer(plan, 100 * MIB + 1, "too large", &buffer, &error),
+                         PERIDOT_ERROR_ARGUMENT);
+        arena_destroy(plan);
+        assert_int_equal(device->memory_used - before, arena_allocated(arena));
+        arena_destroy(arena);
+        assert_int_equal(device->memory_used, before);
+    }
+}
+
+static void test_free_memory(void **state) {
+    (void)state;
+    uint64_t available = memory_free(device);
+    assert_true(available > 0);
+    if (device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        assert_true(memory_shared(device, MEMORY_UPLOAD) && memory_shared(device, MEMORY_READBACK));
+    assert_true(memory_shared(device, MEMORY_DEVICE));
+}
+
+/* Copies `size` bytes between buffers at any offsets, and waits. */
+static void copy(struct device *on, const struct buffer *from, uint64_t from_offset,
+                 const struct buffer *to, uint64_t to_offset, uint64_t size) {
+    struct lane lane;
+    VkCommandBuffer commands;
+    VkBufferCopy region = {from_offset, to_offset, size};
+    VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                                .srcStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+                                .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
+                                .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
+                                .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT};
+    VkDependencyInfo info = {.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                             .memoryBarrierCount = 1,
+                             .pMemoryBarriers = &barrier};
+    MUST(lane_create(on, &lane, &error));
+    MUST(lane_commands(&lane, &commands, &error));
+    MUST(lane_begin(&lane, commands, false, &error));
+    on->vk.CmdCopyBuffer(commands, from->handle, to->handle, 1, &region);
+    on->vk.CmdPipelineBarrier2(commands, &info);
+    MUST(lane_end(&lane, commands, &error));
+    MUST(lane_submit(&lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_wait(&lane, lane.submitted, &error));
+    lane_destroy(&lane);
+}
+
+/* Every 2^28 bytes of the largest buffer that the device allocates, and its last ones, hold what is
+ * written there: no offset is cut to 32 bits, or to 31. Only the pages touched take memory on a
+ * software device. */
+static void test_far_ends_of_the_largest_buffer(void **state) {
+    (void)state;
+    enum { SPOTS = 24, SPOT = 64 };
+    struct device *own;
+    struct arena *arena, *host;
+    const struct buffer *large, *up, *back;
+    struct device_params params = {.cache_directory = ""};
+    MUST(device_open(&params, &own, &error));
+    uint64_t size = own->info.limits.max_allocation, room = memory_free(own) / 2;
+    size = size < room ? size : room;
+    size = size < 5 * 1024 * MIB ? size : 5 * 1024 * MIB;
+    size = size / SPOT * SPOT;
+    MUST(arena_create(own, MEMORY_DEVICE, 0, &arena, &error));
+    MUST(arena_create(own, MEMORY_UPLOAD, 0, &host, &error));
+    MUST(arena_buffer(arena, size, "the largest", &large, &error));
+    MUST(arena_buffer(host, SPOTS * SPOT, "written", &up, &error));
+    MUST(arena_buffer(host, SPOTS * SPOT, "read", &back, &error));
+    for (int i = 0; i < SPOTS * SPOT; i++)
+        ((unsigned char *)up->mapped)[i] = (unsigned char)random_below(256);
+    MUST(buffer_flush(own, up, 0, up->size, &error));
+    uint64_t spots = (size - SPOT) >> 28;
+    spots = spots < SPOTS - 1 ? spots : SPOTS - 1;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint64_t i = 0; i <= spots; i++) {
+            uint64_t at = i == spots ? size - SPOT : i << 28;
+            if (pass == 0)
+                copy(own, up, i * SPOT, large, at, SPOT);
+            else
+                copy(own, large, at, back, i * SPOT, SPOT);
+        }
+    MUST(buffer_invalidate(own, back, 0, back->size, &error));
+    assert_memory_equal(up->mapped, back->mapped, (spots + 1) * SPOT);
+    print_message("a buffer of %.1f MiB\n", (double)size / MIB);
+    arena_destroy(arena);
+    arena_destroy(host);
+    device_close(own);
 }
 
 /* What the host writes goes through the device and comes back. */
@@ -165,6 +272,9 @@ int main(void) {
         cmocka_unit_test(test_buffers_lie_apart),
         cmocka_unit_test(test_blocks_are_filled),
         cmocka_unit_test(test_sizes_are_judged),
+        cmocka_unit_test(test_plans_are_exact),
+        cmocka_unit_test(test_free_memory),
+        cmocka_unit_test(test_far_ends_of_the_largest_buffer),
         cmocka_unit_test(test_there_and_back),
     };
     return cmocka_run_group_tests_name("memory", tests, open_device, close_device);

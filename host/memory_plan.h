@@ -1,0 +1,30 @@
+/* What a model and a session need of the device's memory, known before anything is allocated: the
+ * sizes come from the code that allocates, run on arenas that only count. */
+#ifndef HOST_MEMORY_PLAN_H
+#define HOST_MEMORY_PLAN_H
+
+#include "session.h"
+
+/* Whether weights of `needed` bytes fit beside what there is. DEVICE_MEMORY: they do not. */
+peridot_result memory_plan_admit_weights(struct device *device, uint64_t needed,
+                                         peridot_error *error);
+/* The same for a session on a loaded model, with its whole KV cache. DEVICE_MEMORY: it does not
+ * fit; the message names a context that does. */
+peridot_result memory_plan_admit_session(const struct peridot_model *model,
+                                         const peridot_session_params *params,
+                                         peridot_error *error);
+
+/* Where the device refused what it seemed to have: DEVICE_MEMORY, with what was needed, what is
+ * free and what could be had. */
+peridot_result memory_plan_refused_weights(struct device *device, uint64_t needed,
+                                           peridot_error *error);
+peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
+                                         peridot_error *error);
+
+/* The whole plan for a model whose arena is a plan; `params` may be NULL. Errors: ARGUMENT,
+ * HOST_MEMORY. */
+peridot_result memory_plan_write(const struct peridot_model *model,
+                                 const peridot_session_params *params, peridot_memory_plan *plan,
+                                 peridot_error *error);
+
+#endif

@@ -1,0 +1,535 @@
+#!/usr/bin/python3
+"""What the program says to bad input, end to end: bad_input.py PROGRAM [DRIVER] [-v].
+
+Every case must end with exit status 1, nothing on standard output and one line on standard error
+that begins as all of the program's errors do and holds the words given here; a crash, a sanitizer's
+report or a hang fails it. -v shows the sentences.
+"""
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = os.path.join(HERE, "..", "data")
+DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
+SMALL = os.path.join(DATA, "small-f32")
+SHARDED = os.path.join(DATA, "mha-wide-bf16-sharded")
+TOKENIZER = os.path.join(DATA, "tokenizer.model")
+NOTICE = re.compile(r"peridot: running on .*software.*\n")
+
+verbose = "-v" in sys.argv
+positional = [a for a in sys.argv[1:] if a != "-v"]
+program = os.path.abspath(positional[0])
+scratch = tempfile.mkdtemp(prefix="peridot-bad-input-")
+environment = {**os.environ, "PERIDOT_CACHE_DIR": os.path.join(scratch, "cache"), "LC_ALL": "C.UTF-8"}
+if len(positional) > 1 and positional[1]:
+    environment["VK_DRIVER_FILES"] = positional[1]
+passed = failed = 0
+lock = threading.Lock()
+
+
+# ---- Running ----
+
+def start(arguments, stdin=b"", variables=None, stdout=subprocess.PIPE):
+    try:
+        run = subprocess.run([program, *arguments], input=stdin, stdout=stdout, stderr=subprocess.PIPE,
+                             env={**environment, **(variables or {})}, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return None, b"", "no end within a minute\n"
+    return run.returncode, run.stdout or b"", NOTICE.sub("", run.stderr.decode(errors="replace"))
+
+
+def judge(name, faults, status, out, err):
+    with lock:
+        count_case(name, faults, status, out, err)
+
+
+def count_case(name, faults, status, out, err):
+    global passed, failed
+    if verbose:
+        print(f"{name}\n    {err.rstrip()}")
+    if not faults:
+        passed += 1
+        return
+    failed += 1
+    print(f"FAILED {name}: {'; '.join(faults)}")
+    print(f"    status {status}, stdout {out[:200]!r}\n    stderr {err[:2000]!r}")
+
+
+def one_line(err, words):
+    lines = err.splitlines()
+    faults = [] if len(lines) == 1 and err.endswith("\n") else [f"{len(lines)} lines on stderr"]
+    if not err.startswith("peridot: "):
+        faults.append("stderr does not begin with peridot:")
+    if any(ord(c) < 32 and c != "\n" for c in err):
+        faults.append("control characters on stderr")
+    return faults + [f"stderr lacks {word!r}" for word in words if word not in err]
+
+
+def refused(name, arguments, *words, stdin=b"", variables=None):
+    """The program must refuse, in one sentence with these words."""
+    status, out, err = start(arguments, stdin, variables)
+    faults = one_line(err, words)
+    if status != 1:
+        faults.append(f"exit status {status}")
+    if out:
+        faults.append("something on stdout")
+    judge(name, faults, status, out, err)
+
+
+def accepted(name, arguments, *words, stdin=b"", variables=None, said=b""):
+    """The program must work; with words, it says them in one line on standard error."""
+    status, out, err = start(arguments, stdin, variables)
+    faults = one_line(err, words) if words else [f"stderr {err!r}"] * bool(err)
+    if status != 0:
+        faults.append(f"exit status {status}")
+    if not out or said not in out:
+        faults.append("not the right thing on stdout")
+    judge(name, faults, status, out, err)
+
+
+def chat(name, lines, *words, model=DEMO, said=b""):
+    """A chat through a pipe: one complaint with these words, the conversation goes on."""
+    status, out, err = start(["chat", "-m", model, "--temperature", "0"], "\n".join(lines).encode() + b"\n")
+    faults = one_line(err, words)
+    if status != 1:
+        faults.append(f"exit status {status}")
+    if said not in out:
+        faults.append(f"stdout lacks {said!r}")
+    judge(name, faults, status, out, err)
+
+
+# ---- Broken files ----
+
+def path(name=""):
+    """A new place for files."""
+    return os.path.join(tempfile.mkdtemp(prefix="case-", dir=scratch), name)
+
+
+def write(place, content):
+    with open(place, "wb") as file:
+        file.write(content)
+    return place
+
+
+def read(place):
+    with open(place, "rb") as file:
+        return file.read()
+
+
+def model(base=SMALL, without=(), **files):
+    """A copy of a checkpoint; files are given by name, dots as in 'config.json' written __."""
+    place = path()
+    files = {name.replace("__", "."): content for name, content in files.items()}
+    for name in os.listdir(base):
+        if name not in files and name not in without and not name.endswith(".npy"):
+            os.symlink(os.path.abspath(os.path.join(base, name)), os.path.join(place, name))
+    for name, content in files.items():
+        write(os.path.join(place, name), content)
+    return place
+
+
+def with_config(base=SMALL, **changes):
+    config = json.loads(read(os.path.join(base, "config.json")))
+    config.update(changes)
+    return model(base, config__json=json.dumps(config).encode())
+
+
+class Weights:
+    """A safetensors file taken apart: change header and data, then pack."""
+
+    def __init__(self, place=os.path.join(SMALL, "model.safetensors")):
+        whole = read(place)
+        length, = struct.unpack("<Q", whole[:8])
+        self.header = json.loads(whole[8:8 + length])
+        self.data = bytearray(whole[8 + length:])
+
+    def pack(self, text=None, length=None):
+        text = json.dumps(self.header).encode() if text is None else text
+        return struct.pack("<Q", len(text) if length is None else length) + text + self.data
+
+
+def with_weights(change):
+    weights = Weights()
+    packed = change(weights)
+    return model(model__safetensors=packed if isinstance(packed, bytes) else weights.pack())
+
+
+def with_element(tensor, index, pattern):
+    def change(weights):
+        begin = weights.header[tensor]["data_offsets"][0] + index * len(pattern)
+        weights.data[begin:begin + len(pattern)] = pattern
+    return with_weights(change)
+
+
+def npy(dtype, shape, data, magic=b"\x93NUMPY"):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return write(path("tokens.npy"), magic + b"\1\0" + struct.pack("<H", len(header)) + header + data)
+
+
+def tokens(*ids):
+    return npy("<i4", f"({len(ids)},)", struct.pack(f"<{len(ids)}i", *ids))
+
+
+def varint(value):
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+# ---- Cases ----
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+NORM = "model.layers.1.input_layernorm.weight"
+
+
+def directories():
+    for command in (["inspect"], ["generate", "-p", "x"], ["chat"], ["tokenize", "-p", "x"],
+                    ["logits", "--tokens", tokens(1), "-o", path("out.npy")]):
+        refused(f"missing directory, {command[0]}", [*command, "-m", "/nonexistent/gemma"], "/nonexistent/gemma")
+    refused("model is a file", ["inspect", "-m", os.path.join(SMALL, "config.json")], "config.json is a file", "directory")
+    refused("no config.json", ["inspect", "-m", model(without=["config.json"])], "config.json", "give")
+    refused("no safetensors", ["inspect", "-m", model(without=["model.safetensors"])], "model.safetensors", "fetch")
+    refused("no tokenizer, generate", ["generate", "-m", SMALL, "-p", "x"], "tokenizer.model", "put")
+    refused("no tokenizer, tokenize", ["tokenize", "-m", SMALL, "-p", "x"], "tokenizer.model", "--tokenizer")
+    refused("no tokenizer, chat", ["chat", "-m", SMALL], "tokenizer", "instruct")
+    shard = "model-00002-of-00002.safetensors"
+    refused("missing shard", ["inspect", "-m", model(SHARDED, without=[shard])], shard, "model.safetensors.index.json", "fetch")
+    index = json.loads(read(os.path.join(SHARDED, "model.safetensors.index.json")))
+    for name, value in (("absolute", "/etc/passwd"), ("parent", "../x.safetensors"), ("number", 3), ("empty", "")):
+        index["weight_map"]["model.norm.weight"] = value
+        bad = model(SHARDED, model__safetensors__index__json=json.dumps(index).encode())
+        refused(f"index with a shard's name {name}", ["inspect", "-m", bad], "weight_map", "model.norm.weight")
+    refused("index without a map", ["inspect", "-m", model(SHARDED, model__safetensors__index__json=b"{}")], "weight_map")
+    refused("index not JSON", ["inspect", "-m", model(SHARDED, model__safetensors__index__json=b"<html>")], "index.json", "JSON")
+
+
+def headers():
+    whole = read(os.path.join(SMALL, "model.safetensors"))
+    header_length, = struct.unpack("<Q", whole[:8])
+
+    def packed(content):
+        return ["inspect", "-m", model(model__safetensors=content)]
+
+    file = "model.safetensors"
+    refused("empty file", packed(b""), file, "too few", "fetch")
+    refused("7 bytes", packed(whole[:7]), file, "too few", "fetch")
+    refused("truncated header", packed(whole[:8 + header_length // 2]), file, "truncated", "fetch")
+    refused("truncated data", packed(whole[:-1]), file, "truncated", "fetch")
+    refused("half of the data", packed(whole[:len(whole) // 2]), file, "truncated", "fetch")
+    refused("header beyond the file", packed(struct.pack("<Q", len(whole)) + whole[8:]), file, "truncated")
+    for length in (2**63, 2**64 - 1, 2**64 - 8, 100000001):
+        refused(f"header of {length} bytes", packed(struct.pack("<Q", length) + whole[8:]), file, str(length), "fetch")
+    for name, text in (("empty", b""), ("not JSON", b"hello, world"), ("cut JSON", b'{"model.norm.weight": {"dtype"'),
+                       ("an array", b"[1, 2]"), ("two objects", b"{} {}"), ("binary", bytes(range(256))),
+                       ("deep", b'{"a":' + b"[" * 100000 + b"]" * 100000 + b"}"), ("not UTF-8", b'{"\xff\xfe": 1}')):
+        refused(f"header {name}", ["inspect", "-m", with_weights(lambda w, t=text: w.pack(t))], file)
+    refused("git-lfs pointer", packed(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"), file, "fetch")
+
+
+def tensors():
+    def broken(name, change, *words):
+        refused(name, ["inspect", "-m", with_weights(change)], "model.safetensors", *words)
+
+    def entry(tensor, **fields):
+        return lambda w: w.header[tensor].update(fields)
+
+    def move(w):
+        begin = w.header["model.norm.weight"]["data_offsets"][0]
+        size = w.header[NORM]["data_offsets"][1] - w.header[NORM]["data_offsets"][0]
+        w.header[NORM]["data_offsets"] = [begin, begin + size]
+
+    def repeated(w):
+        text = json.dumps(w.header)
+        return w.pack((text[:-1] + "," + json.dumps({NORM: w.header[NORM]})[1:]).encode())
+
+    broken("overlap", move, "overlap", NORM)
+    broken("name twice", repeated, NORM, "twice")
+    broken("offset beyond the file", entry(NORM, data_offsets=[2**40, 2**40 + 384]), NORM, "truncated", "fetch")
+    broken("offset of 2^63", entry(NORM, data_offsets=[2**63, 2**63 + 384]), NORM, "data_offsets")
+    broken("offset of 1e300", entry(NORM, data_offsets=[0, 1e300]), NORM, "data_offsets")
+    broken("offsets backwards", entry(NORM, data_offsets=[400, 16]), NORM, "data_offsets")
+    broken("negative offset", entry(NORM, data_offsets=[-384, 0]), NORM, "data_offsets")
+    broken("offset of a half", entry(NORM, data_offsets=[0.5, 384.5]), NORM, "data_offsets")
+    broken("one offset", entry(NORM, data_offsets=[0]), NORM, "data_offsets")
+    broken("offsets not a list", entry(NORM, data_offsets="0-384"), NORM, "data_offsets")
+    broken("no offsets", lambda w: w.header[NORM].pop("data_offsets"), NORM, "data_offsets")
+    broken("offsets disagree with shape", entry(NORM, shape=[95]), NORM, "384", "380")
+    broken("shape overflows", entry(NORM, shape=[2**33, 2**33, 2**33]), NORM, "shape")
+    broken("shape wraps to the right size", entry(NORM, shape=[2**32, 2**32, 96]), NORM, "shape")
+    broken("negative shape", entry(NORM, shape=[-96]), NORM, "shape")
+    broken("nine dimensions", entry(NORM, shape=[1] * 8 + [96]), NORM, "shape")
+    broken("no shape", lambda w: w.header[NORM].pop("shape"), NORM, "shape")
+    broken("tensor is a number", lambda w: w.header.update({NORM: 5}), NORM)
+    broken("dtype I64", entry(NORM, dtype="I64", shape=[48]), NORM, "I64", "F32, BF16 and F16")
+    broken("dtype I32", entry(NORM, dtype="I32"), NORM, "I32", "F32, BF16 and F16")
+    broken("unknown dtype", entry(NORM, dtype="Q4_K"), NORM, "Q4_K", "F32, BF16 and F16")
+    broken("dtype missing", lambda w: w.header[NORM].pop("dtype"), NORM, "dtype")
+    broken("wrong rank", entry(NORM, shape=[96, 1]), NORM, "[96, 1]", "[96]")
+    broken("no dimensions", entry(NORM, shape=[], data_offsets=[0, 4]), NORM)
+    broken("wrong shape", entry(Q, shape=[96, 128]), Q, "[96, 128]", "[128, 96]", "config.json")
+    broken("missing tensor", lambda w: w.header.pop(NORM), NORM, "missing")
+    broken("no tensors", lambda w: w.header.clear(), "missing")
+    nothing = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    broken("layer too many", lambda w: w.header.update({"model.layers.2.mlp.up_proj.weight": nothing}),
+           "model.layers.2", "num_hidden_layers")
+    broken("a bias", lambda w: w.header.update({"model.layers.0.self_attn.q_proj.bias": nothing}), "q_proj.bias", "Gemma")
+    broken("name with control characters", lambda w: w.header.update({"a\n\x1b[2Jpwned\r": 5}), "pwned")
+    broken("very long name", lambda w: w.header.update({"x" * 100000: 5}), "xxx")
+    accepted("surplus tensors", ["inspect", "-m", with_weights(lambda w: w.header.update(
+        {"lm_head.weight": nothing, "model.layers.0.self_attn.rotary_emb.inv_freq": {**nothing, "dtype": "I64"}}))])
+
+
+def values():
+    def logits(place, *more):
+        return ["logits", "-m", place, "--tokens", some, "-o", out, *more]
+
+    some, out = tokens(1), path("out.npy")
+    nan, inf = struct.pack("<f", float("nan")), struct.pack("<f", float("inf"))
+    for tensor, index, pattern in ((Q, 128 * 96 - 1, nan), (NORM, 95, nan), (NORM, 0, inf), ("model.norm.weight", 3, inf),
+                                   ("model.embed_tokens.weight", 384 * 96 - 1, struct.pack("<f", float("-inf"))),
+                                   ("model.layers.1.mlp.down_proj.weight", 5000, struct.pack("<I", 0x7f800001)),
+                                   ("model.layers.0.mlp.gate_proj.weight", 0, struct.pack("<I", 0xffffffff)),
+                                   ("model.layers.0.self_attn.o_proj.weight", 77, nan)):
+        bad = with_element(tensor, index, pattern)
+        refused(f"NaN or infinity in {tensor}", logits(bad), "model.safetensors", tensor, "NaN", "fetch")
+    half = os.path.join(SHARDED, "model-00001-of-00002.safetensors")
+    weights = Weights(half)
+    name = "model.embed_tokens.weight"
+    weights.data[weights.header[name]["data_offsets"][1] - 2:weights.header[name]["data_offsets"][1]] = b"\x80\x7f"
+    place = model(SHARDED, without=[os.path.basename(half)])
+    write(os.path.join(place, os.path.basename(half)), weights.pack())
+    refused("infinite bf16", logits(place), "model-00001-of-00002.safetensors", name, "NaN")
+    large = with_element(Q, 5, struct.pack("<f", 1e30))
+    refused("too large for float16", logits(large, "--weights", "f16"), Q, "--weights")
+    status, said, err = start(logits(large))
+    judge("large but finite", [f"status {status}"] * (status != 0) + ["no output"] * (not os.path.exists(out)), status, said, err)
+
+
+def configurations():
+    def bad(name, *words, **changes):
+        refused(name, ["inspect", "-m", with_config(**changes)], "config.json", *words)
+
+    bad("llama", "llama", "gemma", model_type="llama")
+    bad("gemma2", "gemma2", "gemma-2b", model_type="gemma2")
+    bad("no model_type", "model_type", model_type=None)
+    bad("model_type a number", "model_type", model_type=7)
+    bad("model_type with control characters", "model_type", model_type="\x1b[31m\nx")
+    bad("odd head_dim", "head_dim", "63", head_dim=63)
+    bad("head_dim too large", "head_dim", "512", head_dim=4096)
+    bad("heads no multiple of kv_heads", "num_attention_heads", "num_key_value_heads", num_attention_heads=3)
+
+    def one_kv_head(weights):
+        for tensor, entry in weights.header.items():
+            if "k_proj" in tensor or "v_proj" in tensor:
+                begin = entry["data_offsets"][0]
+                entry.update(shape=[4, 96], data_offsets=[begin, begin + 4 * 96 * 4])
+
+    config = json.loads(read(os.path.join(SMALL, "config.json")))
+    config.update(num_attention_heads=32, num_key_value_heads=1, head_dim=4)
+    place = with_weights(one_kv_head)
+    os.remove(os.path.join(place, "config.json"))
+    write(os.path.join(place, "config.json"), json.dumps(config).encode())
+    refused("32 heads on one KV head", ["inspect", "-m", place], "32 query heads", "up to 16")
+    for field in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+                  "intermediate_size", "vocab_size", "max_position_embeddings"):
+        for value in (-1, 0, 1.5, 2**31, 2**64, 1e300, "96", [96], True):
+            bad(f"{field} {value!r}", field, "whole number", **{field: value})
+    bad("sizes whose product overflows", "config.json", "model.embed_tokens.weight", vocab_size=2**24, hidden_size=2**20)
+    bad("1024 layers", "model.layers.2.", num_hidden_layers=1024)
+    bad("one layer of two", "model.layers.1.", "num_hidden_layers", num_hidden_layers=1)
+    bad("other vocabulary", "model.embed_tokens.weight", "[383, 96]", vocab_size=383)
+    bad("negative epsilon", "rms_norm_eps", rms_norm_eps=-1)
+    bad("theta of 0", "rope_theta", rope_theta=0)
+    bad("theta a string", "rope_theta", rope_theta="x")
+    bad("bos beyond the vocabulary", "bos_token_id", "384", bos_token_id=384)
+    bad("negative bos", "bos_token_id", bos_token_id=-2)
+    bad("eos beyond the vocabulary", "eos_token_id", "384", eos_token_id=[1, 100000])
+    bad("nine eos", "eos_token_id", eos_token_id=list(range(9)))
+    bad("activation", "hidden_act", "gelu", hidden_act="silu")
+    bad("quantised", "quantization_config", quantization_config={"bits": 4})
+    bad("rope scaling", "rope_scaling", rope_scaling={"type": "linear"})
+    bad("untied head", "tie_word_embeddings", tie_word_embeddings=False)
+    for name, text in (("empty", b""), ("cut", read(os.path.join(SMALL, "config.json"))[:200]), ("a list", b"[]"),
+                       ("binary", bytes(range(256))), ("deep", b'{"a":' * 100000)):
+        refused(f"config {name}", ["inspect", "-m", model(config__json=text)], "config.json", "JSON")
+    refused("generation_config damaged", ["inspect", "-m", model(generation_config__json=b"{")], "generation_config.json", "JSON")
+    refused("generation_config's eos beyond the vocabulary",
+            ["inspect", "-m", model(generation_config__json=b'{"eos_token_id": [1, 999]}')], "generation_config.json", "384")
+
+
+def tokenizers():
+    demo = read(os.path.join(DEMO, "tokenizer.model"))
+    refused("tokenizer with too many pieces", ["inspect", "-m", model(tokenizer__model=read(TOKENIZER))],
+            "tokenizer.model", "384", "do not belong together")
+    for name, content in (("empty", b""), ("cut", demo[:len(demo) // 2]), ("text", b"hello"), ("random", bytes(range(256)) * 8),
+                          ("of an absurd length", b"\x0a" + varint(2**63) + demo)):
+        refused(f"tokenizer {name}", ["generate", "-p", "x", "-m", model(DEMO, tokenizer__model=content)], "tokenizer.model")
+        refused(f"tokenizer {name}, tokenize", ["tokenize", "-p", "x", "--tokenizer", write(path("t.model"), content)], "t.model")
+    refused("--tokenizer missing", ["tokenize", "-p", "x", "--tokenizer", "/nonexistent/t.model"], "/nonexistent/t.model")
+    refused("--tokenizer a directory", ["tokenize", "-p", "x", "--tokenizer", scratch], scratch)
+    refused("a path too long", ["tokenize", "-p", "x", "-m", "x" * 5000], "xxx", "long")
+    refused("decode a negative id", ["tokenize", "--decode", "-p", "-5"], "-5", "1024")
+    refused("decode a large id", ["tokenize", "--decode", "-p", "1 99999999999"], "99999999999", "numbers")
+    refused("decode words", ["tokenize", "--decode", "-p", "hello"], "hello", "numbers")
+    refused("jsonl that is none", ["tokenize", "--jsonl"], "line 1", "JSON", stdin=b"hello\n")
+    refused("jsonl with a NUL", ["tokenize", "--jsonl"], "line 1", "JSON", stdin=b'"a"\0\n"b"\n')
+    refused("jsonl ids that are none", ["tokenize", "--jsonl", "--decode"], "line 1", stdin=b'["x"]\n')
+    status, out, err = start(["tokenize", "--jsonl"], b'"a"\n\n"b\n')
+    judge("jsonl line numbers", one_line(err, ["line 3"]) + [f"exit status {status}"] * (status != 1), status, out, err)
+
+
+def token_files():
+    def bad(name, file, *words):
+        refused(name, ["logits", "-m", SMALL, "--tokens", file, "-o", path("out.npy")], *words)
+
+    bad("token too large", tokens(1, 2, 384), "token 2", "384", "tokens.npy")
+    bad("token negative", tokens(1, -7), "token 1", "-7", "tokens.npy")
+    bad("int64 beyond int32", npy("<i8", "(2,)", struct.pack("<2q", 1, 2**40)), "token 1", str(2**40), "tokens.npy")
+    bad("float tokens", npy("<f4", "(1,)", bytes(4)), "tokens.npy", "<f4", "int32")
+    bad("big-endian tokens", npy(">i4", "(1,)", bytes(4)), "tokens.npy", ">i4", "int32")
+    bad("two dimensions", npy("<i4", "(1, 1)", bytes(4)), "tokens.npy", "int32", "2 dimensions")
+    bad("three dimensions", npy("<i4", "(1, 1, 1)", bytes(4)), "tokens.npy")
+    bad("no dimensions", npy("<i4", "()", bytes(4)), "tokens.npy")
+    bad("truncated npy", npy("<i4", "(3,)", bytes(8)), "tokens.npy", "truncated")
+    bad("absurd shape", npy("<i4", "(4611686018427387904,)", bytes(8)), "tokens.npy")
+    bad("negative shape", npy("<i4", "(-1,)", bytes(8)), "tokens.npy")
+    bad("no tokens", npy("<i4", "(0,)", b""), "tokens.npy", "no tokens", "at least one")
+    bad("no npy", write(path("tokens.npy"), b"1 2 3\n" * 20), "tokens.npy", "NumPy")
+    bad("empty npy", write(path("tokens.npy"), b""), "tokens.npy", "NumPy")
+    bad("npy with its header cut", write(path("tokens.npy"), b"\x93NUMPY\1\0\x76\0{'descr': '<i4'"), "tokens.npy", "NumPy")
+    bad("an .npz", npy("<i4", "(1,)", bytes(4), magic=b"PK\3\4\0\0"), "tokens.npy", "NumPy")
+    bad("missing npy", "/nonexistent/tokens.npy", "/nonexistent/tokens.npy")
+    bad("more tokens than the context", tokens(*[3] * 8193), "8193", "8192", "tokens")
+    refused("more tokens than --context", ["logits", "-m", SMALL, "--tokens", tokens(*[3] * 65), "-o", path("out.npy"),
+                                           "--context", "64"], "65", "64", "--context")
+
+
+def prompts():
+    refused("prompt longer than the context", ["generate", "-m", DEMO, "-f", "-", "--context", "32"], "--context", "32",
+            stdin=b"hello " * 500)
+    refused("prompt that fills the context", ["generate", "--context", "1", "-p", "hello"], "--context")
+    refused("message longer than the context", ["generate", "--chat", "-f", "-", "--context", "32"], "--context",
+            stdin=b"hello " * 500)
+    refused("prompt file missing", ["generate", "-f", "/nonexistent/prompt"], "/nonexistent/prompt", "No such file")
+    refused("prompt file a directory", ["generate", "-f", scratch], scratch, "directory")
+    refused("context beyond the model's", ["generate", "-p", "x", "--context", "8193"], "8193", "8192")
+    accepted("prompt not UTF-8", ["generate", "-n", "2", "--temperature", "0", "-f", "-"], stdin=b"\xff\xfe\xc3(\x80 hello")
+
+
+def options():
+    refused("unknown command", ["frobnicate"], "frobnicate", "help")
+    refused("unknown option", ["generate", "--frob", "1"], "--frob", "help")
+    refused("stray word", ["generate", "hello"], "hello", "help")
+    for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--seed", "--stop", "--kv"):
+        refused(f"{option} without a value", ["generate", option], "needs a value", option)
+    for value in ("0", "-1", "32769", "x", "", "12x", "1.5", "nan", "inf", "1e99", "99999999999999999999"):
+        refused(f"--context {value!r}", ["generate", "-p", "x", "--context", value], "--context", "32768", f'"{value}"')
+    refused("--temperature nan", ["generate", "-p", "x", "--temperature", "nan"], "--temperature")
+    refused("--top-p 2", ["generate", "-p", "x", "--top-p", "2"], "--top-p", "from 0 to 1")
+    refused("-n 0", ["generate", "-p", "x", "-n", "0"], "--count", "1000000")
+    for value in ("x", "-1", "", " -1", "99999999999999999999999"):
+        refused(f"--seed {value!r}", ["generate", "-p", "x", "--seed", value], "--seed")
+    refused("--weights q4", ["generate", "-p", "x", "--weights", "q4"], "--weights", "q4", "bf16")
+    refused("--kv q8", ["generate", "-p", "x", "--kv", "q8"], "--kv", "q8", "f16")
+    refused("--stop empty", ["generate", "-p", "x", "--stop", ""], "--stop")
+    refused("logits without files", ["logits", "-m", SMALL], "--tokens")
+    refused("unknown device", ["generate", "-p", "x", "--device", "no such card"], "no such card", "peridot devices")
+    refused("device 99", ["inspect", "--device", "99"], "99", "peridot devices")
+
+
+def machines():
+    library = path("libvulkan.so.1")
+    write(library, b"this is no library")
+    broken = {"LD_LIBRARY_PATH": os.path.dirname(library)}
+    none = {"VK_DRIVER_FILES": "/nonexistent.json", "VK_ICD_FILENAMES": "/nonexistent.json"}
+    for command in (["devices"], ["inspect"], ["generate", "-p", "x"], ["chat"]):
+        refused(f"no Vulkan loader, {command[0]}", command, "Vulkan loader", "install", variables=broken)
+        refused(f"no device, {command[0]}", command, "driver", "install", variables=none)
+    accepted("tokenize needs no device", ["tokenize", "-p", "x"], variables=none)
+    cache = os.path.join(write(path("file"), b""), "cache")
+    accepted("cache folder that cannot be made", ["generate", "-p", "x", "-n", "2"], cache, "cache",
+             variables={"PERIDOT_CACHE_DIR": cache})
+    accepted("cache folder that cannot be made, chat", ["chat"], cache, "cache", stdin=b"hello\n",
+             variables={"PERIDOT_CACHE_DIR": cache})
+
+
+def outputs():
+    def logits(name, out, *words):
+        refused(name, ["logits", "-m", SMALL, "--tokens", tokens(1), "-o", out], *words)
+
+    logits("output in no directory", "/nonexistent/out.npy", "/nonexistent/out.npy", "No such file")
+    logits("output a directory", path(), "directory")
+    os.mkfifo(pipe := path("out.npy"))
+    logits("output a pipe", pipe, pipe, "not a regular file")
+    logits("output without a name", "", "cannot write")
+    for arguments in (["generate", "-p", "x", "-n", "2"], ["tokenize", "-p", "x"], ["inspect"], ["devices"], ["help"]):
+        with open("/dev/full", "wb") as full:
+            status, out, err = start(arguments, stdout=full)
+        faults = one_line(err, ["standard output"]) + [f"exit status {status}"] * (status != 1)
+        judge(f"full standard output, {arguments[0]}", faults, status, out, err)
+
+
+def conversations():
+    place = path("saved")
+    status, out, err = start(["chat", "-m", DEMO, "--temperature", "0"], f"My name is Ana.\n/save {place}\n".encode())
+    judge("saving", one_line("peridot: x\n" + err, []) + [f"exit status {status}"] * (status != 0), status, out, err)
+    saved = read(place)
+    again = ["What is my name?"]
+    ana = b"Ana"
+
+    def load(name, content, *words, model=DEMO):
+        file = write(path("damaged"), content)
+        chat(f"load: {name}", ["My name is Ana.", f"/load {file}", *again], *words, model=model, said=ana)
+
+    load("empty", b"", "damaged", "saved")
+    load("text", b"hello " * 100, "damaged", "saved")
+    load("cut", saved[:len(saved) // 2], "damaged")
+    load("one byte short", saved[:-1], "damaged")
+    load("one byte more", saved + b"\0", "damaged")
+    for place_in_file in (9, 20, 32, 40, 100, len(saved) // 2, len(saved) - 1):
+        changed = bytearray(saved)
+        changed[place_in_file] ^= 0x40
+        load(f"a bit at {place_in_file}", bytes(changed), "damaged")
+    other = with_config(DEMO, rms_norm_eps=1e-5)
+    load("another model's", saved, "another model", model=other)
+    chat("load: no file", ["My name is Ana.", "/load /nonexistent/saved", *again], "/nonexistent/saved", said=ana)
+    chat("load: a directory", ["My name is Ana.", f"/load {scratch}", *again], scratch, said=ana)
+    chat("save: no directory", ["My name is Ana.", "/save /nonexistent/saved", *again], "/nonexistent/saved", said=ana)
+    chat("save: a directory", ["My name is Ana.", f"/save {scratch}", *again], scratch, said=ana)
+    os.mkfifo(pipe := path("saved"))
+    chat("save: a pipe", ["My name is Ana.", f"/save {pipe}", *again], pipe, "not a regular file", said=ana)
+    chat("message longer than the context", ["My name is Ana.", "hello " * 9000, *again], "context", said=ana)
+    chat("/set with nonsense", ["My name is Ana.", "/set temperature hot", *again], "temperature", "hot", said=ana)
+    status, out, err = start(["chat", "-m", DEMO, "--temperature", "0"], f"/load {place}\nWhat is my name?\n".encode())
+    judge("loading", [f"stderr {err!r}"] * bool(err) + ["stdout lacks Ana"] * (ana not in out), status, out, err)
+
+
+def main():
+    begin = time.monotonic()
+    try:
+        groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, tokenizers,
+                  token_files, options, outputs)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for end in [pool.submit(group) for group in groups]:
+                end.result()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if verbose:
+        print(f"{time.monotonic() - begin:.1f} s")
+    print(f"{passed} passed, {failed} failed")
+    return failed > 0
+
+
+sys.exit(main())

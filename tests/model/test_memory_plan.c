@@ -1,0 +1,195 @@
+/* What the memory plan says, against what the engine's arenas really allocate. */
+#include "open_device.h"
+#include "session.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static peridot_device *device;
+
+static int open_device(void **state) {
+    (void)state;
+    device = open_test_device();
+    return 0;
+}
+
+static int close_device(void **state) {
+    (void)state;
+    peridot_device_close(device);
+    return 0;
+}
+
+static uint64_t allocated(void) {
+    return device->engine->memory_used;
+}
+
+static const char *path_of(const char *name) {
+    static char path[512];
+    snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
+    return path;
+}
+
+static peridot_memory_plan plan_for(const char *name, const peridot_model_params *params,
+                                    const peridot_session_params *session,
+                                    peridot_model_info *info) {
+    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    uint64_t before = allocated();
+    MUST(peridot_model_inspect(device, path_of(name), params, session, info, &plan, &error));
+    assert_int_equal(allocated(), before);
+    return plan;
+}
+
+static bool watch(const peridot_progress *progress, void *user) {
+    uint64_t *most = user;
+    (void)progress;
+    if (allocated() > *most)
+        *most = allocated();
+    return true;
+}
+
+/* What an application is told of a model before and after loading it, all but the time. */
+static void check_alike(const peridot_model_info *a, const peridot_model_info *b) {
+    assert_int_equal(a->layers, b->layers);
+    assert_int_equal(a->vocabulary, b->vocabulary);
+    assert_int_equal(a->parameters, b->parameters);
+    assert_int_equal(a->weight_bytes, b->weight_bytes);
+    assert_int_equal(a->ideal_bytes, b->ideal_bytes);
+    assert_int_equal(a->padded_bytes, b->padded_bytes);
+    assert_int_equal(a->fingerprint, b->fingerprint);
+    assert_int_equal(a->weights, b->weights);
+    assert_int_equal(a->has_tokenizer, b->has_tokenizer);
+    assert_int_equal(a->stop_token_count, b->stop_token_count);
+}
+
+/* Loads as planned, and compares; the caller closes it. */
+static peridot_model *load(const char *name, peridot_weights weights, uint64_t max_piece) {
+    uint64_t before = allocated(), most = before;
+    peridot_model_params params = {.struct_size = sizeof params,
+                                   .weights = weights,
+                                   .max_piece = max_piece,
+                                   .progress = watch,
+                                   .progress_user = &most};
+    peridot_model_info planned = {.struct_size = sizeof planned};
+    peridot_model_info loaded = {.struct_size = sizeof loaded};
+    peridot_memory_plan plan = plan_for(name, &params, NULL, &planned);
+    peridot_model *model = NULL;
+    MUST(peridot_model_load(device, path_of(name), &params, &model, &error));
+    assert_int_equal(allocated() - before, plan.weight_bytes);
+    assert_int_equal(most - before, plan.weight_bytes + plan.staging_bytes);
+    peridot_model_describe(model, &loaded);
+    check_alike(&planned, &loaded);
+    assert_int_equal(plan.weight_bytes, loaded.weight_bytes);
+    assert_true(plan.weight_bytes >= loaded.padded_bytes);
+    return model;
+}
+
+static void check_session(peridot_model *model, const char *name,
+                          const peridot_session_params *params) {
+    peridot_memory_plan plan = plan_for(name, NULL, params, NULL);
+    uint64_t before = allocated();
+    peridot_session *session = NULL;
+    MUST(peridot_session_create(model, params, &session, &error));
+    assert_int_equal(plan.context, peridot_session_context(session));
+    MUST(kv_cache_reserve(session, plan.context, &error));
+    assert_int_equal(allocated() - before, plan.working_bytes + plan.kv_bytes);
+    assert_int_equal(plan.total_bytes, plan.weight_bytes + plan.working_bytes + plan.kv_bytes);
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
+    peridot_session_describe(session, &statistics);
+    assert_int_equal(statistics.scratch_bytes, plan.working_bytes);
+    assert_int_equal(statistics.kv_bytes, plan.kv_bytes);
+    assert_true(plan.kv_bytes >= plan.kv_token_bytes * plan.context);
+    assert_true(plan.fits);
+    assert_true(plan.largest_context >= plan.context);
+    peridot_session_close(session);
+    assert_int_equal(allocated(), before);
+}
+
+/* ---- Tests ---- */
+
+static const char *const checkpoints[] = {"small-f32", "gqa-bf16", "mha-wide-bf16-sharded",
+                                          "mqa-bf16",  "long-f16", "deep-f32"};
+#define CHECKPOINTS (sizeof checkpoints / sizeof *checkpoints)
+
+static void test_weights(void **state) {
+    (void)state;
+    static const uint64_t pieces[] = {0, 7000, 100000};
+    for (size_t i = 0; i < CHECKPOINTS; i++)
+        for (int weights = PERIDOT_WEIGHTS_AUTO; weights <= PERIDOT_WEIGHTS_F16; weights++)
+            for (size_t j = 0; j < sizeof pieces / sizeof *pieces; j++) {
+                uint64_t before = allocated();
+                peridot_model_close(load(checkpoints[i], (peridot_weights)weights, pieces[j]));
+                assert_int_equal(allocated(), before);
+            }
+}
+
+static void test_sessions(void **state) {
+    (void)state;
+    static const peridot_session_params some[] = {
+        {.context = 1},
+        {.context = 511, .prefill_rows = 1},
+        {.context = 512},
+        {.context = 513, .prefill_rows = 33},
+        {.context = 8192, .prefill_rows = 4096},
+        {0},
+    };
+    for (size_t i = 0; i < CHECKPOINTS; i++) {
+        peridot_model *model = load(checkpoints[i], PERIDOT_WEIGHTS_AUTO, 0);
+        for (size_t j = 0; j < sizeof some / sizeof *some; j++)
+            for (int kv = PERIDOT_KV_F16; kv <= PERIDOT_KV_F32; kv++) {
+                peridot_session_params params = some[j];
+                params.struct_size = sizeof params;
+                params.kv = (peridot_kv)kv;
+                check_session(model, checkpoints[i], &params);
+            }
+        peridot_model_close(model);
+    }
+}
+
+/* A piece that holds no two rows is an error in the plan as it is in loading. */
+static void test_pieces_too_small(void **state) {
+    (void)state;
+    peridot_model_params params = {.struct_size = sizeof params, .max_piece = 100};
+    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    peridot_model *model;
+    peridot_error planned = {0}, loaded = {0};
+    uint64_t before = allocated();
+    assert_int_equal(
+        peridot_model_inspect(device, path_of("small-f32"), &params, NULL, NULL, &plan, &planned),
+        PERIDOT_ERROR_DEVICE_MEMORY);
+    assert_int_equal(peridot_model_load(device, path_of("small-f32"), &params, &model, &loaded),
+                     PERIDOT_ERROR_DEVICE_MEMORY);
+    assert_string_equal(planned.message, loaded.message);
+    assert_int_equal(allocated(), before);
+}
+
+static void test_bad_arguments(void **state) {
+    (void)state;
+    peridot_session_params params = {.struct_size = sizeof params, .context = 1 << 20};
+    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    peridot_error error = {0};
+    assert_int_equal(
+        peridot_model_inspect(device, path_of("small-f32"), NULL, &params, NULL, &plan, &error),
+        PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "1048576"));
+    assert_int_equal(
+        peridot_model_inspect(device, path_of("no-such-model"), NULL, NULL, NULL, &plan, &error),
+        PERIDOT_ERROR_FILE);
+    assert_int_equal(peridot_model_inspect_files(device, NULL, 0, NULL, NULL, NULL, &plan, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    MUST(peridot_model_inspect(device, path_of("small-f32"), NULL, NULL, NULL, NULL, &error));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_pieces_too_small),
+        cmocka_unit_test(test_bad_arguments),
+    };
+    return cmocka_run_group_tests_name("memory plan", tests, open_device, close_device);
+}

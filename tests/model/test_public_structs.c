@@ -1,0 +1,290 @@
+/* Applications compiled with an older or a newer peridot.h: of the structs that they fill in only
+ * what they know counts, and in those that the library fills in nothing behind is touched. */
+#include "open_device.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define POISON 0xa5
+#define NEWER 64 /* bytes that a newer header may have at the end */
+
+static peridot_device *device;
+static peridot_model *model;
+static peridot_session *session;
+
+static int open_all(void **state) {
+    (void)state;
+    static const int32_t prompt[] = {2, 3, 5, 7};
+    peridot_session_params params = {.struct_size = sizeof params, .context = 64};
+    device = open_test_device();
+    MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, &error));
+    MUST(peridot_session_create(model, &params, &session, &error));
+    MUST(peridot_session_prompt(session, prompt, 4, NULL, &error));
+    MUST(peridot_session_generate(session, 3, NULL, NULL, NULL, &error));
+    return 0;
+}
+
+static int close_all(void **state) {
+    (void)state;
+    peridot_session_close(session);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    return 0;
+}
+
+/* ---- What the library fills in ---- */
+
+struct field {
+    const char *name;
+    size_t offset, size;
+};
+#define FIELD(type, member)                                                                        \
+    { #member, offsetof(type, member), sizeof((type *)0)->member }
+
+static bool is_poison(const unsigned char *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != POISON)
+            return false;
+    return true;
+}
+
+/* Fills a struct of every size from that of struct_size alone to one beyond what the library knows.
+ * `fields`: those whose values stay the same from call to call. */
+static void check_filling(void (*fill)(void *out), size_t size, const struct field *fields,
+                          size_t count) {
+    unsigned char *full = calloc(1, size), *bytes = malloc(size + NEWER);
+    assert_non_null(full);
+    assert_non_null(bytes);
+    memcpy(full, &size, sizeof size);
+    fill(full);
+    for (size_t known = sizeof known; known <= size + NEWER; known++) {
+        size_t after = 0, written = known < size ? known : size;
+        memset(bytes, POISON, size + NEWER);
+        memcpy(bytes, &known, sizeof known);
+        fill(bytes);
+        memcpy(&after, bytes, sizeof after);
+        assert_int_equal(after, known);
+        assert_true(is_poison(bytes + written, size + NEWER - written));
+        for (size_t i = 0; i < count; i++)
+            if (fields[i].offset + fields[i].size <= written &&
+                memcmp(full + fields[i].offset, bytes + fields[i].offset, fields[i].size) != 0)
+                fail_msg("%s differs when %zu bytes are known", fields[i].name, known);
+    }
+    free(full);
+    free(bytes);
+}
+#define CHECK_FILLING(fill, type, fields)                                                          \
+    check_filling(fill, sizeof(type), fields, sizeof fields / sizeof *fields)
+
+static void fill_device(void *out) {
+    peridot_device_describe(device, out);
+}
+
+static void fill_listed(void *out) {
+    uint32_t count;
+    MUST(peridot_devices_list(out, 1, &count, &error));
+    assert_true(count > 0);
+}
+
+static void fill_model(void *out) {
+    peridot_model_describe(model, out);
+}
+
+static void fill_inspected(void *out) {
+    MUST(peridot_model_inspect(device, TEST_DATA "/small-f32", NULL, NULL, out, NULL, &error));
+}
+
+static void fill_plan(void *out) {
+    MUST(peridot_model_inspect(device, TEST_DATA "/small-f32", NULL, NULL, NULL, out, &error));
+}
+
+static void fill_statistics(void *out) {
+    peridot_session_describe(session, out);
+}
+
+static void fill_requirements(void *out) {
+    peridot_requirements_get(out);
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_device_info, index),          FIELD(peridot_device_info, name),
+        FIELD(peridot_device_info, driver),         FIELD(peridot_device_info, uuid),
+        FIELD(peridot_device_info, kind),           FIELD(peridot_device_info, memory_total),
+        FIELD(peridot_device_info, max_allocation), FIELD(peridot_device_info, subgroup_size),
+        FIELD(peridot_device_info, chosen),         FIELD(peridot_device_info, usable),
+    };
+    CHECK_FILLING(fill_device, peridot_device_info, fields);
+}
+
+/* Records of a caller's size lie one behind the other, in an array with room for more. */
+static void test_list_of_devices(void **state) {
+    (void)state;
+    static const size_t strides[] = {offsetof(peridot_device_info, driver),
+                                     sizeof(peridot_device_info),
+                                     sizeof(peridot_device_info) + NEWER};
+    enum { CAPACITY = 4 };
+    unsigned char bytes[CAPACITY * (sizeof(peridot_device_info) + NEWER)];
+    for (int i = 0; i < 3; i++) {
+        size_t stride = strides[i];
+        uint32_t count = 0;
+        memset(bytes, POISON, sizeof bytes);
+        memcpy(bytes, &stride, sizeof stride);
+        MUST(peridot_devices_list((void *)bytes, CAPACITY, &count, &error));
+        assert_true(count > 0);
+        size_t written =
+            stride < sizeof(peridot_device_info) ? stride : sizeof(peridot_device_info);
+        for (uint32_t j = 0; j < count && j < CAPACITY; j++) {
+            uint32_t index;
+            size_t size;
+            memcpy(&size, bytes + j * stride, sizeof size);
+            memcpy(&index, bytes + j * stride + offsetof(peridot_device_info, index), sizeof index);
+            assert_int_equal(size, stride);
+            assert_int_equal(index, j);
+            assert_true(is_poison(bytes + j * stride + written, stride - written));
+        }
+        size_t used = (count < CAPACITY ? count : CAPACITY) * stride;
+        assert_true(is_poison(bytes + used, sizeof bytes - used));
+    }
+    peridot_device_info unset = {0};
+    uint32_t count = 0;
+    peridot_error error = {0};
+    fill_listed(&(peridot_device_info){.struct_size = sizeof unset});
+    assert_int_equal(peridot_devices_list(&unset, 1, &count, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "struct_size"));
+    MUST(peridot_devices_list(NULL, 0, &count, &error));
+    assert_true(count > 0);
+}
+
+static void test_models(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_model_info, layers),       FIELD(peridot_model_info, d_model),
+        FIELD(peridot_model_info, context),      FIELD(peridot_model_info, parameters),
+        FIELD(peridot_model_info, weight_bytes), FIELD(peridot_model_info, ideal_bytes),
+        FIELD(peridot_model_info, fingerprint),  FIELD(peridot_model_info, weights),
+        FIELD(peridot_model_info, bos),          FIELD(peridot_model_info, stop_tokens),
+    };
+    CHECK_FILLING(fill_model, peridot_model_info, fields);
+    CHECK_FILLING(fill_inspected, peridot_model_info, fields);
+}
+
+static void test_plans(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_memory_plan, weight_bytes),   FIELD(peridot_memory_plan, kv_bytes),
+        FIELD(peridot_memory_plan, kv_token_bytes), FIELD(peridot_memory_plan, working_bytes),
+        FIELD(peridot_memory_plan, staging_bytes),  FIELD(peridot_memory_plan, total_bytes),
+        FIELD(peridot_memory_plan, context),        FIELD(peridot_memory_plan, fits),
+    };
+    CHECK_FILLING(fill_plan, peridot_memory_plan, fields);
+}
+
+static void test_statistics(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_session_statistics, prompt_tokens),
+        FIELD(peridot_session_statistics, decoded_tokens),
+        FIELD(peridot_session_statistics, decode_seconds),
+        FIELD(peridot_session_statistics, dispatches_per_step),
+        FIELD(peridot_session_statistics, kv_bytes),
+        FIELD(peridot_session_statistics, step_bytes),
+        FIELD(peridot_session_statistics, pipelines_compiled),
+        FIELD(peridot_session_statistics, warning),
+    };
+    CHECK_FILLING(fill_statistics, peridot_session_statistics, fields);
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
+    peridot_session_describe(session, &statistics);
+    assert_int_equal(statistics.prompt_tokens, 4);
+    assert_int_equal(statistics.decoded_tokens, 3);
+}
+
+static void test_requirements(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_requirements, api_version),
+        FIELD(peridot_requirements, features),
+        FIELD(peridot_requirements, recommended_extensions),
+        FIELD(peridot_requirements, recommended_extension_count),
+        FIELD(peridot_requirements, queue_flags),
+    };
+    CHECK_FILLING(fill_requirements, peridot_requirements, fields);
+}
+
+/* ---- What the application fills in ---- */
+
+/* A struct of which the caller knows what lies before `member`; the rest would crash or be refused.
+ */
+#define OLDER(type, variable, member)                                                              \
+    type variable;                                                                                 \
+    memset(&variable, POISON, sizeof variable);                                                    \
+    memset(&variable, 0, offsetof(type, member));                                                  \
+    variable.struct_size = offsetof(type, member)
+
+static void test_older_callers(void **state) {
+    (void)state;
+    OLDER(peridot_device_params, with, max_allocation);
+    OLDER(peridot_model_params, params, max_piece);
+    OLDER(peridot_session_params, wanted, kv);
+    OLDER(peridot_sampling, sampling, top_k);
+    peridot_device *own = NULL;
+    peridot_model *loaded = NULL;
+    peridot_session *created = NULL;
+    wanted.context = 77;
+    MUST(peridot_device_open(&with, &own, &error));
+    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &params, &loaded, &error));
+    MUST(peridot_session_create(loaded, &wanted, &created, &error));
+    MUST(peridot_session_sampling(created, &sampling, &error));
+    MUST(peridot_model_inspect(own, TEST_DATA "/small-f32", &params, &wanted, NULL, NULL, &error));
+    assert_int_equal(peridot_session_context(created), 77);
+    peridot_session_close(created);
+    peridot_model_close(loaded);
+    peridot_device_close(own);
+}
+
+/* What a newer header has behind is not looked at. */
+static void test_newer_callers(void **state) {
+    (void)state;
+    struct {
+        peridot_sampling known;
+        unsigned char more[NEWER];
+    } sampling;
+    memset(&sampling, POISON, sizeof sampling);
+    sampling.known = (peridot_sampling){.struct_size = sizeof sampling, .temperature = 0.5f};
+    MUST(peridot_session_sampling(session, &sampling.known, &error));
+}
+
+static void test_size_not_set(void **state) {
+    (void)state;
+    peridot_device *own;
+    peridot_model *loaded;
+    peridot_session *created;
+    peridot_error error = {0};
+#define REFUSED(call, type)                                                                        \
+    assert_int_equal(call, PERIDOT_ERROR_ARGUMENT);                                                \
+    assert_non_null(strstr(error.message, #type))
+    REFUSED(peridot_device_open(&(peridot_device_params){0}, &own, &error), peridot_device_params);
+    REFUSED(peridot_device_adopt(&(peridot_adoption){0}, NULL, &own, &error), peridot_adoption);
+    REFUSED(peridot_model_load(device, TEST_DATA "/small-f32", &(peridot_model_params){0}, &loaded,
+                               &error),
+            peridot_model_params);
+    REFUSED(peridot_session_create(model, &(peridot_session_params){0}, &created, &error),
+            peridot_session_params);
+    REFUSED(peridot_session_sampling(session, &(peridot_sampling){0}, &error), peridot_sampling);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_devices),       cmocka_unit_test(test_list_of_devices),
+        cmocka_unit_test(test_models),        cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_statistics),    cmocka_unit_test(test_requirements),
+        cmocka_unit_test(test_older_callers), cmocka_unit_test(test_newer_callers),
+        cmocka_unit_test(test_size_not_set),
+    };
+    return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
+}
