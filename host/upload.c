@@ -180,6 +180,8 @@ static peridot_result create_shards(struct upload *upload, const struct assembly
 static peridot_result fill_shard(struct upload *upload, const struct assembly *assembly,
                                  const struct shard *shard, peridot_error *error) {
     uint64_t row_bytes = (uint64_t)assembly->weight->stride * 16;
+    const struct checkpoint_tensor *source = assembly->sources[0];
+    uint64_t file_row = (uint64_t)source->columns * element_size[source->type];
     uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes);
     peridot_result result = PERIDOT_OK;
     for (uint32_t begin = 0; begin < shard->row_count && !result; begin += at_once) {
@@ -193,7 +195,7 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
             result = staging_send(&upload->staging, shard->buffer, begin * row_bytes,
                                   count * row_bytes, error);
         if (!result)
-            result = report(upload, count * row_bytes, error);
+            result = report(upload, count * file_row, error);
     }
     return result;
 }

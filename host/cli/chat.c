@@ -302,6 +302,7 @@ int command_chat(struct options *options) {
     chat.colour = chat.terminal && !(getenv("NO_COLOR") && *getenv("NO_COLOR"));
     if (!options->seed_given)
         options->sampling.seed = (uint64_t)time(NULL);
+    options->needs_tokenizer = true;
     if (open_model(options, &device, &conversation->model, &error))
         return complain(&error);
     int status = 1;

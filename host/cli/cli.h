@@ -14,6 +14,7 @@ struct options {
     uint32_t count; /* -n; 0: as many as fit */
     uint32_t context;
     bool chat, json, jsonl, decode, no_special, verbose;
+    bool needs_tokenizer; /* the command is of no use without one */
     peridot_sampling sampling;
     bool seed_given;
     peridot_device_params device;
@@ -37,7 +38,7 @@ bool options_parse(int argc, char **argv, struct options *options);
 int complain(const peridot_error *error);
 
 /* Device and model as the options say, with progress on a terminal and the choice told with
- * --verbose. */
+ * --verbose. Where a tokenizer is needed, it is missed before anything is loaded. */
 peridot_result open_model(const struct options *options, peridot_device **device,
                           peridot_model **model, peridot_error *error);
 peridot_result open_session(const struct options *options, peridot_model *model,

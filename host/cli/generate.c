@@ -200,6 +200,7 @@ int command_generate(struct options *options) {
     peridot_device *device;
     peridot_model *model;
     int32_t *tokens = NULL;
+    options->needs_tokenizer = true;
     peridot_result result = open_model(options, &device, &model, &error);
     if (!result) {
         result = prompt_tokens(options, model, text ? text : options->prompt, length, &tokens,

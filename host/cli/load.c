@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "demo.h"
 #include "error.h"
+#include "platform.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -64,13 +65,26 @@ static peridot_result load_demo(peridot_device *device, const peridot_model_para
     return peridot_model_load_files(device, files, DEMO_FILES, params, model, error);
 }
 
+static peridot_result check_tokenizer(const struct options *options, peridot_error *error) {
+    char path[4096];
+    if (!options->needs_tokenizer || !options->model || !platform_is_directory(options->model))
+        return PERIDOT_OK;
+    int length = snprintf(path, sizeof path, "%s/tokenizer.model", options->model);
+    if (length >= (int)sizeof path || platform_is_file(path))
+        return PERIDOT_OK; /* what is wrong with the path, loading tells */
+    return fail(error, PERIDOT_ERROR_FILE,
+                "%s has no tokenizer: put its tokenizer.model beside config.json", options->model);
+}
+
 peridot_result open_model(const struct options *options, peridot_device **device,
                           peridot_model **model, peridot_error *error) {
     peridot_device_params with = options->device;
     with.struct_size = sizeof with;
     with.message = show_message;
     *model = NULL;
-    peridot_result result = peridot_device_open(&with, device, error);
+    peridot_result result = check_tokenizer(options, error);
+    if (!result)
+        result = peridot_device_open(&with, device, error);
     if (result)
         return result;
     if (options->verbose)

@@ -203,7 +203,7 @@ def directories():
     refused("no safetensors", ["inspect", "-m", model(without=["model.safetensors"])], "model.safetensors", "fetch")
     refused("no tokenizer, generate", ["generate", "-m", SMALL, "-p", "x"], "tokenizer.model", "put")
     refused("no tokenizer, tokenize", ["tokenize", "-m", SMALL, "-p", "x"], "tokenizer.model", "--tokenizer")
-    refused("no tokenizer, chat", ["chat", "-m", SMALL], "tokenizer", "instruct")
+    refused("no tokenizer, chat", ["chat", "-m", SMALL], "tokenizer.model", "put")
     shard = "model-00002-of-00002.safetensors"
     refused("missing shard", ["inspect", "-m", model(SHARDED, without=[shard])], shard, "model.safetensors.index.json", "fetch")
     index = json.loads(read(os.path.join(SHARDED, "model.safetensors.index.json")))
@@ -510,6 +510,7 @@ def conversations():
     chat("save: a directory", ["My name is Ana.", f"/save {scratch}", *again], scratch, said=ana)
     os.mkfifo(pipe := path("saved"))
     chat("save: a pipe", ["My name is Ana.", f"/save {pipe}", *again], pipe, "not a regular file", said=ana)
+    chat("load: a pipe", ["My name is Ana.", f"/load {pipe}", *again], pipe, "not a regular file", said=ana)
     chat("message longer than the context", ["My name is Ana.", "hello " * 9000, *again], "context", said=ana)
     chat("/set with nonsense", ["My name is Ana.", "/set temperature hot", *again], "temperature", "hot", said=ana)
     status, out, err = start(["chat", "-m", DEMO, "--temperature", "0"], f"/load {place}\nWhat is my name?\n".encode())

@@ -37,8 +37,10 @@ static void choose_sizes(struct attention *a, uint32_t rows_most) {
     a->heads = a->group * a->kv.kv_heads;
     a->recorded = between(bench, 1, rows_most);
     a->rows = between(bench, 1, a->recorded);
-    /* one or two chunks, their border among the rows at times */
+    /* one or two chunks; the border of chunks, or of a split, among the rows at times */
     a->position = between(bench, 0, 2) ? between(bench, 0, 200) : between(bench, 490, 700);
+    if (between(bench, 0, 1))
+        a->position = round_up(a->position, 32) + 32 - between(bench, 1, a->rows);
 }
 
 /* Queries in their planes and as doubles; padding is zero. */

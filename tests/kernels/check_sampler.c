@@ -392,7 +392,7 @@ static void check_finish(struct sampler *s) {
 void check_sampler(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
     (void)type;
     struct sampler s = {.bench = bench, .variant = variant};
-    s.vocabulary = between(bench, 0, 3) ? between(bench, 33, 3000) : between(bench, 1, 32);
+    s.vocabulary = between(bench, 0, 1) ? between(bench, 33, 3000) : between(bench, 1, 32);
     case_begin(bench);
     create_planes(&s);
     s.order = malloc(s.vocabulary * sizeof *s.order);
