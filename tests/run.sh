@@ -86,11 +86,13 @@ else
     echo "terminal.sh      $title: FAILED"
     cat "$log"
 fi
-python3 "$here/tests/chat/bad_input.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
-good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
-passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-printf '%-16s %-44s %s passed, %s failed\n' bad_input.py "bad input" "${good:-0}" "${bad:-1}"
-[ "${bad:-1}" = 0 ] || cat "$log"
+for script in conversation bad_input; do
+    python3 "$here/tests/chat/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
+    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
+    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
+    printf '%-16s %-44s %s passed, %s failed\n' $script.py "the program in a pipe" "${good:-0}" "${bad:-1}"
+    [ "${bad:-1}" = 0 ] || cat "$log"
+done
 if [ "$1" = --large ]; then
     if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe"; then
         passed=$((passed + 1))
