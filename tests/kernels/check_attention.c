@@ -121,9 +121,10 @@ static struct pipeline_key choose_key(const struct attention *a,
     return key;
 }
 
-#define DESCRIBE(a, key)                                                                           \
-    describe((a)->bench, key, "%u heads of %u, %u of %u rows at %u", (a)->heads, (a)->kv.head_dim, \
-             (a)->rows, (a)->recorded, (a)->position)
+static void describe_sizes(const struct attention *a, const struct pipeline_key *key) {
+    describe(a->bench, key, "%u heads of %u, %u of %u rows at %u", a->heads, a->kv.head_dim,
+             a->rows, a->recorded, a->position);
+}
 
 /* K and V are read once for all query heads that share them, and for `columns` rows at once. */
 static void expect_kv_reads(const struct attention *a, uint32_t columns) {
@@ -146,7 +147,7 @@ void check_attention_prefill(struct bench *bench, const struct kernel_variant *v
     choose_sizes(&a, 40);
     struct pipeline_key key = choose_key(&a, variant);
     key.spec[SPEC_COLUMNS] = between(bench, 1, a.group < 8 ? 8 / a.group : 1);
-    DESCRIBE(&a, &key);
+    describe_sizes(&a, &key);
     case_begin(bench);
     create_planes(&a);
     a.result = plane_create(bench, "result", a.query->size);
@@ -183,32 +184,30 @@ static void join(const struct attention *a, const float *parts, uint32_t splits,
         vector[i] /= weight;
 }
 
-/* How the context is cut, as at a decode step on a device that wants some number of workgroups. */
-static uint32_t plan(struct attention *a) {
+/* A case of a few rows whose context is cut as at a decode step on a device that wants some number
+ * of workgroups. */
+static struct pipeline_key begin_decode(struct attention *a, const struct kernel_variant *variant) {
+    choose_sizes(a, 8);
+    struct pipeline_key key = choose_key(a, variant);
+    case_begin(a->bench);
+    create_planes(a);
+    a->partial = plane_create(a->bench, "partial",
+                              (uint64_t)a->recorded * a->heads * SPLITS_MAX * part_floats(a) * 4);
+    a->constants.partial = a->partial->address;
     struct session_block *block = session_of(a->session);
     block->split_target = between(a->bench, 1, 200);
     block->kv_heads = a->kv.kv_heads;
     forward_attention_grid(block, a->position + a->rows, a->rows);
-    return block->attention_grid[0];
-}
-
-static void create_partial(struct attention *a) {
-    a->partial = plane_create(a->bench, "partial",
-                              (uint64_t)a->recorded * a->heads * SPLITS_MAX * part_floats(a) * 4);
-    a->constants.partial = a->partial->address;
+    describe_sizes(a, &key);
+    return key;
 }
 
 void check_attention_decode(struct bench *bench, const struct kernel_variant *variant,
                             uint32_t type) {
     (void)type;
     struct attention a = {.bench = bench};
-    choose_sizes(&a, 8);
-    struct pipeline_key key = choose_key(&a, variant);
-    case_begin(bench);
-    create_planes(&a);
-    create_partial(&a);
-    uint32_t splits = plan(&a);
-    DESCRIBE(&a, &key);
+    struct pipeline_key key = begin_decode(&a, variant);
+    uint32_t splits = session_of(a.session)->attention_grid[0];
     struct plane *planes[] = {a.query, a.kv.chunks[0], a.partial, a.session};
     bench_run(bench, &key, &a.constants, planes, (uint32_t[3]){1, 1, 1}, a.session,
               offsetof(struct session_block, attention_grid));
@@ -232,13 +231,7 @@ void check_attention_join(struct bench *bench, const struct kernel_variant *vari
                           uint32_t type) {
     (void)type;
     struct attention a = {.bench = bench};
-    choose_sizes(&a, 8);
-    struct pipeline_key key = choose_key(&a, variant);
-    case_begin(bench);
-    create_planes(&a);
-    create_partial(&a);
-    plan(&a);
-    DESCRIBE(&a, &key);
+    struct pipeline_key key = begin_decode(&a, variant);
     uint32_t split_length = session_of(a.session)->split_length;
     double *want = reference_doubles((size_t)a.rows * a.heads * a.kv.head_dim);
     for (uint32_t i = 0; i < a.rows * a.heads; i++) {
