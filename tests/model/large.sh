@@ -1,12 +1,23 @@
 #!/bin/sh
-# Full size: a generated 2B checkpoint (5 GB, bf16, in shards like the real one) loads and decodes, and the host
-# memory beyond the device's copy and the page cache stays below 1 GiB: PROGRAM DRIVER.
+# Full size, with generated checkpoints: PROGRAM DRIVER [DRIVER].
+#   The 7B's embedding table (1.5 GiB in bf16) on both drivers, of which the second, SwiftShader, ends allocations
+#   at 1 GiB: the logits are those of the same model computed in float64.
+#   The 2B (5 GB, in shards like the real one) on the first: the host memory beyond the device's copy and the page
+#   cache stays below 1 GiB, and it decodes.
 set -e
-program=$1
+program=$1 driver=$2
+shift
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+/usr/bin/python3 "$here/make_checkpoint.py" --preset 7b-table "$work/7b-table"
+/usr/bin/python3 "$here/check_logits.py" "$program" "$work/7b-table" "$@"
+rm -r "$work/7b-table"
+
 /usr/bin/python3 "$here/make_checkpoint.py" --preset 2b "$work/2b"
-export VK_DRIVER_FILES="$2"
+cp "$here/../data/tokenizer.model" "$work/2b"
+export VK_DRIVER_FILES="$driver"
 "$program" inspect -m "$work/2b"
 /usr/bin/python3 "$here/watch_memory.py" "$program" "$work/2b"
+"$program" generate -m "$work/2b" -p "Peridot is" -n 8 --min-tokens 8 --temperature 0 --context 64 --json --verbose

@@ -2,6 +2,7 @@
 """Makes a Gemma checkpoint of any size with random weights, in Hugging Face's format.
 
     make_checkpoint.py --preset 2b DIRECTORY     the real shapes, 5 GB, two shards
+    make_checkpoint.py --preset 7b-table DIRECTORY
     make_checkpoint.py --layers 2 --d-model 64 --heads 2 --kv-heads 1 --head-dim 32 --hidden 128 \\
         --vocab 300 --dtype f16 --shards 2 DIRECTORY
 """
@@ -17,6 +18,9 @@ PRESETS = {
                shards=2),
     "7b": dict(layers=28, d_model=3072, heads=16, kv_heads=16, head_dim=256, hidden=24576, vocab=256000,
                shards=4),
+    # the 7B's embedding table, 1.5 GiB in bf16, and one narrow layer
+    "7b-table": dict(layers=1, d_model=3072, heads=2, kv_heads=1, head_dim=256, hidden=512, vocab=256000,
+                     shards=1),
 }
 SIZES = {"f32": ("F32", 4), "bf16": ("BF16", 2), "f16": ("F16", 2)}
 

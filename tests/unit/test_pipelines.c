@@ -1,6 +1,7 @@
 /* Compiling every variant, and the pipeline cache on disk, on the device that VK_DRIVER_FILES
  * names. */
 #include "checksum.h"
+#include "kernel_set.h"
 #include "pipelines.h"
 #include "platform.h"
 
@@ -154,54 +155,175 @@ static void test_cancelling(void **state) {
 
 /* ---- The compiler's figures ---- */
 
-/* What a figure counts, if it is one of spills in some driver's words. */
-static uint64_t spills(const VkPipelineExecutableStatisticKHR *figure) {
-    return strstr(figure->name, "pill") || strstr(figure->name, "Fill") ? figure->value.u64 : 0;
+/* Every driver that keeps figures is asked, those that only compile too (tests/run.sh): whether
+ * what the program would run on the device spills registers, or keeps an array in memory because it
+ * is indexed. With PERIDOT_TEST_FIGURES=1 all figures are printed. */
+
+/* A model of which only the sizes are there: enough for kernel_set to choose its pipelines. */
+struct sizes {
+    struct peridot_device device;
+    struct layer layer;
+    struct peridot_model model;
+};
+
+static void set_sizes(struct sizes *sizes, struct device *device, uint32_t type, uint32_t head_dim,
+                      uint32_t group) {
+    memset(sizes, 0, sizeof *sizes);
+    sizes->device.engine = device;
+    sizes->layer.qkv.type = sizes->layer.output.type = type;
+    sizes->layer.gate_up.type = sizes->layer.down.type = type;
+    sizes->model.device = &sizes->device;
+    sizes->model.layers = &sizes->layer;
+    sizes->model.config.layers = 1;
+    sizes->model.config.heads = 16;
+    sizes->model.config.kv_heads = 16 / group;
+    sizes->model.head_dim_padded = head_dim;
+    sizes->model.embedding.type = type;
 }
 
-static uint32_t check_figures(struct device *device, const struct pipeline *pipeline) {
+#define KEYS_MAX 256
+
+struct keys {
+    struct pipeline_key keys[KEYS_MAX];
+    uint32_t count;
+};
+
+/* Once each: what a kernel does not depend on is the same for all. */
+static void add_key(struct keys *keys, const struct pipeline *pipeline) {
+    assert_non_null(pipeline);
+    struct pipeline_key key = pipeline->key;
+    enum kernel kernel = key.variant->kernel;
+    if (kernel < KERNEL_attention_decode || kernel > KERNEL_attention_prefill) {
+        key.spec[SPEC_HEAD_DIM] = ROW_ALIGNMENT;
+        key.spec[SPEC_GROUP] = 1;
+        key.spec[SPEC_KV_HALF] = 0;
+    }
+    for (uint32_t i = 0; i < keys->count; i++)
+        if (memcmp(&keys->keys[i], &key, sizeof key) == 0)
+            return;
+    assert_true(keys->count < KEYS_MAX);
+    keys->keys[keys->count++] = key;
+}
+
+static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t type) {
+    const struct pipeline *const others[] = {
+        set->embed,       set->rmsnorm,          set->attention_decode,  set->attention_join,
+        set->sample_mark, set->sample_score,     set->attention_prefill, set->sample_cut,
+        set->sample_draw, set->sample_histogram, set->sample_finish,
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        add_key(keys, others[i]);
+    for (uint32_t shape = 0; shape < PASS_SHAPE_COUNT; shape++)
+        for (uint32_t role = 0; role < PROJECTION_COUNT; role++)
+            add_key(keys, set->project[shape][role][type]);
+}
+
+/* What Gemma's shapes (head_dim 256; eight query heads to a KV head, or one) and smaller ones run,
+ * in every precision. */
+static void collect_keys(const struct device_params *params, struct keys *keys) {
+    struct device *device = NULL;
+    MUST(device_open(params, &device, &error));
+    for (uint32_t head_dim = 64; head_dim <= 256; head_dim *= 2)
+        for (uint32_t group = 1; group <= 8; group *= 2)
+            for (uint32_t type = 0; type < KERNEL_TYPES_MAX; type++)
+                for (int kv_half = 0; kv_half < 2; kv_half++) {
+                    struct sizes sizes;
+                    struct kernel_set set;
+                    set_sizes(&sizes, device, type, head_dim, group);
+                    MUST(kernel_set_create(&sizes.model, kv_half, &set, &error));
+                    add_set(keys, &set, type);
+                }
+    device_close(device); /* not one of its pipelines has been compiled */
+}
+
+static void describe(const struct pipeline *pipeline, char *text, size_t size) {
+    static const char *const types[] = {"f32", "bf16", "f16"};
+    const struct pipeline_key *key = &pipeline->key;
+    struct kernel_info kernel = kernel_info(key->variant->kernel);
+    snprintf(
+        text, size, "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s",
+        kernel.name, key->variant->name, kernel.typed ? types[key->type] : "-",
+        key->spec[SPEC_WORKGROUP], key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS],
+        key->spec[SPEC_HEAD_DIM], key->spec[SPEC_GROUP], key->spec[SPEC_KV_HALF] ? "f16" : "f32");
+}
+
+/* Spills and scratch memory, in the drivers' words. */
+static bool is_spill(const VkPipelineExecutableStatisticKHR *figure) {
+    return strstr(figure->name, "pill") || strstr(figure->name, "Fill") ||
+           strstr(figure->name, "cratch");
+}
+
+#define FIGURES_MAX 64
+
+/* How many figures there are of one executable; `spilled` counts those that are not as they should
+ * be. */
+static uint32_t check_executable(struct device *device, const struct pipeline *pipeline,
+                                 uint32_t executable, bool print, uint32_t *spilled) {
     VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR,
-                                        .pipeline = pipeline->handle};
-    VkPipelineExecutableStatisticKHR figures[64];
-    uint32_t count = 64;
+                                        .pipeline = pipeline->handle,
+                                        .executableIndex = executable};
+    VkPipelineExecutableStatisticKHR figures[FIGURES_MAX];
+    uint32_t count = FIGURES_MAX;
+    char name[256];
+    describe(pipeline, name, sizeof name);
     for (uint32_t i = 0; i < count; i++)
         figures[i] = (VkPipelineExecutableStatisticKHR){
             .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
-    if (device->vk.GetPipelineExecutableStatisticsKHR(device->handle, &info, &count, figures) < 0)
-        return 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (spills(&figures[i]))
-            fail_msg("%s, variant %s, on %s: %s %llu",
-                     kernel_info(pipeline->key.variant->kernel).name, pipeline->key.variant->name,
-                     device->info.name, figures[i].name, (unsigned long long)figures[i].value.u64);
+    assert_int_equal(
+        device->vk.GetPipelineExecutableStatisticsKHR(device->handle, &info, &count, figures),
+        VK_SUCCESS);
+    for (uint32_t i = 0; i < count; i++) {
+        unsigned long long value = figures[i].value.u64;
+        bool bad = is_spill(&figures[i]) && value;
+        if (bad || print)
+            print_message("%s: %s: %s %llu\n", device->info.name, name, figures[i].name, value);
+        *spilled += bad;
+    }
     return count;
 }
 
-/* On drivers that tell, compile-only ones too (RADV_FORCE_FAMILY). */
+static uint32_t check_pipeline(struct device *device, const struct pipeline *pipeline, bool print,
+                               uint32_t *spilled) {
+    VkPipelineInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_INFO_KHR,
+                              .pipeline = pipeline->handle};
+    uint32_t executables = 0, figures = 0;
+    assert_int_equal(
+        device->vk.GetPipelineExecutablePropertiesKHR(device->handle, &info, &executables, NULL),
+        VK_SUCCESS);
+    for (uint32_t i = 0; i < executables; i++)
+        figures += check_executable(device, pipeline, i, print, spilled);
+    return figures;
+}
+
+static void check_spills(bool minimal) {
+    struct device_params params = {.cache_directory = "", .statistics = true, .minimal = minimal};
+    struct device *device = NULL;
+    struct keys keys = {.count = 0};
+    struct pipeline *pipelines[KEYS_MAX];
+    uint32_t figures = 0, spilled = 0;
+    const char *print = getenv("PERIDOT_TEST_FIGURES");
+    collect_keys(&params, &keys);
+    MUST(device_open(&params, &device, &error));
+    for (uint32_t i = 0; i < keys.count; i++)
+        assert_non_null(pipelines[i] = pipelines_want(device, &keys.keys[i]));
+    MUST(pipelines_compile(device, NULL, NULL, &error));
+    for (uint32_t i = 0; i < keys.count && device->executable_properties; i++)
+        figures += check_pipeline(device, pipelines[i], print && *print == '1', &spilled);
+    print_message("%s: %u figures of %u pipelines, subgroups of %u\n", device->info.name, figures,
+                  keys.count, device->info.limits.subgroup_size);
+    if (spilled)
+        fail_msg("%u figures of spilling on %s, see above", spilled, device->info.name);
+    device_close(device);
+}
+
 static void test_nothing_spills(void **state) {
     (void)state;
-    struct device_params params = {.cache_directory = "", .statistics = true};
-    struct device *device = NULL;
-    struct pipeline *pipelines[256];
-    uint32_t count, wanted = 0, figures = 0;
-    const struct kernel_variant *variants = kernel_variants(&count);
-    MUST(device_open(&params, &device, &error));
-    for (uint32_t i = 0; i < count && wanted + KERNEL_TYPES_MAX <= 256; i++) {
-        bool typed = kernel_info(variants[i].kernel).typed;
-        if (!kernel_variant_supported(device, &variants[i], NULL))
-            continue;
-        for (uint32_t type = 0; type < (typed ? KERNEL_TYPES_MAX : 1u); type++) {
-            struct pipeline_key key = pipeline_key(device, &variants[i], type);
-            key.spec[SPEC_HEAD_DIM] = 256;
-            pipelines[wanted] = pipelines_want(device, &key);
-            assert_non_null(pipelines[wanted++]);
-        }
-    }
-    MUST(pipelines_compile(device, NULL, NULL, &error));
-    for (uint32_t i = 0; i < wanted && device->executable_properties; i++)
-        figures += check_figures(device, pipelines[i]);
-    print_message("%u figures of %u pipelines\n", figures, wanted);
-    device_close(device);
+    check_spills(false);
+}
+
+static void test_nothing_spills_in_portable_kernels(void **state) {
+    (void)state;
+    check_spills(true);
 }
 
 /* ---- The cache on disk ---- */
@@ -294,6 +416,7 @@ int main(void) {
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_cancelling),
         cmocka_unit_test(test_nothing_spills),
+        cmocka_unit_test(test_nothing_spills_in_portable_kernels),
         cmocka_unit_test(test_cache_is_kept_and_checked),
         cmocka_unit_test(test_foreign_cache_is_refused),
         cmocka_unit_test(test_unwritable_folder),
