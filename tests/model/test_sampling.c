@@ -32,7 +32,7 @@ static int open_all(void **state) {
     seed = random_seed();
     const char *quick = getenv("PERIDOT_TEST_QUICK");
     if (quick && *quick == '1')
-        draws = 300;
+        draws = 100;
     print_message("seed %llu\n", (unsigned long long)seed);
     return 0;
 }
