@@ -16,10 +16,12 @@ enum device_needs {
 };
 
 struct device_limits {
-    uint32_t subgroup_size; /* the size that subgroup variants are built for; a power of two */
-    bool subgroup_settable; /* it can be required of a pipeline; if not, it is the only one */
-    uint32_t max_workgroup; /* invocations */
-    uint32_t max_shared;    /* bytes */
+    uint32_t subgroup_size;     /* the size that subgroup variants are built for; a power of two */
+    bool subgroup_settable;     /* it can be required of a pipeline; if not, it is the only one */
+    uint32_t subgroup_smallest; /* that can be required: where it is less than subgroup_size, its
+                                   lanes have more registers each */
+    uint32_t max_workgroup;     /* invocations */
+    uint32_t max_shared;        /* bytes */
     uint32_t max_grid[3];
     uint64_t max_allocation; /* bytes of one buffer */
     float timestamp_period;  /* nanoseconds a tick; 0: the queue has no timestamps */

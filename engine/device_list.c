@@ -53,6 +53,8 @@ static void describe_limits(const struct device_params *params,
     limits->subgroup_size =
         device_subgroup_size(v13->minSubgroupSize, v13->maxSubgroupSize, v11->subgroupSize);
     limits->subgroup_settable = v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    limits->subgroup_smallest =
+        limits->subgroup_settable ? v13->minSubgroupSize : limits->subgroup_size;
     bool sized = limits->subgroup_settable || v13->minSubgroupSize == v13->maxSubgroupSize;
     bool compute = v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
     if (!(params && params->minimal) && sized && compute) {

@@ -231,7 +231,7 @@ static VkResult create_pipeline(struct device *device, const struct pipeline_key
     VkSpecializationInfo special = {SPEC_COUNT, entries, sizeof key->spec, key->spec};
     VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
-        .requiredSubgroupSize = device->info.limits.subgroup_size};
+        .requiredSubgroupSize = key->spec[SPEC_WORKGROUP]};
     bool sized = key->variant->workgroup == 0;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,

@@ -1,7 +1,11 @@
 #include "kernel_set.h"
 
-/* Accumulators a lane of the subgroup attention variants may hold before GPUs spill registers. */
-#define ATTENTION_ACCUMULATORS_MAX 64
+/* What a lane of the subgroup attention variants may hold before GPUs spill registers: accumulators
+ * for its share of each query's result, and ATTENTION_QUERY_REGISTERS more for each query. Intel's
+ * lanes, known by subgroups that go below 32, have 128 registers, AMD's have 256. */
+#define ATTENTION_REGISTERS_MAX 112
+#define ATTENTION_REGISTERS_MAX_NARROW 44
+#define ATTENTION_QUERY_REGISTERS 6
 
 struct choice {
     const struct peridot_model *model;
@@ -30,6 +34,10 @@ static bool is_projection(enum kernel kernel) {
     return kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_matmul_head;
 }
 
+static bool is_attention(enum kernel kernel) {
+    return kernel == KERNEL_attention_decode || kernel == KERNEL_attention_prefill;
+}
+
 static bool is_matmul(enum kernel kernel) {
     return kernel >= KERNEL_matmul_qkv && kernel <= KERNEL_matmul_head;
 }
@@ -44,13 +52,21 @@ static bool suits(const struct choice *choice, const struct kernel_variant *vari
      * memory */
     if (is_matmul(kernel))
         return false;
-    if (kernel != KERNEL_attention_decode && kernel != KERNEL_attention_prefill)
+    if (!is_attention(kernel))
         return true;
     uint32_t queries = group_of(choice->model);
     if (kernel == KERNEL_attention_prefill)
         queries *= prefill_columns(choice->model);
-    uint32_t lanes = choice->device->info.limits.subgroup_size;
-    return queries * choice->model->head_dim_padded <= ATTENTION_ACCUMULATORS_MAX * lanes;
+    uint32_t lanes = choice->device->info.limits.subgroup_smallest;
+    uint32_t octets = (choice->model->head_dim_padded / 8 + lanes - 1) / lanes; /* in each lane */
+    uint32_t held = queries * (8 * octets + ATTENTION_QUERY_REGISTERS);
+    return held <= (lanes < 32 ? ATTENTION_REGISTERS_MAX_NARROW : ATTENTION_REGISTERS_MAX);
+}
+
+/* Whether a lane of a subgroup variant holds so much that it wants the registers which the smallest
+ * subgroup leaves it: the sums of several tokens, or attention's results. */
+static bool is_large(enum kernel kernel, uint32_t columns) {
+    return is_projection(kernel) ? columns > 1 : is_attention(kernel);
 }
 
 static const struct kernel_variant *choose(const struct choice *choice, enum kernel kernel) {
@@ -80,6 +96,8 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
      */
     if (is_projection(kernel) && variant->workgroup == 0 && is_cpu(choice->device))
         key.spec[SPEC_ROWS] = 8;
+    if (variant->workgroup == 0 && !is_cpu(choice->device) && is_large(kernel, columns))
+        key.spec[SPEC_WORKGROUP] = choice->device->info.limits.subgroup_smallest;
     key.spec[SPEC_HEAD_DIM] = choice->model->head_dim_padded;
     key.spec[SPEC_GROUP] = group_of(choice->model);
     key.spec[SPEC_KV_HALF] = choice->kv_half;

@@ -2,8 +2,9 @@
  *
  * Portable: tiles of TILE positions. First, invocation (position, slice of the dimensions) makes partial
  * scores for all queries, so that a key is read once; then the scores become probabilities in shared
- * memory; then each invocation adds up an octet of dimensions for all queries, so that a value is read
- * once. The groups of invocations that share an octet take positions in turn and are summed at the end. */
+ * memory; then each invocation adds up four dimensions (eight would spill Intel's registers) for all queries,
+ * so that a value is read once. The groups of invocations that share dimensions take positions in turn and
+ * are summed at the end. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -13,14 +14,15 @@
 const uint TILE = 32;
 const uint SLICES = gl_WorkGroupSize.x / TILE;
 const uint LANES = gl_WorkGroupSize.x;
-/* Octets of the result that each invocation holds, and invocations that share one. */
-const uint HELD = (OCTETS + LANES - 1) / LANES;
-const uint SHARERS = OCTETS >= LANES ? 1 : LANES / OCTETS;
+/* Fours of the result that each invocation holds, and invocations that share one. */
+const uint FOURS = HEAD_DIM / 4;
+const uint HELD = (FOURS + LANES - 1) / LANES;
+const uint SHARERS = FOURS >= LANES ? 1 : LANES / FOURS;
 
 shared float partial_scores[SLICES * QUERIES * TILE];
 shared float probability[QUERIES * TILE];
 shared float maximum[QUERIES], weight[QUERIES], rescale[QUERIES];
-shared vec4 landing[2 * LANES];
+shared vec4 landing[LANES];
 
 void score_tile(uint base, uint end) {
     uint place = gl_LocalInvocationID.x % TILE, slice = gl_LocalInvocationID.x / TILE;
@@ -75,14 +77,14 @@ void main() {
         return;
     uint begin, end, lane = gl_LocalInvocationID.x;
     range(begin, end);
-    vec4 low[HELD * QUERIES], high[HELD * QUERIES];
+    vec4 sums[HELD * QUERIES];
     [[unroll]] for (uint i = 0; i < HELD * QUERIES; i++)
-        low[i] = high[i] = vec4(0);
+        sums[i] = vec4(0);
     for (uint q = lane; q < QUERIES; q += LANES) {
         maximum[q] = LOWEST;
         weight[q] = 0;
     }
-    uint sharer = SHARERS > 1 ? lane / OCTETS : 0, first = SHARERS > 1 ? lane % OCTETS : lane;
+    uint sharer = SHARERS > 1 ? lane / FOURS : 0, first = SHARERS > 1 ? lane % FOURS : lane;
     for (uint base = begin; base < end; base += TILE) {
         score_tile(base, end);
         barrier();
@@ -90,40 +92,31 @@ void main() {
         barrier();
         exponentiate();
         barrier();
-        [[unroll]] for (uint i = 0; i < HELD * QUERIES; i++) {
-            low[i] *= rescale[i % QUERIES];
-            high[i] *= rescale[i % QUERIES];
-        }
+        [[unroll]] for (uint i = 0; i < HELD * QUERIES; i++)
+            sums[i] *= rescale[i % QUERIES];
         uint count = min(end - base, TILE);
         for (uint place = sharer; place < count && sharer < SHARERS; place += SHARERS) {
             [[unroll]] for (uint h = 0; h < HELD; h++) {
-                uint octet = first + h * LANES;
-                if (octet >= OCTETS)
+                uint four = first + h * LANES;
+                if (four >= FOURS)
                     break;
-                vec4 v_low, v_high;
-                load_kv(VALUES, gl_WorkGroupID.y, base + place, octet, v_low, v_high);
-                [[unroll]] for (uint q = 0; q < QUERIES; q++) {
-                    float p = probability[q * TILE + place];
-                    low[h * QUERIES + q] += p * v_low;
-                    high[h * QUERIES + q] += p * v_high;
-                }
+                vec4 value = load_kv_four(VALUES, gl_WorkGroupID.y, base + place, four);
+                [[unroll]] for (uint q = 0; q < QUERIES; q++)
+                    sums[h * QUERIES + q] += probability[q * TILE + place] * value;
             }
         }
         barrier();
     }
     barrier();
     [[unroll]] for (uint i = 0; i < HELD * QUERIES; i++) {
-        uint q = i % QUERIES, octet = first + i / QUERIES * LANES;
-        landing[2 * lane] = low[i];
-        landing[2 * lane + 1] = high[i];
+        uint q = i % QUERIES, four = first + i / QUERIES * LANES;
+        landing[lane] = sums[i];
         barrier();
-        if (sharer == 0 && octet < OCTETS) {
-            vec4 sum_low = low[i], sum_high = high[i];
-            for (uint s = 1; s < SHARERS; s++) {
-                sum_low += landing[2 * (s * OCTETS + first)];
-                sum_high += landing[2 * (s * OCTETS + first) + 1];
-            }
-            store(q, octet, sum_low, sum_high, weight[q]);
+        if (sharer == 0 && four < FOURS) {
+            vec4 sum = sums[i];
+            for (uint s = 1; s < SHARERS; s++)
+                sum += landing[s * FOURS + first];
+            store(q, four, sum, weight[q]);
         }
         barrier();
     }

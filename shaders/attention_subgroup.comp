@@ -88,8 +88,10 @@ void main() {
     }
     [[unroll]] for (uint i = 0; i < HELD * QUERIES; i++) {
         uint octet = gl_LocalInvocationID.x + i / QUERIES * LANES;
-        if (octet < OCTETS)
-            store(i % QUERIES, octet, low[i], high[i], weight[i % QUERIES]);
+        if (octet < OCTETS) {
+            store(i % QUERIES, 2 * octet, low[i], weight[i % QUERIES]);
+            store(i % QUERIES, 2 * octet + 1, high[i], weight[i % QUERIES]);
+        }
     }
     if (gl_LocalInvocationID.x == 0) {
         [[unroll]] for (uint q = 0; q < QUERIES; q++)

@@ -53,20 +53,15 @@ void range(out uint begin, out uint end) {
 #endif
 }
 
-/* Eight elements of a query's result; `weight` is the sum of its exponentials. */
-void store(uint query, uint octet, vec4 low, vec4 high, float weight) {
+/* Four elements of a query's result; `weight` is the sum of its exponentials. */
+void store(uint query, uint four, vec4 value, float weight) {
 #ifdef SPLIT
     uint head = gl_WorkGroupID.y * GROUP + query;
     uint part = (first_row() * c.heads + head) * SPLITS_MAX + gl_WorkGroupID.x;
-    uint at = part * ((HEAD_DIM + 8) / 4) + 2 * octet;
-    c.partial.at[at] = low;
-    c.partial.at[at + 1] = high;
+    c.partial.at[part * ((HEAD_DIM + 8) / 4) + four] = value;
 #else
-    if (first_row() + query / GROUP >= c.session.s.rows)
-        return;
-    uint at = vector_of(query) + 2 * octet;
-    c.result.at[at] = low / weight;
-    c.result.at[at + 1] = high / weight;
+    if (first_row() + query / GROUP < c.session.s.rows)
+        c.result.at[vector_of(query) + four] = value / weight;
 #endif
 }
 

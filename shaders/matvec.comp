@@ -41,8 +41,10 @@ const uint SQUARES = ROWS * COLUMNS;
 const uint TOTALS = SQUARES + NORMS * COLUMNS;
 float sums[TOTALS];
 
-/* Adds one step of all rows to the sums of all tokens; a step that is not inside counts nothing. */
-void add_step(uint first_token, uint step, bool inside, vec4 low[ROWS], vec4 high[ROWS]) {
+/* Adds one step of all rows to the sums of all tokens; a step that is not inside counts nothing. A row is
+ * widened only where it is used, so that one token's rows can share registers; for more tokens the compiler
+ * keeps what the first one widened. */
+void add_step(uint first_token, uint step, bool inside, raw_weights raw[ROWS]) {
 #ifdef NORM
     vec4 low_multiplier = c.multiplier.at[2 * step], high_multiplier = c.multiplier.at[2 * step + 1];
 #endif
@@ -56,8 +58,11 @@ void add_step(uint first_token, uint step, bool inside, vec4 low[ROWS], vec4 hig
         x_low *= low_multiplier;
         x_high *= high_multiplier;
 #endif
-        [[unroll]] for (uint r = 0; r < ROWS; r++)
-            sums[t * ROWS + r] += dot(low[r], x_low) + dot(high[r], x_high);
+        [[unroll]] for (uint r = 0; r < ROWS; r++) {
+            vec4 low, high;
+            widen(raw[r], low, high);
+            sums[t * ROWS + r] += dot(low, x_low) + dot(high, x_high);
+        }
     }
 }
 
@@ -71,11 +76,11 @@ void accumulate(uint first_row, uint first_token) {
             raw[i] = load_raw(c.weights, row * steps + min(begin + i / ROWS * gl_WorkGroupSize.x, steps - 1));
         }
         [[unroll]] for (uint u = 0; u < UNROLL; u++) {
-            vec4 low[ROWS], high[ROWS];
+            raw_weights rows[ROWS];
             [[unroll]] for (uint r = 0; r < ROWS; r++)
-                widen(raw[u * ROWS + r], low[r], high[r]);
+                rows[r] = raw[u * ROWS + r];
             uint step = begin + u * gl_WorkGroupSize.x;
-            add_step(first_token, min(step, steps - 1), u == 0 || step < steps, low, high);
+            add_step(first_token, min(step, steps - 1), u == 0 || step < steps, rows);
         }
     }
 }
@@ -116,9 +121,9 @@ shared float parts[TOTALS * SEGMENTS];
 void add_all() {
     uint lane = gl_LocalInvocationID.x, segment = lane / BATCH;
     [[unroll]] for (uint begin = 0; begin < TOTALS; begin += BATCH) {
-        [[unroll]] for (uint i = begin; i < begin + BATCH; i++)
-            if (i < TOTALS)
-                own[lane * PITCH + i - begin] = sums[i];
+        [[unroll]] for (uint i = 0; i < BATCH; i++)
+            if (begin + i < TOTALS)
+                own[lane * PITCH + i] = sums[begin + i];
         barrier();
         uint index = begin + lane % BATCH;
         if (index < TOTALS) {
