@@ -48,8 +48,8 @@ for program in test_device test_memory test_pipelines; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader" $program VK_DRIVER_FILES="$swiftshader"
 done
-# AMD's compiler without a card: every kernel compiles, nothing spills. RDNA3 is named navi31, gfx1100 before
-# Mesa 23, and a name that Mesa does not know aborts.
+# AMD's compiler without a card: every kernel compiles, nothing spills. RDNA3 is named navi31, in older Mesa
+# gfx1100, and a name that Mesa does not know aborts.
 radv=$(ls /usr/share/vulkan/icd.d/radeon_icd*.json 2>/dev/null | head -n 1)
 rdna3=
 for family in gfx1100 navi31; do
@@ -61,7 +61,7 @@ for family in navi10 navi21 $rdna3 vega10 polaris10; do
     [ -z "$radv" ] || run "RADV for $family, compiling only" test_pipelines VK_DRIVER_FILES="$radv" RADV_FORCE_FAMILY=$family
 done
 # Intel's compiler without a card, where PERIDOT_INTEL_SHIM names the folder of libintel_noop_drm_shim.so, which
-# stands in for the kernel's driver. It is built from Mesa's sources, of any version from 23 on: meson setup with
+# stands in for the kernel's driver. It is built from Mesa's sources, of a recent version: meson setup with
 # -Dtools=intel,drm-shim, then ninja src/intel/tools/libintel_noop_drm_shim.so.
 intel=$(ls /usr/share/vulkan/icd.d/intel_icd*.json 2>/dev/null | head -n 1)
 shim=$PERIDOT_INTEL_SHIM/libintel_noop_drm_shim.so
