@@ -148,7 +148,7 @@ static void test_small_products(void **state) {
 /* Every length from 0 on, so that none of the unrolled sum's ends is missed. */
 static void test_products_of_every_length(void **state) {
     (void)state;
-    double a[13], b[13];
+    double a[13] = {0}, b[13] = {0};
     for (size_t count = 0; count <= 13; count++) {
         double want = 0, got;
         for (size_t i = 0; i < count; i++) {
