@@ -15,15 +15,16 @@ if [ -z "$DEBIAN13_ROOT" ]; then
     unshare --mount --pid --fork true 2>/dev/null || leave_out "this machine lets nobody mount"
     DEBIAN13_ROOT=$(mktemp -d)
     export DEBIAN13_ROOT
-    trap 'rm -rf --one-file-system "$DEBIAN13_ROOT"' EXIT
-    trap 'exit 1' INT TERM HUP
-    # mounts and processes end with their namespace, however this ends
-    unshare --mount --pid --fork --kill-child sh "$0"
+    # mounts and processes end with their namespace; unshare and a namespace's first process heed only KILL
+    trap 'rm -rf --one-file-system "$DEBIAN13_ROOT" "$DEBIAN13_ROOT.log"' EXIT
+    trap 'kill -KILL "$inside" 2>/dev/null; sleep 1; exit 1' INT TERM HUP
+    unshare --mount --pid --fork --kill-child sh "$0" &
+    inside=$!
+    wait "$inside"
     exit
 fi
 
 root=$DEBIAN13_ROOT log=$DEBIAN13_ROOT.log
-trap 'rm -f "$log"' EXIT
 mirror() { # this machine's own
     apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
         sed -n 's/^Debian|main|//p' | head -n 1
