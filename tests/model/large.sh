@@ -10,6 +10,7 @@ shift
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM # not every shell runs the other one then
 
 /usr/bin/python3 "$here/make_checkpoint.py" --preset 7b-table "$work/7b-table"
 /usr/bin/python3 "$here/check_logits.py" "$program" "$work/7b-table" "$@"
