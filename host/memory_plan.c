@@ -12,6 +12,13 @@ static double mebibytes(uint64_t bytes) {
     return (double)bytes / (1 << 20);
 }
 
+static void advise(char *text, size_t size, uint32_t context) {
+    if (context)
+        snprintf(text, size, "a context of %u would fit", context);
+    else
+        snprintf(text, size, "no context fits beside the weights");
+}
+
 /* What an arena of such blocks allocates for `count` buffers of `bytes`. */
 static peridot_result add_alike(struct device *device, enum memory_kind kind, uint64_t block,
                                 uint64_t bytes, uint32_t count, const char *name, uint64_t *sum,
@@ -135,9 +142,8 @@ peridot_result memory_plan_admit_session(const struct peridot_model *model,
     result = largest_context(model, params, room, &fits, error);
     if (result)
         return result;
-    char advice[64] = "no context fits beside the weights";
-    if (fits)
-        snprintf(advice, sizeof advice, "a context of %u would fit", fits);
+    char advice[64];
+    advise(advice, sizeof advice, fits);
     return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                 "a context of %u tokens needs %.1f MiB beside the weights and %s has %.1f MiB "
                 "free: %s",
@@ -157,9 +163,8 @@ peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
     peridot_result result = plan_session(session->model, &params, session->context, &memory, error);
     if (result)
         return result;
-    char advice[64] = "no context fits beside the weights";
-    if (has)
-        snprintf(advice, sizeof advice, "a context of %u would fit", has);
+    char advice[64];
+    advise(advice, sizeof advice, has);
     return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                 "a context of %u tokens needs %.1f MiB beside the weights and %s, with %.1f MiB "
                 "still free, refused a part of it: %s",

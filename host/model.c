@@ -132,18 +132,29 @@ static peridot_result create(peridot_device *device, const struct checkpoint *ch
     return result ? result : read_tokenizer(model, checkpoint, error);
 }
 
+/* A model whose weights are only planned; `given` becomes what the caller asks for. On an error
+ * too,
+ * `*model` is the caller's to close. */
+static peridot_result create_planned(peridot_device *device, struct checkpoint *checkpoint,
+                                     const peridot_model_params *params,
+                                     peridot_model_params *given, struct peridot_model **model,
+                                     peridot_error *error) {
+    peridot_result result =
+        caller_struct_read(given, sizeof *given, params, "peridot_model_params", error);
+    if (!result)
+        result = create(device, checkpoint, model, error);
+    if (!result)
+        result = plan_weights(*model, checkpoint, given, 0, error);
+    return result;
+}
+
 static peridot_result load(peridot_device *device, struct checkpoint *checkpoint,
                            const peridot_model_params *params, peridot_model **out,
                            peridot_error *error) {
     double start = platform_seconds();
     struct peridot_model *model = NULL;
     peridot_model_params given;
-    peridot_result result =
-        caller_struct_read(&given, sizeof given, params, "peridot_model_params", error);
-    if (!result)
-        result = create(device, checkpoint, &model, error);
-    if (!result)
-        result = plan_weights(model, checkpoint, &given, 0, error);
+    peridot_result result = create_planned(device, checkpoint, params, &given, &model, error);
     if (!result)
         result = place_weights(model, checkpoint, &given, error);
     checkpoint_close(checkpoint);
@@ -162,12 +173,7 @@ static peridot_result inspect(peridot_device *device, struct checkpoint *checkpo
                               peridot_memory_plan *plan, peridot_error *error) {
     struct peridot_model *model = NULL;
     peridot_model_params given;
-    peridot_result result =
-        caller_struct_read(&given, sizeof given, params, "peridot_model_params", error);
-    if (!result)
-        result = create(device, checkpoint, &model, error);
-    if (!result)
-        result = plan_weights(model, checkpoint, &given, 0, error);
+    peridot_result result = create_planned(device, checkpoint, params, &given, &model, error);
     if (!result && plan)
         result = memory_plan_write(model, session, plan, error);
     if (!result && info)

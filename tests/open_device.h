@@ -5,20 +5,12 @@
 #ifndef TESTS_OPEN_DEVICE_H
 #define TESTS_OPEN_DEVICE_H
 
+#include "must.h"
 #include "peridot.h"
 
 /* Ends the test with a failure where there is no device. */
 peridot_device *open_test_device(void);
 /* How many validation messages have come. */
 unsigned validation_messages(void);
-
-/* A call with `&error` as its last argument that must succeed; says what went wrong. Needs
- * cmocka.h. */
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
 
 #endif

@@ -38,9 +38,7 @@ static struct random generator;
 static int open_device(void **state) {
     (void)state;
     device = open_test_device();
-    uint64_t seed = random_seed();
-    print_message("seed %llu\n", (unsigned long long)seed);
-    generator = random_start(seed);
+    generator = random_announced();
     return 0;
 }
 

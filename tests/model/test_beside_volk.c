@@ -4,6 +4,7 @@
 #define VOLK_IMPLEMENTATION
 #include <volk.h>
 
+#include "must.h"
 #include "peridot.h"
 
 #include <setjmp.h>
@@ -13,12 +14,6 @@
 
 #include <cmocka.h>
 
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
 #define MUST_VK(call) assert_int_equal(call, VK_SUCCESS)
 #define TOKENS 6
 

@@ -39,6 +39,12 @@ struct random random_start(uint64_t seed) {
     return random;
 }
 
+struct random random_announced(void) {
+    uint64_t seed = random_seed();
+    printf("seed %llu\n", (unsigned long long)seed);
+    return random_start(seed);
+}
+
 static uint64_t rotated(uint64_t x, int left) {
     return x << left | x >> (64 - left);
 }

@@ -17,6 +17,9 @@ uint64_t random_seed(void);
 /* The state of a seed: four outputs of splitmix64. */
 struct random random_start(uint64_t seed);
 
+/* The state of random_seed(), which it prints for repeating a run. */
+struct random random_announced(void);
+
 uint64_t random_bits(struct random *random);                  /* 64 even bits */
 double random_uniform(struct random *random);                 /* in [0, 1), multiples of 2^-53 */
 uint64_t random_below(struct random *random, uint64_t bound); /* evenly in [0, bound), bound > 0 */

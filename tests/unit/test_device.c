@@ -2,6 +2,7 @@
  * VK_DRIVER_FILES names. */
 #include "adopt_shim.h"
 #include "memory.h"
+#include "must.h"
 #include "pipelines.h"
 #include "platform.h"
 #include "queue.h"
@@ -13,13 +14,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
 
 /* ---- Choosing, on made-up lists ---- */
 

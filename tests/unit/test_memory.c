@@ -1,31 +1,24 @@
 /* Arenas on the device that VK_DRIVER_FILES names. */
 #include "memory.h"
+#include "must.h"
 #include "queue.h"
+#include "reference/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
-
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
 
 #define MIB ((uint64_t)1 << 20)
 
 static struct device *device;
-static uint32_t random_state;
+static struct random generator;
 
-static uint32_t random_below(uint32_t bound) {
-    random_state = random_state * 1664525 + 1013904223;
-    return (random_state >> 8) % bound;
+static uint32_t below(uint32_t bound) {
+    return (uint32_t)random_below(&generator, bound);
 }
 
 static int open_device(void **state) {
@@ -59,7 +52,7 @@ static void test_buffers_lie_apart(void **state) {
         uint64_t before = device->memory_used, sum = 0;
         MUST(arena_create(device, kinds[k], 256 << 10, &arena, &error));
         for (int i = 0; i < 60; i++) {
-            uint64_t size = 1 + random_below(random_below(4) ? 3000 : 400000);
+            uint64_t size = 1 + below(below(4) ? 3000 : 400000);
             char name[24];
             snprintf(name, sizeof name, "buffer %d", i);
             MUST(arena_buffer(arena, size, name, &buffers[i], &error));
@@ -124,7 +117,7 @@ static void test_plans_are_exact(void **state) {
         MUST(arena_create(device, kinds[k % 3], blocks[k / 3], &arena, &error));
         assert_true(arena_is_plan(plan) && !arena_is_plan(arena));
         for (int i = 0; i < 60; i++) {
-            uint64_t size = 1 + random_below(random_below(4) ? 3000 : 400000);
+            uint64_t size = 1 + below(below(4) ? 3000 : 400000);
             MUST(arena_buffer(plan, size, "planned", &buffer, &error));
             assert_null(buffer);
             MUST(arena_buffer(arena, size, "real", &buffer, &error));
@@ -198,7 +191,7 @@ static void test_far_ends_of_the_largest_buffer(void **state) {
     MUST(arena_buffer(host, SPOTS * SPOT, "written", &up, &error));
     MUST(arena_buffer(host, SPOTS * SPOT, "read", &back, &error));
     for (int i = 0; i < SPOTS * SPOT; i++)
-        ((unsigned char *)up->mapped)[i] = (unsigned char)random_below(256);
+        ((unsigned char *)up->mapped)[i] = (unsigned char)below(256);
     MUST(buffer_flush(own, up, 0, up->size, &error));
     uint64_t spots = (size - SPOT) >> 28;
     spots = spots < SPOTS - 1 ? spots : SPOTS - 1;
@@ -233,7 +226,7 @@ static void test_there_and_back(void **state) {
     MUST(arena_buffer(there, size, "via", &via, &error));
     MUST(arena_buffer(back, size, "to", &to, &error));
     for (uint64_t i = 0; i < size; i++)
-        ((unsigned char *)from->mapped)[i] = (unsigned char)random_below(256);
+        ((unsigned char *)from->mapped)[i] = (unsigned char)below(256);
     MUST(buffer_flush(device, from, 0, size, &error));
     MUST(lane_create(device, &lane, &error));
     MUST(lane_commands(&lane, &commands, &error));
@@ -266,8 +259,7 @@ static void test_there_and_back(void **state) {
 }
 
 int main(void) {
-    random_state = (uint32_t)time(NULL);
-    print_message("seed %u\n", random_state);
+    generator = random_announced();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_buffers_lie_apart),
         cmocka_unit_test(test_blocks_are_filled),

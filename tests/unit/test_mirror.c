@@ -299,9 +299,7 @@ static void test_forward_pass(void **state) {
 }
 
 int main(void) {
-    uint64_t seed = random_seed();
-    print_message("seed %llu\n", (unsigned long long)seed);
-    generator = random_start(seed);
+    generator = random_announced();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_recordings),
         cmocka_unit_test(test_forward_pass),

@@ -2,6 +2,7 @@
  * names. */
 #include "checksum.h"
 #include "kernel_set.h"
+#include "must.h"
 #include "pipelines.h"
 #include "platform.h"
 
@@ -15,13 +16,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        peridot_error error = {0};                                                                 \
-        if ((call) != PERIDOT_OK)                                                                  \
-            fail_msg("%s", error.message);                                                         \
-    } while (0)
 
 static char folder[] = "peridot-cache-XXXXXX";
 static char nested[64], file[512];

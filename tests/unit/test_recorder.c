@@ -97,9 +97,7 @@ static void test_conflicts(void **state) {
 }
 
 int main(void) {
-    uint64_t seed = random_seed();
-    print_message("seed %llu\n", (unsigned long long)seed);
-    generator = random_start(seed);
+    generator = random_announced();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_barriers_are_enough_and_fewest),
         cmocka_unit_test(test_conflicts),

@@ -19,9 +19,7 @@ static struct random generator;
 
 static int start(void **state) {
     (void)state;
-    uint64_t seed = random_seed();
-    print_message("seed %llu\n", (unsigned long long)seed);
-    generator = random_start(seed);
+    generator = random_announced();
     return 0;
 }
 
