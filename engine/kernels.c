@@ -1,6 +1,6 @@
 #include "kernels.h"
 #include "abi.h"
-#include "kernel_modules.h" /* generated: module_<kernel>_<variant>[_<type>][] */
+#include "kernel_modules.h" /* generated: MODULES_<kernel>_<variant> */
 
 #include <string.h>
 

@@ -3,6 +3,7 @@
 #define ENGINE_KERNELS_H
 
 #include "device.h"
+#include "weight_types.h"
 
 enum kernel {
 #define KERNEL(name, constants, operands, typed) KERNEL_##name,
@@ -16,7 +17,6 @@ enum kernel {
 enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_BOTH = 3 };
 
 #define KERNEL_OPERANDS_MAX 8
-#define KERNEL_TYPES_MAX 3
 
 struct kernel_info {
     const char *name;
@@ -35,9 +35,8 @@ struct kernel_variant {
     uint32_t needs;                    /* device_needs */
     uint32_t workgroup, rows, columns; /* as in kernels.def */
     struct {
-        const uint32_t *words;
-        size_t size;            /* bytes */
-    } module[KERNEL_TYPES_MAX]; /* by weight type (abi.h's WEIGHT_*), or [0] alone */
+        const uint32_t *words, *end; /* SPIR-V */
+    } module[WEIGHT_TYPE_COUNT];     /* by weight type, or [0] alone */
 };
 
 struct kernel_info kernel_info(enum kernel kernel);

@@ -214,12 +214,11 @@ struct pipeline *pipelines_want(struct device *device, const struct pipeline_key
 /* ---- Compiling ---- */
 
 static void name_pipeline(struct device *device, const struct pipeline *pipeline) {
-    static const char *const types[] = {" f32", " bf16", " f16"};
     const struct pipeline_key *key = &pipeline->key;
     struct kernel_info kernel = kernel_info(key->variant->kernel);
     char name[128];
-    snprintf(name, sizeof name, "%s %s%s", kernel.name, key->variant->name,
-             kernel.typed ? types[key->type] : "");
+    snprintf(name, sizeof name, "%s %s%s%s", kernel.name, key->variant->name,
+             kernel.typed ? " " : "", kernel.typed ? weight_type_info(key->type)->name : "");
     device_name_object(device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)pipeline->handle, name);
 }
 
@@ -254,9 +253,11 @@ static VkResult create_pipeline(struct device *device, const struct pipeline_key
 
 static VkResult compile(struct device *device, struct pipeline *pipeline) {
     const struct pipeline_key *key = &pipeline->key;
+    const uint32_t *words = key->variant->module[key->type].words;
+    const uint32_t *end = key->variant->module[key->type].end;
     VkShaderModuleCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                     .codeSize = key->variant->module[key->type].size,
-                                     .pCode = key->variant->module[key->type].words};
+                                     .codeSize = (size_t)(end - words) * sizeof *words,
+                                     .pCode = words};
     VkShaderModule module;
     VkResult code =
         device->vk.CreateShaderModule(device->handle, &info, device->allocator, &module);

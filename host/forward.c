@@ -54,7 +54,8 @@ static void add_embed(struct peridot_session *session, struct recording *recordi
             .session = session->block->address,
             .row_begin = shard->row_begin,
             .row_count = shard->row_count,
-            .stride = table->stride,
+            .stride = shard->stride,
+            .steps = shard->steps,
             .columns = model->config.d_model,
             .x_stride = model->d_padded,
             .scale = (float)sqrt(model->config.d_model),
@@ -63,7 +64,7 @@ static void add_embed(struct peridot_session *session, struct recording *recordi
                                      rows_of(session->scratch.x, rows, model->d_padded),
                                      WHOLE(session->block)};
         struct cost cost = {.bytes = (double)rows * model->d_padded * 6};
-        add(recording, session->kernels.embed, &constants, operands, rows, 1, 1, cost);
+        add(recording, session->kernels.embed[shard->type], &constants, operands, rows, 1, 1, cost);
     }
 }
 
@@ -122,10 +123,10 @@ static void add_projection(struct peridot_session *session, struct recording *re
                            const struct projection_job *job) {
     const struct peridot_model *model = session->model;
     const struct weight *weight = job->weight;
-    struct pipeline *pipeline = session->kernels.project[job->shape][job->role][weight->type];
-    const uint32_t *spec = pipeline->key.spec;
     for (uint32_t i = 0; i < weight->shard_count; i++) {
         const struct shard *shard = &weight->shards[i];
+        struct pipeline *pipeline = session->kernels.project[job->shape][job->role][shard->type];
+        const uint32_t *spec = pipeline->key.spec;
         struct project_constants constants = {
             .weights = shard->buffer->address,
             .x = job->x->address,
@@ -133,7 +134,8 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .rope = model->rope->address,
             .y = job->y->address,
             .session = session->block->address,
-            .stride = weight->stride,
+            .stride = shard->stride,
+            .steps = shard->steps,
             .columns = model->config.d_model,
             .row_begin = shard->row_begin,
             .row_count = shard->row_count,
@@ -150,8 +152,8 @@ static void add_projection(struct peridot_session *session, struct recording *re
         project_operands(session, job, shard, operands);
         struct cost cost = {
             .bytes =
-                (double)shard->row_count * weight->stride * 16 + job->rows * job->x_stride * 4.0,
-            .flops = 2.0 * shard->row_count * weight->columns * job->rows,
+                (double)shard->row_count * shard->stride * 16 + job->rows * job->x_stride * 4.0,
+            .flops = 2.0 * shard->row_count * shard->columns * job->rows,
         };
         add(recording, pipeline, &constants, operands, divide_up(shard->row_count, spec[SPEC_ROWS]),
             job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
@@ -168,6 +170,7 @@ static struct attention_constants attention_constants(const struct peridot_sessi
         .heads = session->model->config.heads,
         .kv_heads = session->model->config.kv_heads,
         .kv_layer = kv_layer_quads(session, layer),
+        .stride = session->model->query_padded,
         .scale = (float)(1 / sqrt(session->model->config.head_dim)),
     };
 }
@@ -176,7 +179,7 @@ static void add_attention(struct peridot_session *session, struct recording *rec
                           const struct pass *pass, uint32_t layer) {
     const struct model_config *config = &session->model->config;
     struct attention_constants constants = attention_constants(session, layer);
-    uint32_t stride = config->heads * session->model->head_dim_padded;
+    uint32_t stride = session->model->query_padded;
     struct operand query = rows_of(session->scratch.query, pass->rows, stride);
     struct operand result = rows_of(session->scratch.attended, pass->rows, stride);
     struct operand block = WHOLE(session->block), kv = kv_operand(session, layer);
@@ -206,7 +209,6 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     const struct peridot_model *model = session->model;
     const struct layer *layer = &model->layers[index];
     const struct scratch *s = &session->scratch;
-    uint32_t query_stride = model->config.heads * model->head_dim_padded;
     bool many = pass->shape == PASS_MANY_ROWS;
     struct projection_job job = {.shape = pass->shape, .rows = pass->rows, .layer = index};
     const struct buffer *input = many ? s->normed : s->x;
@@ -217,7 +219,7 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.weight = &layer->qkv;
     job.multiplier = layer->input_norm;
     job.x = input, job.x_stride = model->d_padded;
-    job.y = s->query, job.y_stride = query_stride;
+    job.y = s->query, job.y_stride = model->query_padded;
     add_projection(session, recording, &job);
 
     add_attention(session, recording, pass, index);
@@ -225,7 +227,7 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.role = PROJECT_RESIDUAL;
     job.weight = &layer->output;
     job.multiplier = NULL;
-    job.x = s->attended, job.x_stride = query_stride;
+    job.x = s->attended, job.x_stride = model->query_padded;
     job.y = s->x, job.y_stride = model->d_padded;
     add_projection(session, recording, &job);
 
@@ -304,7 +306,7 @@ static struct projection_job head_job(const struct peridot_session *session, uin
         .role = PROJECT_HEAD,
         .shape = PASS_ONE_ROW,
         .rows = rows,
-        .weight = &model->embedding,
+        .weight = model_head(model),
         .multiplier = model->final_norm,
         .x = session->scratch.x,
         .x_stride = model->d_padded,

@@ -109,32 +109,38 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
 }
 
 static void want_projections(struct choice *choice, struct kernel_set *set, enum projection role,
-                             uint32_t type) {
+                             const struct weight *weight) {
     static const enum kernel matvec[] = {KERNEL_matvec_qkv, KERNEL_matvec_residual,
                                          KERNEL_matvec_geglu, KERNEL_matvec_head};
     static const enum kernel matmul[] = {KERNEL_matmul_qkv, KERNEL_matmul_residual,
                                          KERNEL_matmul_geglu, KERNEL_matmul_head};
-    set->project[PASS_ONE_ROW][role][type] = want(choice, matvec[role], type, 1);
-    set->project[PASS_FEW_ROWS][role][type] = want(choice, matvec[role], type, FEW_ROWS);
-    set->project[PASS_MANY_ROWS][role][type] = want(choice, matmul[role], type, 0);
+    for (uint32_t i = 0; i < weight->shard_count; i++) {
+        enum weight_type type = weight->shards[i].type;
+        set->project[PASS_ONE_ROW][role][type] = want(choice, matvec[role], type, 1);
+        set->project[PASS_FEW_ROWS][role][type] = want(choice, matvec[role], type, FEW_ROWS);
+        set->project[PASS_MANY_ROWS][role][type] = want(choice, matmul[role], type, 0);
+    }
 }
 
 static void want_layers(struct choice *choice, struct kernel_set *set) {
     for (uint32_t i = 0; i < choice->model->config.layers; i++) {
         const struct layer *layer = &choice->model->layers[i];
-        want_projections(choice, set, PROJECT_QKV, layer->qkv.type);
-        want_projections(choice, set, PROJECT_RESIDUAL, layer->output.type);
-        want_projections(choice, set, PROJECT_GEGLU, layer->gate_up.type);
-        want_projections(choice, set, PROJECT_RESIDUAL, layer->down.type);
+        want_projections(choice, set, PROJECT_QKV, &layer->qkv);
+        want_projections(choice, set, PROJECT_RESIDUAL, &layer->output);
+        want_projections(choice, set, PROJECT_GEGLU, &layer->gate_up);
+        want_projections(choice, set, PROJECT_RESIDUAL, &layer->down);
     }
-    want_projections(choice, set, PROJECT_HEAD, choice->model->embedding.type);
+    want_projections(choice, set, PROJECT_HEAD, model_head(choice->model));
 }
 
 peridot_result kernel_set_create(const struct peridot_model *model, bool kv_half,
                                  struct kernel_set *set, peridot_error *error) {
     struct choice choice = {model, model->device->engine, kv_half, error, PERIDOT_OK};
     *set = (struct kernel_set){0};
-    set->embed = want(&choice, KERNEL_embed, model->embedding.type, 0);
+    for (uint32_t i = 0; i < model->embedding.shard_count; i++) {
+        enum weight_type type = model->embedding.shards[i].type;
+        set->embed[type] = want(&choice, KERNEL_embed, type, 0);
+    }
     set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
     want_layers(&choice, set);
     set->attention_decode = want(&choice, KERNEL_attention_decode, 0, 0);

@@ -15,9 +15,9 @@ enum pass_shape { PASS_ONE_ROW, PASS_FEW_ROWS, PASS_MANY_ROWS, PASS_SHAPE_COUNT 
 enum projection { PROJECT_QKV, PROJECT_RESIDUAL, PROJECT_GEGLU, PROJECT_HEAD, PROJECTION_COUNT };
 
 struct kernel_set {
-    struct pipeline *embed;
+    struct pipeline *embed[WEIGHT_TYPE_COUNT];
     struct pipeline *rmsnorm;
-    struct pipeline *project[PASS_SHAPE_COUNT][PROJECTION_COUNT][KERNEL_TYPES_MAX]; /* by type */
+    struct pipeline *project[PASS_SHAPE_COUNT][PROJECTION_COUNT][WEIGHT_TYPE_COUNT];
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
     struct pipeline *sample_mark, *sample_score, *sample_histogram, *sample_cut, *sample_draw,
         *sample_finish;

@@ -21,6 +21,11 @@
 
 #define FILES_MAX 64 /* of a model in memory */
 
+#define WEIGHT(name, NAME, block, block_bytes, gguf, low, high, header, scale)                     \
+    _Static_assert(PERIDOT_WEIGHTS_##NAME == WEIGHT_##NAME + 1, "in the order of the table");
+#include "weight_types.def"
+#undef WEIGHT
+
 static peridot_result check_sizes(const struct model_config *config, peridot_error *error) {
     if (config->heads / config->kv_heads > GROUP_MAX)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
@@ -76,6 +81,7 @@ static void free_weights(struct peridot_model *model) {
         free_weight(&layer->down);
     }
     free_weight(&model->embedding);
+    free_weight(&model->head);
     free(model->layers);
     model->layers = NULL;
     arena_destroy(model->arena);
@@ -124,9 +130,11 @@ static peridot_result create(peridot_device *device, const struct checkpoint *ch
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
     model->device = device;
     model->config = *checkpoint_config(checkpoint);
-    model->d_padded = round_up(model->config.d_model, ROW_ALIGNMENT);
-    model->hidden_padded = round_up(model->config.hidden, ROW_ALIGNMENT);
+    model->d_padded = round_up(model->config.d_model, ACTIVATION_ALIGNMENT);
+    model->hidden_padded = round_up(model->config.hidden, ACTIVATION_ALIGNMENT);
     model->head_dim_padded = round_up(model->config.head_dim, ROW_ALIGNMENT);
+    model->query_padded =
+        round_up(model->config.heads * model->head_dim_padded, ACTIVATION_ALIGNMENT);
     model->fingerprint = checkpoint_fingerprint(checkpoint);
     peridot_result result = check_sizes(&model->config, error);
     return result ? result : read_tokenizer(model, checkpoint, error);
@@ -248,8 +256,8 @@ struct sums {
     uint64_t elements, ideal, padded;
 };
 
-static void add_weight(struct sums *sums, const struct weight *weight, uint32_t columns) {
-    sums->elements += (uint64_t)weight->rows * columns;
+static void add_weight(struct sums *sums, const struct weight *weight) {
+    sums->elements += (uint64_t)weight->rows * weight->columns;
     sums->ideal += weight->ideal_bytes;
     sums->padded += weight_bytes(weight);
 }
@@ -257,17 +265,32 @@ static void add_weight(struct sums *sums, const struct weight *weight, uint32_t 
 static struct sums sum_weights(const struct peridot_model *model) {
     const struct model_config *config = &model->config;
     struct sums sums = {0};
-    add_weight(&sums, &model->embedding, config->d_model); /* as the head, once a token */
+    add_weight(&sums, model_head(model)); /* the table itself gives a token one row */
     for (uint32_t i = 0; i < config->layers; i++) {
         const struct layer *layer = &model->layers[i];
-        add_weight(&sums, &layer->qkv, config->d_model);
-        add_weight(&sums, &layer->output, config->heads * config->head_dim);
-        add_weight(&sums, &layer->gate_up, config->d_model);
-        add_weight(&sums, &layer->down, config->hidden);
+        add_weight(&sums, &layer->qkv);
+        add_weight(&sums, &layer->output);
+        add_weight(&sums, &layer->gate_up);
+        add_weight(&sums, &layer->down);
         sums.elements += 2 * config->d_model;
     }
     sums.elements += config->d_model;
     return sums;
+}
+
+/* The type of all projections; AUTO: they have several. */
+static peridot_weights projection_type(const struct peridot_model *model) {
+    enum weight_type type = model->layers[0].qkv.shards[0].type;
+    for (uint32_t i = 0; i < model->config.layers; i++) {
+        const struct layer *layer = &model->layers[i];
+        const struct weight *weights[] = {&layer->qkv, &layer->output, &layer->gate_up,
+                                          &layer->down};
+        for (int j = 0; j < 4; j++)
+            for (uint32_t k = 0; k < weights[j]->shard_count; k++)
+                if (weights[j]->shards[k].type != type)
+                    return PERIDOT_WEIGHTS_AUTO;
+    }
+    return (peridot_weights)(type + 1);
 }
 
 static void list_stop_tokens(const struct peridot_model *model, peridot_model_info *info) {
@@ -285,11 +308,6 @@ static void list_stop_tokens(const struct peridot_model *model, peridot_model_in
 
 void peridot_model_describe(const peridot_model *model, peridot_model_info *out) {
     const struct model_config *config = &model->config;
-    static const peridot_weights types[] = {
-        [WEIGHT_F32] = PERIDOT_WEIGHTS_F32,
-        [WEIGHT_BF16] = PERIDOT_WEIGHTS_BF16,
-        [WEIGHT_F16] = PERIDOT_WEIGHTS_F16,
-    };
     struct sums sums = sum_weights(model);
     peridot_model_info info = {
         .layers = config->layers,
@@ -305,7 +323,7 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         .ideal_bytes = sums.ideal,
         .padded_bytes = sums.padded,
         .fingerprint = model->fingerprint,
-        .weights = types[model->layers[0].qkv.type],
+        .weights = projection_type(model),
         .has_tokenizer = model->tokenizer != NULL,
         .bos = (uint32_t)config->bos,
         .seconds_loading = model->seconds_loading,

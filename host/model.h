@@ -6,24 +6,27 @@
 #include "memory.h"
 #include "peridot.h"
 #include "tokenizer.h"
+#include "weight_types.h"
 
 struct peridot_device {
     struct device *engine;
 };
 
-/* A part of a weight matrix: rows row_begin to row_begin + row_count - 1, in one buffer. */
+/* A part of a weight matrix, rows row_begin to row_begin + row_count - 1, in one buffer:
+ * [rows][stride quads] as host/device_rows.h says. */
 struct shard {
     const struct buffer *buffer;
     uint32_t row_begin, row_count;
+    enum weight_type type;
+    uint32_t columns; /* padded, device_row_columns */
+    uint32_t stride;  /* of a row, in quads */
+    uint32_t steps;   /* of a row, as the kernels count them (abi.h) */
 };
 
-/* [rows][stride quads] in abi.h's layout, split by rows where one allocation cannot hold it. */
+/* Split by rows where one allocation cannot hold it, and where the type changes. */
 struct weight {
-    uint32_t type; /* WEIGHT_* */
-    uint32_t rows;
-    uint32_t columns;     /* padded to ROW_ALIGNMENT, as the kernels read them */
-    uint32_t stride;      /* of a row, in quads */
-    uint64_t ideal_bytes; /* without padding */
+    uint32_t rows, columns; /* without padding */
+    uint64_t ideal_bytes;   /* without padding, as a file holds these types */
     struct shard *shards;
     uint32_t shard_count;
 };
@@ -40,9 +43,10 @@ struct peridot_model {
     uint32_t d_padded; /* d_model in activation rows, floats */
     uint32_t hidden_padded;
     uint32_t head_dim_padded;
+    uint32_t query_padded;       /* all heads of a token's queries, or of attention's result */
     struct tokenizer *tokenizer; /* NULL: none */
     struct arena *arena;         /* of all that follows; a plan in a model that is only inspected */
-    struct weight embedding;
+    struct weight embedding, head; /* the head has no shards of its own where it is the embedding */
     const struct buffer *final_norm;
     const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
     struct layer *layers;
@@ -57,6 +61,10 @@ static inline uint32_t round_up(uint32_t value, uint32_t multiple) {
 
 /* Bytes of a weight on the device. */
 uint64_t weight_bytes(const struct weight *weight);
+/* What makes the logits. */
+static inline const struct weight *model_head(const struct peridot_model *model) {
+    return model->head.shard_count ? &model->head : &model->embedding;
+}
 /* How many rows of a matrix go into one buffer at most, an even number; 0: not even two fit. */
 uint32_t weight_piece_rows(const struct peridot_model *model, const peridot_model_params *params,
                            uint64_t row_bytes);

@@ -146,7 +146,21 @@ typedef enum peridot_weights {
     PERIDOT_WEIGHTS_AUTO = 0, /* as the file has them */
     PERIDOT_WEIGHTS_F32,
     PERIDOT_WEIGHTS_BF16,
-    PERIDOT_WEIGHTS_F16 /* refused where a weight does not fit in a float16 */
+    PERIDOT_WEIGHTS_F16, /* refused where a weight does not fit in a float16 */
+    /* ggml's blocks, made while loading with scales of least error: of 32 elements, */
+    PERIDOT_WEIGHTS_Q8_0,
+    PERIDOT_WEIGHTS_Q4_0,
+    PERIDOT_WEIGHTS_Q4_1,
+    PERIDOT_WEIGHTS_Q5_0,
+    PERIDOT_WEIGHTS_Q5_1,
+    /* and of 256; a matrix with rows that are no multiple of 256 gets the next better of the above
+     */
+    PERIDOT_WEIGHTS_Q2_K,
+    PERIDOT_WEIGHTS_Q3_K,
+    PERIDOT_WEIGHTS_Q4_K,
+    PERIDOT_WEIGHTS_Q5_K,
+    PERIDOT_WEIGHTS_Q6_K,
+    PERIDOT_WEIGHTS_NF4 /* 4-bit NormalFloat (QLoRA) in blocks of 32 */
 } peridot_weights;
 
 typedef struct peridot_progress {
@@ -156,7 +170,7 @@ typedef struct peridot_progress {
 
 typedef struct peridot_model_params {
     size_t struct_size;
-    peridot_weights weights;
+    peridot_weights weights; /* below 8 bits the embedding table, which is the head, gets 8 */
     uint64_t max_piece; /* larger tensors are split by rows, bytes; 0: what the device allocates at
                            once, 2 GiB at most */
     bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */

@@ -118,9 +118,10 @@ peridot_result session_write(struct peridot_session *session, const struct buffe
 uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
                               enum session_buffer which, const char **name) {
     uint64_t rows = shape->prefill_rows, few = rows < FEW_ROWS ? rows : FEW_ROWS;
-    uint64_t dim = round_up(config->head_dim, ROW_ALIGNMENT), query = config->heads * dim;
-    uint64_t model = round_up(config->d_model, ROW_ALIGNMENT);
-    uint64_t hidden = round_up(config->hidden, ROW_ALIGNMENT);
+    uint64_t dim = round_up(config->head_dim, ROW_ALIGNMENT);
+    uint64_t query = round_up(config->heads * (uint32_t)dim, ACTIVATION_ALIGNMENT);
+    uint64_t model = round_up(config->d_model, ACTIVATION_ALIGNMENT);
+    uint64_t hidden = round_up(config->hidden, ACTIVATION_ALIGNMENT);
     const struct {
         uint64_t words;
         const char *name;

@@ -1,20 +1,27 @@
 #include "upload.h"
 #include "abi.h"
-#include "half.h"
+#include "blocks.h"
+#include "device_rows.h"
 #include "platform.h"
 #include "staging.h"
+#include "weight_rows.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define SOURCES_MAX 3
+#define THREADS_MAX 16
+#define THREAD_BYTES (1u << 20) /* of rows, less is not worth a thread */
+
 /* A matrix on the device is made of up to three matrices of the file, row by row. */
 struct assembly {
     struct weight *weight;
     const char *name;
-    const struct checkpoint_tensor *sources[3];
+    const struct checkpoint_tensor *sources[SOURCES_MAX];
     enum { ROWS_AS_THEY_ARE, ROWS_QKV, ROWS_GATE_UP } order;
     uint32_t column_group, column_group_padded; /* columns are padded group by group */
+    bool is_table;                              /* the embedding or the head */
 };
 
 struct upload {
@@ -26,10 +33,11 @@ struct upload {
     uint64_t done, all; /* bytes of the file */
 };
 
-static const uint32_t element_size[] = {[WEIGHT_F32] = 4, [WEIGHT_BF16] = 2, [WEIGHT_F16] = 2};
-
 uint64_t weight_bytes(const struct weight *weight) {
-    return (uint64_t)weight->rows * weight->stride * 16;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < weight->shard_count; i++)
+        bytes += (uint64_t)weight->shards[i].row_count * weight->shards[i].stride * 16;
+    return bytes;
 }
 
 static peridot_result report(struct upload *upload, uint64_t bytes, peridot_error *error) {
@@ -41,58 +49,12 @@ static peridot_result report(struct upload *upload, uint64_t bytes, peridot_erro
     return PERIDOT_OK;
 }
 
-/* ---- One row ---- */
-
-/* Whether any element is NaN or infinite: an exponent of all ones. */
-static bool all_finite(enum tensor_type type, const uint8_t *data, size_t count) {
-    uint32_t bad = 0;
-    if (type == TENSOR_F32) {
-        for (size_t i = 0; i < count; i++) {
-            uint32_t bits;
-            memcpy(&bits, data + 4 * i, 4);
-            bad |= (bits & 0x7f800000) == 0x7f800000;
-        }
-    } else {
-        uint16_t mask = type == TENSOR_BF16 ? 0x7f80 : 0x7c00;
-        for (size_t i = 0; i < count; i++) {
-            uint16_t bits;
-            memcpy(&bits, data + 2 * i, 2);
-            bad |= (bits & mask) == mask;
-        }
-    }
-    return !bad;
+static uint64_t file_row_bytes(const struct checkpoint_tensor *tensor) {
+    const struct weight_type_info *info = weight_type_info(tensor->type);
+    return (uint64_t)tensor->columns / info->block * info->block_bytes;
 }
 
-static float read_element(enum tensor_type type, const uint8_t *data, size_t index) {
-    uint16_t bits;
-    float value;
-    if (type == TENSOR_F32) {
-        memcpy(&value, data + 4 * index, 4);
-        return value;
-    }
-    memcpy(&bits, data + 2 * index, 2);
-    return type == TENSOR_BF16 ? bfloat_to_float(bits) : half_to_float(bits);
-}
-
-/* `count` elements to the device's type; false: one does not fit in a float16. */
-static bool convert(enum tensor_type from, const uint8_t *source, uint32_t to, uint8_t *target,
-                    size_t count) {
-    if ((uint32_t)from == to) {
-        memcpy(target, source, count * element_size[to]);
-        return true;
-    }
-    for (size_t i = 0; i < count; i++) {
-        float value = read_element(from, source, i);
-        uint16_t bits = to == WEIGHT_BF16 ? bfloat_from_float(value) : half_from_float(value);
-        if (to == WEIGHT_F32)
-            memcpy(target + 4 * i, &value, 4);
-        else
-            memcpy(target + 2 * i, &bits, 2);
-        if (to == WEIGHT_F16 && (bits & 0x7c00) == 0x7c00)
-            return false;
-    }
-    return true;
-}
+/* ---- Rows ---- */
 
 /* Which row of which source is row `row` on the device (abi.h, Weights). */
 static const struct checkpoint_tensor *source_row(const struct peridot_model *model,
@@ -114,83 +76,190 @@ static const struct checkpoint_tensor *source_row(const struct peridot_model *mo
     return assembly->sources[part];
 }
 
-static peridot_result write_row(const struct upload *upload, const struct assembly *assembly,
-                                uint32_t row, uint8_t *target, peridot_error *error) {
+/* Rows `begin` to `end - 1` of a shard, for one thread. */
+struct row_job {
+    const struct upload *upload;
+    const struct assembly *assembly;
+    const struct shard *shard;
+    uint32_t begin, end;
+    uint8_t *target;
+    peridot_result result;
+    peridot_error error;
+};
+
+static peridot_result write_row(struct row_job *job, uint32_t row, uint8_t *target, void *scratch) {
+    const struct assembly *assembly = job->assembly;
+    const struct checkpoint *checkpoint = job->upload->checkpoint;
     uint32_t source = 0;
-    const struct checkpoint_tensor *tensor = source_row(upload->model, assembly, row, &source);
-    size_t from = tensor_type_size(tensor->type), to = element_size[assembly->weight->type];
-    const uint8_t *data = tensor->data + (size_t)source * tensor->columns * from;
-    if (!all_finite(tensor->type, data, tensor->columns))
-        return fail(error, PERIDOT_ERROR_FORMAT,
+    const struct checkpoint_tensor *tensor = source_row(job->upload->model, assembly, row, &source);
+    const uint8_t *data = tensor->data + source * file_row_bytes(tensor);
+    const struct weight_row shape = {
+        .from = tensor->type,
+        .to = job->shard->type,
+        .columns = tensor->columns,
+        .group = assembly->column_group,
+        .group_padded = assembly->column_group_padded,
+        .padded = job->shard->columns,
+    };
+    if (!weight_row_finite(tensor->type, data, tensor->columns))
+        return fail(&job->error, PERIDOT_ERROR_FORMAT,
                     "%s: tensor %s has a NaN or an infinity in row %u: the file is damaged, fetch "
                     "it again",
-                    checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name, source);
-    memset(target, 0, (size_t)assembly->weight->stride * 16);
-    for (uint32_t column = 0; column < tensor->columns; column += assembly->column_group) {
-        size_t place = (size_t)(column / assembly->column_group) * assembly->column_group_padded;
-        if (!convert(tensor->type, data + column * from, assembly->weight->type,
-                     target + place * to, assembly->column_group))
-            return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                        "%s: tensor %s has a weight in row %u that is too large for float16: use "
-                        "--weights auto",
-                        checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name, source);
-    }
+                    checkpoint_tensor_file(checkpoint, tensor), tensor->name, source);
+    if (!weight_row_write(&shape, data, target, scratch))
+        return fail(&job->error, PERIDOT_ERROR_UNSUPPORTED,
+                    "%s: tensor %s has a weight in row %u that is too large for float16: use "
+                    "--weights auto",
+                    checkpoint_tensor_file(checkpoint, tensor), tensor->name, source);
     return PERIDOT_OK;
+}
+
+static void write_rows(void *user) {
+    struct row_job *job = user;
+    const struct shard *shard = job->shard;
+    uint32_t widest = 0;
+    for (int i = 0; i < SOURCES_MAX && job->assembly->sources[i]; i++)
+        if (job->assembly->sources[i]->columns > widest)
+            widest = job->assembly->sources[i]->columns;
+    struct weight_row shape = {.to = shard->type, .columns = widest, .padded = shard->columns};
+    void *scratch = malloc(weight_row_scratch(&shape));
+    job->result = scratch ? PERIDOT_OK
+                          : fail(&job->error, PERIDOT_ERROR_HOST_MEMORY,
+                                 "out of memory while loading %s", job->assembly->name);
+    for (uint32_t row = job->begin; row < job->end && !job->result; row++)
+        job->result =
+            write_row(job, shard->row_begin + row,
+                      job->target + (size_t)(row - job->begin) * shard->stride * 16, scratch);
+    free(scratch);
+}
+
+/* Rows `begin` to `begin + count - 1` of a shard to `memory`, on as many threads as the device may
+ * have. The first row that is bad is the one reported. */
+static peridot_result write_rows_at_once(const struct upload *upload,
+                                         const struct assembly *assembly, const struct shard *shard,
+                                         uint32_t begin, uint32_t count, uint8_t *memory,
+                                         peridot_error *error) {
+    uint64_t row_bytes = (uint64_t)shard->stride * 16;
+    uint32_t most = upload->model->device->engine->threads, enough;
+    enough = (uint32_t)((count * row_bytes + THREAD_BYTES - 1) / THREAD_BYTES);
+    most = most > THREADS_MAX ? THREADS_MAX : most;
+    uint32_t parts = enough < most ? enough : most;
+    struct row_job jobs[THREADS_MAX];
+    struct platform_thread *threads[THREADS_MAX] = {0};
+    for (uint32_t i = 0; i < parts; i++) {
+        uint32_t first = (uint32_t)((uint64_t)count * i / parts);
+        jobs[i] = (struct row_job){
+            .upload = upload,
+            .assembly = assembly,
+            .shard = shard,
+            .begin = begin + first,
+            .end = begin + (uint32_t)((uint64_t)count * (i + 1) / parts),
+            .target = memory + first * row_bytes,
+        };
+        if (i + 1 < parts)
+            threads[i] = platform_thread_start(write_rows, &jobs[i]);
+        if (!threads[i])
+            write_rows(&jobs[i]);
+    }
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < parts; i++) {
+        platform_thread_join(threads[i]);
+        if (jobs[i].result && !result)
+            result = fail(error, jobs[i].result, "%s", jobs[i].error.message);
+    }
+    return result;
 }
 
 /* ---- One matrix ---- */
 
-static uint32_t choose_type(const struct assembly *assembly, peridot_weights wanted) {
-    if (wanted == PERIDOT_WEIGHTS_F32)
-        return WEIGHT_F32;
-    if (wanted != PERIDOT_WEIGHTS_AUTO)
-        return wanted == PERIDOT_WEIGHTS_BF16 ? WEIGHT_BF16 : WEIGHT_F16;
-    enum tensor_type type = assembly->sources[0]->type;
-    for (int i = 1; i < 3 && assembly->sources[i]; i++)
-        if (assembly->sources[i]->type != type)
-            return WEIGHT_F32; /* the only type that holds both exactly */
-    return (uint32_t)type;
+/* The type that a source has on the device. The embedding, which is the head too, stays at eight
+ * bits or more: fewer ruin it. */
+static enum weight_type choose_type(const struct upload *upload, const struct assembly *assembly,
+                                    const struct checkpoint_tensor *source) {
+    enum weight_type type = source->type;
+    if (upload->params->weights != PERIDOT_WEIGHTS_AUTO) {
+        type = (enum weight_type)(upload->params->weights - 1);
+        const struct weight_type_info *info = weight_type_info(type);
+        if (assembly->is_table && info->low_bits + info->high_bits < 8)
+            type = WEIGHT_Q8_0;
+        type = weight_row_type(type, source->columns);
+    }
+    bool padded_within = assembly->column_group != assembly->column_group_padded &&
+                         assembly->column_group != source->columns;
+    if (padded_within && type == source->type && weight_type_info(type)->block > 1)
+        return WEIGHT_F32; /* the file's blocks do not fall on those of padded rows */
+    return type;
 }
 
+/* Types for all sources: rows of gate and up alternate, so they have one type. */
+static void choose_types(const struct upload *upload, const struct assembly *assembly,
+                         enum weight_type types[SOURCES_MAX]) {
+    bool differ = false;
+    for (int i = 0; i < SOURCES_MAX && assembly->sources[i]; i++) {
+        types[i] = choose_type(upload, assembly, assembly->sources[i]);
+        differ |= types[i] != types[0];
+    }
+    for (int i = 0; i < SOURCES_MAX && differ && assembly->order == ROWS_GATE_UP; i++)
+        types[i] = WEIGHT_F32; /* the only type that holds both exactly */
+}
+
+static struct shard *add_shard(struct weight *weight) {
+    struct shard *shards =
+        realloc(weight->shards, (weight->shard_count + 1) * sizeof *weight->shards);
+    if (!shards)
+        return NULL;
+    weight->shards = shards;
+    return &shards[weight->shard_count++];
+}
+
+/* Shards for `rows` more rows of a type. */
 static peridot_result create_shards(struct upload *upload, const struct assembly *assembly,
-                                    peridot_error *error) {
+                                    enum weight_type type, uint32_t rows, peridot_error *error) {
     struct weight *weight = assembly->weight;
-    uint64_t row_bytes = (uint64_t)weight->stride * 16;
-    uint64_t most = weight_piece_rows(upload->model, upload->params, row_bytes);
+    const struct weight_type_info *info = weight_type_info(type);
+    uint32_t columns = device_row_columns(type, weight->columns / assembly->column_group *
+                                                    assembly->column_group_padded);
+    struct shard shape = {.type = type,
+                          .columns = columns,
+                          .stride = device_row_quads(type, columns),
+                          .steps = columns / (info->block == 1 ? 8 : 32)};
+    uint64_t row_bytes = (uint64_t)shape.stride * 16;
+    uint32_t most = weight_piece_rows(upload->model, upload->params, row_bytes);
     if (most == 0)
         return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                     "one row of %s has %llu bytes, more than the device allocates at once",
                     assembly->name, (unsigned long long)row_bytes);
-    uint32_t count = (uint32_t)((weight->rows + most - 1) / most);
-    weight->shards = calloc(count, sizeof *weight->shards);
-    if (!weight->shards)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
-                    assembly->name);
     peridot_result result = PERIDOT_OK;
-    for (uint32_t begin = 0; begin < weight->rows && !result; begin += (uint32_t)most) {
-        struct shard *shard = &weight->shards[weight->shard_count++];
-        uint64_t rows = weight->rows - begin < most ? weight->rows - begin : most;
-        *shard = (struct shard){NULL, begin, (uint32_t)rows};
-        result = arena_buffer(upload->model->arena, rows * row_bytes, assembly->name,
+    for (uint32_t begin = 0; begin < rows && !result; begin += most) {
+        struct shard *shard = add_shard(weight);
+        if (!shard)
+            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
+                        assembly->name);
+        *shard = shape;
+        shard->row_begin = weight->rows + begin;
+        shard->row_count = rows - begin < most ? rows - begin : most;
+        result = arena_buffer(upload->model->arena, shard->row_count * row_bytes, assembly->name,
                               &shard->buffer, error);
     }
+    uint64_t blocks = (weight->columns + info->block - 1) / info->block;
+    weight->rows += rows;
+    weight->ideal_bytes += rows * blocks * info->block_bytes;
     return result;
 }
 
 static peridot_result fill_shard(struct upload *upload, const struct assembly *assembly,
                                  const struct shard *shard, peridot_error *error) {
-    uint64_t row_bytes = (uint64_t)assembly->weight->stride * 16;
-    const struct checkpoint_tensor *source = assembly->sources[0];
-    uint64_t file_row = (uint64_t)source->columns * element_size[source->type];
-    uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes);
+    uint64_t row_bytes = (uint64_t)shard->stride * 16;
+    uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes), source;
+    uint64_t file_row =
+        file_row_bytes(source_row(upload->model, assembly, shard->row_begin, &source));
     peridot_result result = PERIDOT_OK;
     for (uint32_t begin = 0; begin < shard->row_count && !result; begin += at_once) {
         uint32_t count = shard->row_count - begin < at_once ? shard->row_count - begin : at_once;
         void *memory = NULL;
         result = staging_next(&upload->staging, &memory, error);
-        for (uint32_t i = 0; i < count && !result; i++)
-            result = write_row(upload, assembly, shard->row_begin + begin + i,
-                               (uint8_t *)memory + i * row_bytes, error);
+        if (!result)
+            result = write_rows_at_once(upload, assembly, shard, begin, count, memory, error);
         if (!result)
             result = staging_send(&upload->staging, shard->buffer, begin * row_bytes,
                                   count * row_bytes, error);
@@ -202,22 +271,22 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
 
 static peridot_result upload_matrix(struct upload *upload, const struct checkpoint *checkpoint,
                                     struct assembly assembly, peridot_error *error) {
-    const struct checkpoint_tensor *first = assembly.sources[0];
     struct weight *weight = assembly.weight;
-    if (!assembly.column_group) {
-        assembly.column_group = first->columns;
-        assembly.column_group_padded = round_up(first->columns, ROW_ALIGNMENT);
+    enum weight_type types[SOURCES_MAX];
+    weight->columns = assembly.sources[0]->columns;
+    if (!assembly.column_group)
+        assembly.column_group = assembly.column_group_padded = weight->columns;
+    choose_types(upload, &assembly, types);
+    peridot_result result = PERIDOT_OK;
+    for (int i = 0, next; i < SOURCES_MAX && assembly.sources[i] && !result; i = next) {
+        uint32_t rows = 0;
+        for (next = i; next < SOURCES_MAX && assembly.sources[next] && types[next] == types[i];)
+            rows += assembly.sources[next++]->rows;
+        result = create_shards(upload, &assembly, types[i], rows, error);
     }
-    weight->type = choose_type(&assembly, upload->params->weights);
-    weight->columns = first->columns / assembly.column_group * assembly.column_group_padded;
-    weight->stride = weight->columns * element_size[weight->type] / 16;
-    for (int i = 0; i < 3 && assembly.sources[i]; i++)
-        weight->rows += assembly.sources[i]->rows;
-    weight->ideal_bytes = (uint64_t)weight->rows * first->columns * element_size[weight->type];
-    peridot_result result = create_shards(upload, &assembly, error);
     for (uint32_t i = 0; i < weight->shard_count && !result && !upload->planned; i++)
         result = fill_shard(upload, &assembly, &weight->shards[i], error);
-    for (int i = 0; i < 3 && assembly.sources[i] && !result; i++)
+    for (int i = 0; i < SOURCES_MAX && assembly.sources[i] && !result; i++)
         checkpoint_release_pages(checkpoint, assembly.sources[i], 0, assembly.sources[i]->size);
     return result;
 }
@@ -246,7 +315,7 @@ static peridot_result upload_norm(struct upload *upload, const struct checkpoint
                                   const struct buffer **buffer, peridot_error *error) {
     if (upload->planned)
         return upload_floats(upload, NULL, upload->model->d_padded, "norm", buffer, error);
-    if (!all_finite(tensor->type, tensor->data, tensor->columns))
+    if (!weight_row_finite(tensor->type, tensor->data, tensor->columns))
         return fail(error, PERIDOT_ERROR_FORMAT,
                     "%s: tensor %s has a NaN or an infinity: the file is damaged, fetch it again",
                     checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name);
@@ -254,8 +323,9 @@ static peridot_result upload_norm(struct upload *upload, const struct checkpoint
     if (!values)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
                     tensor->name);
+    blocks_dequantise(tensor->type, tensor->data, tensor->columns, values);
     for (uint32_t i = 0; i < tensor->columns; i++)
-        values[i] = 1.0f + read_element(tensor->type, tensor->data, i);
+        values[i] += 1.0f;
     peridot_result result =
         upload_floats(upload, values, upload->model->d_padded, "norm", buffer, error);
     free(values);
@@ -355,6 +425,7 @@ peridot_result upload_weights(struct peridot_model *model, const struct checkpoi
             &upload, checkpoint,
             (struct assembly){.weight = &model->embedding,
                               .name = "embedding",
+                              .is_table = true,
                               .sources = {checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0)}},
             error);
     for (uint32_t i = 0; i < model->config.layers && !result; i++)

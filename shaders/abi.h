@@ -18,11 +18,12 @@
 
 /* ---- Sizes ---- */
 
-/* Weight rows, activation rows and KV rows are padded with zeros to a multiple of this many
+/* Weight rows and KV rows are padded with zeros to a multiple of this many
  * elements, so that every load is a whole 16 bytes in any precision. */
 #define ROW_ALIGNMENT 8
-#define KV_CHUNK 512     /* positions in one KV chunk */
-#define KV_CHUNKS_MAX 64 /* 32768 positions */
+#define ACTIVATION_ALIGNMENT 32 /* the same for activations, which also meet weights in blocks */
+#define KV_CHUNK 512            /* positions in one KV chunk */
+#define KV_CHUNKS_MAX 64        /* 32768 positions */
 #define STOP_TOKENS_MAX 8
 #define SPLITS_MAX 64    /* parts that decode attention cuts the context into */
 #define SAMPLE_GROUPS 64 /* workgroups, and so partial results, of each pass over the logits */
@@ -86,13 +87,9 @@ struct ring_entry {
 
 /* ---- Weights ---- */
 
-#define WEIGHT_F32 0
-#define WEIGHT_BF16 1
-#define WEIGHT_F16 2
-
 /* A tensor on the device is one or several shards by rows, each [row_count][stride] quads (16
- * bytes). Rows of paired tensors are interleaved on upload, so that a workgroup's two rows are
- * neighbours. */
+ * bytes); what a row holds is said in host/device_rows.h. Rows of paired tensors are interleaved on
+ * upload, so that a workgroup's two rows are neighbours. */
 /* W_qkv: rows 2p, 2p + 1 of a head are dimensions p and p + head_dim/2 for Q and K; V keeps its
  * order. */
 /* W_gate_up: row 2r is gate row r, row 2r + 1 is up row r. */
@@ -109,6 +106,7 @@ struct embed_constants {
     U32 row_begin; /* the shard's first token id */
     U32 row_count;
     U32 stride;   /* of a table row, in quads */
+    U32 steps;    /* of a table row: of 32 elements in types that have blocks, of 8 in others */
     U32 columns;  /* d_model */
     U32 x_stride; /* in floats */
     F32 scale;    /* sqrt(d_model) */
@@ -135,10 +133,11 @@ struct project_constants {
     ADDRESS(Floats) y;          /* [rows][y_stride] */
     ADDRESS(Session) session;
     U32 stride;    /* of a weight row, in quads */
+    U32 steps;     /* of a weight row, as in embed_constants */
     U32 columns;   /* d_model, the norm's divisor */
     U32 row_begin; /* the shard's first row in the whole tensor; even */
     U32 row_count; /* rows in the shard; even, or odd only in the HEAD epilogue */
-    U32 x_stride;  /* in floats, a multiple of ROW_ALIGNMENT */
+    U32 x_stride;  /* in floats, a multiple of ACTIVATION_ALIGNMENT */
     U32 y_stride;  /* in floats */
     F32 epsilon;
     U32 heads; /* QKV: rows are [heads | kv_heads | kv_heads][head_dim] */
@@ -150,15 +149,16 @@ struct project_constants {
 
 /* attention_decode.comp, attention_join.comp, attention_prefill.comp */
 struct attention_constants {
-    ADDRESS(Floats) query; /* [rows][heads][padded head_dim], pair order */
+    ADDRESS(Floats) query; /* [rows][stride]: [heads][padded head_dim], pair order */
     /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised output, then max and sum
      * at [padded head_dim], [padded head_dim + 1] */
     ADDRESS(Floats) partial;
-    ADDRESS(Floats) result; /* [rows][heads][padded head_dim] */
+    ADDRESS(Floats) result; /* [rows][stride]: [heads][padded head_dim] */
     ADDRESS(Session) session;
     U32 heads;
     U32 kv_heads;
     U32 kv_layer; /* this layer's K in a chunk, in quads from the chunk's address */
+    U32 stride;   /* in floats */
     F32 scale;    /* 1 / sqrt(head_dim) */
 };
 

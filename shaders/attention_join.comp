@@ -11,10 +11,10 @@ layout(push_constant) uniform Constants {
 };
 
 void main() {
-    uint row = gl_WorkGroupID.y, vector = row * c.heads + gl_WorkGroupID.x;
+    uint row = gl_WorkGroupID.y, head = gl_WorkGroupID.x;
     if (c.session.s.done != 0 || row >= c.session.s.rows)
         return;
-    uint pitch = (HEAD_DIM + 8) / 4, first = vector * SPLITS_MAX * pitch;
+    uint pitch = (HEAD_DIM + 8) / 4, first = (row * c.heads + head) * SPLITS_MAX * pitch;
     uint parts = (c.session.s.position + row) / c.session.s.split_length + 1;
     float top = LOWEST;
     for (uint s = 0; s < parts; s++)
@@ -28,6 +28,6 @@ void main() {
             sum += share * c.partial.at[first + s * pitch + i];
             weight += share * of.y;
         }
-        c.result.at[vector * (HEAD_DIM / 4) + i] = sum / weight;
+        c.result.at[row * (c.stride / 4) + head * (HEAD_DIM / 4) + i] = sum / weight;
     }
 }

@@ -34,7 +34,7 @@ uint row_of(uint query) {
 
 /* Where a query's vector begins in `query` and `result`, in vec4. */
 uint vector_of(uint query) {
-    return (row_of(query) * c.heads + gl_WorkGroupID.y * GROUP + query % GROUP) * (HEAD_DIM / 4);
+    return row_of(query) * (c.stride / 4) + (gl_WorkGroupID.y * GROUP + query % GROUP) * (HEAD_DIM / 4);
 }
 
 /* How many positions a query sees. */

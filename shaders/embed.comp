@@ -29,11 +29,11 @@ void main() {
     uint token = c.tokens.at[c.session.s.position + row];
     if (token < c.row_begin || token - c.row_begin >= c.row_count)
         return;
-    uint steps = c.stride / QUADS_PER_STEP;
-    for (uint step = gl_LocalInvocationID.x; step < steps; step += gl_WorkGroupSize.x) {
-        vec4 low, high;
-        load_weights(c.table, (token - c.row_begin) * steps + step, low, high);
-        store(row, STEP * step, low * c.scale);
-        store(row, STEP * step + 4, high * c.scale);
+    const uint size = 4 * UNIT_GROUPS;
+    for (uint unit = gl_LocalInvocationID.x; unit * size < c.columns; unit += gl_WorkGroupSize.x) {
+        vec4 w[UNIT_GROUPS];
+        load_unit(c.table, (token - c.row_begin) * c.stride, c.steps, unit, w);
+        [[unroll]] for (uint g = 0; g < UNIT_GROUPS; g++)
+            store(row, unit * size + 4 * g, w[g] * c.scale);
     }
 }

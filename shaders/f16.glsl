@@ -1,3 +1,6 @@
+#ifndef F16_GLSL
+#define F16_GLSL
+
 /* float32 to float16 by integers alone: to nearest, ties to even, subnormals kept, whatever the device's
  * float modes. Beyond the range of float16 the largest finite value results, because an infinity in the
  * KV cache would make NaN of every later token. */
@@ -16,3 +19,19 @@ uint half_bits(float value) {
 uint pack_halves(float low, float high) {
     return half_bits(low) | half_bits(high) << 16;
 }
+
+/* float16 to float32, exactly and by integers, because unpackHalf2x16 may flush subnormals. Those have their
+ * value's bits right after the leading one of a float32 in [2^-14, 2^-13). For finite values. */
+vec4 widen_halves(uvec4 bits) {
+    uvec4 shifted = (bits & 0x7fff) << 13;
+    vec4 normal = uintBitsToFloat(shifted + (112u << 23));
+    vec4 subnormal = uintBitsToFloat(shifted + (113u << 23)) - 6.103515625e-5; /* 2^-14 */
+    uvec4 value = floatBitsToUint(mix(subnormal, normal, greaterThanEqual(shifted, uvec4(1u << 23))));
+    return uintBitsToFloat(value | (bits & 0x8000) << 16);
+}
+
+float widen_half(uint bits) {
+    return widen_halves(uvec4(bits)).x;
+}
+
+#endif

@@ -21,29 +21,34 @@ layout(push_constant) uniform Constants {
 const uint STEPS = ROWS + COLUMNS <= 112 ? 4u : 2u; /* in one stage, of eight elements: within 16 KiB */
 const uint PITCH = 2 * STEPS + 1; /* in vec4: one more than a row, so that rows start in different banks */
 const uint BLOCKS = ROWS / 4;     /* of two pairs: pair i and pair i + BLOCKS, for block i */
-const uint GROUPS = gl_WorkGroupSize.x / BLOCKS; /* of tokens: i, i + GROUPS, ... for group i */
-const uint TOKENS = COLUMNS / GROUPS;
+const uint TOKEN_STRIDE = gl_WorkGroupSize.x / BLOCKS; /* group i of invocations: tokens i, i + TOKEN_STRIDE, ... */
+const uint TOKENS = COLUMNS / TOKEN_STRIDE;
 
 /* Even rows come first, so that neighbouring invocations read neighbouring rows. */
 shared vec4 w_tile[ROWS * PITCH];
 shared vec4 x_tile[COLUMNS * PITCH];
 
-/* Rows and tokens past the end repeat the last one, steps past the end are zero. */
-void stage(uint first_row, uint first_token, uint begin, uint steps) {
-    for (uint i = gl_LocalInvocationID.x; i < ROWS * STEPS; i += gl_WorkGroupSize.x) {
-        uint row = i / STEPS, step = begin + i % STEPS;
-        vec4 low = vec4(0), high = vec4(0);
-        if (step < steps)
-            load_weights(c.weights, min(first_row + row, c.row_count - 1) * steps + step, low, high);
-        uint at = (row % 2 * (ROWS / 2) + row / 2) * PITCH + i % STEPS * 2;
-        w_tile[at] = low;
-        w_tile[at + 1] = high;
+/* Elements of k from `begin` on. Rows and tokens past the end repeat the last one, elements past the end
+ * are zero. */
+void stage(uint first_row, uint first_token, uint begin) {
+    const uint units = 2 * STEPS / UNIT_GROUPS; /* in one stage */
+    uint columns = c.steps * STEP;
+    for (uint i = gl_LocalInvocationID.x; i < ROWS * units; i += gl_WorkGroupSize.x) {
+        uint row = i / units, unit = begin / (4 * UNIT_GROUPS) + i % units;
+        vec4 w[UNIT_GROUPS];
+        [[unroll]] for (uint g = 0; g < UNIT_GROUPS; g++)
+            w[g] = vec4(0);
+        if (unit * 4 * UNIT_GROUPS < columns)
+            load_unit(c.weights, min(first_row + row, c.row_count - 1) * c.stride, c.steps, unit, w);
+        uint at = (row % 2 * (ROWS / 2) + row / 2) * PITCH + i % units * UNIT_GROUPS;
+        [[unroll]] for (uint g = 0; g < UNIT_GROUPS; g++)
+            w_tile[at + g] = w[g];
     }
     for (uint i = gl_LocalInvocationID.x; i < COLUMNS * STEPS * 2; i += gl_WorkGroupSize.x) {
         uint token = i / (STEPS * 2), quad = i % (STEPS * 2);
         vec4 x = vec4(0);
-        if (2 * begin + quad < 2 * steps)
-            x = c.x.at[min(first_token + token, c.session.s.rows - 1) * (c.x_stride / 4) + 2 * begin + quad];
+        if (begin + 4 * quad < columns)
+            x = c.x.at[min(first_token + token, c.session.s.rows - 1) * (c.x_stride / 4) + begin / 4 + quad];
         x_tile[token * PITCH + quad] = x;
     }
 }
@@ -58,23 +63,22 @@ void main() {
     vec4 sums[TOKENS]; /* rows 2 * block, 2 * block + 1, and the same of the pair BLOCKS further on */
     [[unroll]] for (uint t = 0; t < TOKENS; t++)
         sums[t] = vec4(0);
-    uint steps = c.stride / QUADS_PER_STEP;
-    for (uint begin = 0; begin < steps; begin += STEPS) {
-        stage(first_row, first_token, begin, steps);
+    for (uint begin = 0; begin < c.steps * STEP; begin += 8 * STEPS) {
+        stage(first_row, first_token, begin);
         barrier();
         for (uint k = 0; k < 2 * STEPS; k++) {
             vec4 w[4];
             [[unroll]] for (uint r = 0; r < 4; r++)
                 w[r] = w_tile[(r % 2 * (ROWS / 2) + r / 2 * BLOCKS + block) * PITCH + k];
             [[unroll]] for (uint t = 0; t < TOKENS; t++) {
-                vec4 x = x_tile[(group + t * GROUPS) * PITCH + k];
+                vec4 x = x_tile[(group + t * TOKEN_STRIDE) * PITCH + k];
                 sums[t] += vec4(dot(w[0], x), dot(w[1], x), dot(w[2], x), dot(w[3], x));
             }
         }
         barrier();
     }
     [[unroll]] for (uint t = 0; t < TOKENS; t++) {
-        uint token = first_token + group + t * GROUPS;
+        uint token = first_token + group + t * TOKEN_STRIDE;
         [[unroll]] for (uint p = 0; p < 2; p++) {
             uint row = first_row + 2 * (block + p * BLOCKS);
             if (token < rows && row < c.row_count)

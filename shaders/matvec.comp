@@ -4,7 +4,7 @@
  * whose sum of squares costs no further pass over x; NORMED leaves that out, for input already normed.
  *
  * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1), y = 1 where last_row is set. A workgroup makes
- * ROWS neighbouring rows; its invocations share k, eight elements at a time. With SUBGROUP the workgroup
+ * ROWS neighbouring rows; its invocations share k, a step of the weights' type at a time. With SUBGROUP the workgroup
  * is one subgroup: no shared memory, no barrier. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
@@ -32,55 +32,75 @@ layout(push_constant) uniform Constants {
 
 /* Steps whose weights an invocation requests at once. More in flight hides a GPU's latency where the
  * registers allow it; a CPU gains nothing. */
-const uint WIDE_UNROLL = ROWS + COLUMNS <= 8 ? 2u : 1u;
+const uint WIDE_UNROLL = ROWS + COLUMNS <= 8 && !SCALED ? 2u : 1u;
 const uint UNROLL = gl_WorkGroupSize.x >= 32 ? WIDE_UNROLL : 1u;
 const uint PAIRS = ROWS / 2 * COLUMNS;
+const bool LATE = SCALED && COLUMNS <= 2;
 
 /* The sums of [token][row], then the sums of squares of [token]. */
 const uint SQUARES = ROWS * COLUMNS;
 const uint TOTALS = SQUARES + NORMS * COLUMNS;
 float sums[TOTALS];
 
-/* Adds one step of all rows to the sums of all tokens; a step that is not inside counts nothing. A row is
- * widened only where it is used, so that one token's rows can share registers; for more tokens the compiler
- * keeps what the first one widened. */
-void add_step(uint first_token, uint step, bool inside, raw_weights raw[ROWS]) {
+/* Group `group` of a step of token `token`, normed but for the scale; its squares are added to theirs. Tokens
+ * past the end repeat the last one; a step that is not inside counts nothing. */
+vec4 activations(uint first_token, uint token, uint group, bool inside) {
+    uint row = min(first_token + token, c.session.s.rows - 1);
+    vec4 x = c.x.at[row * (c.x_stride / 4) + group];
+    x = inside ? x : vec4(0);
 #ifdef NORM
-    vec4 low_multiplier = c.multiplier.at[2 * step], high_multiplier = c.multiplier.at[2 * step + 1];
+    sums[SQUARES + token] += dot(x, x);
+    x *= c.multiplier.at[group];
 #endif
-    [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
-        uint at = min(first_token + t, c.session.s.rows - 1) * (c.x_stride / 4) + 2 * step;
-        vec4 x_low = c.x.at[at], x_high = c.x.at[at + 1];
-        x_low = inside ? x_low : vec4(0);
-        x_high = inside ? x_high : vec4(0);
-#ifdef NORM
-        sums[SQUARES + t] += dot(x_low, x_low) + dot(x_high, x_high);
-        x_low *= low_multiplier;
-        x_high *= high_multiplier;
-#endif
-        [[unroll]] for (uint r = 0; r < ROWS; r++) {
-            vec4 low, high;
-            widen(raw[r], low, high);
-            sums[t * ROWS + r] += dot(low, x_low) + dot(high, x_high);
-        }
-    }
+    return x;
 }
 
-/* This invocation's share of all sums. Rows, steps and tokens past the end repeat the last one. */
+/* Adds part `part` of SCALES of a step of all rows to the sums of all tokens. With LATE, the products of the
+ * part's values are added up as they are and then scaled; more tokens want registers for their sums and share
+ * scaled weights. A row is widened only where it is used, so that its values need not all be held at once. */
+void add_part(uint first_token, uint step, bool inside, uint part, raw_weights raw[ROWS]) {
+    float parts[SQUARES], totals[COLUMNS];
+    vec2 scale[ROWS];
+    [[unroll]] for (uint i = 0; i < SQUARES; i++)
+        parts[i] = LATE ? 0 : sums[i];
+    [[unroll]] for (uint t = 0; t < COLUMNS; t++)
+        totals[t] = 0;
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        scale[r] = scale_of(raw[r], part);
+    [[unroll]] for (uint i = 0; i < GROUPS / SCALES; i++) {
+        uint group = part * (GROUPS / SCALES) + i;
+        [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
+            vec4 x = activations(first_token, t, GROUPS * step + group, inside);
+            if (LATE)
+                totals[t] += x.x + x.y + x.z + x.w;
+            [[unroll]] for (uint r = 0; r < ROWS; r++) {
+                vec4 w = values(raw[r], group);
+                if (SCALED && !LATE)
+                    w = w * scale[r].x + scale[r].y;
+                parts[t * ROWS + r] += dot(w, x);
+            }
+        }
+    }
+    [[unroll]] for (uint i = 0; i < SQUARES; i++)
+        sums[i] = LATE ? sums[i] + scale[i % ROWS].x * parts[i] + scale[i % ROWS].y * totals[i / ROWS] : parts[i];
+}
+
+/* This invocation's share of all sums. Rows and steps past the end repeat the last one. */
 void accumulate(uint first_row, uint first_token) {
-    uint steps = c.stride / QUADS_PER_STEP;
-    for (uint begin = gl_LocalInvocationID.x; begin < steps; begin += UNROLL * gl_WorkGroupSize.x) {
+    for (uint begin = gl_LocalInvocationID.x; begin < c.steps; begin += UNROLL * gl_WorkGroupSize.x) {
         raw_weights raw[UNROLL * ROWS];
         [[unroll]] for (uint i = 0; i < UNROLL * ROWS; i++) {
             uint row = min(first_row + i % ROWS, c.row_count - 1);
-            raw[i] = load_raw(c.weights, row * steps + min(begin + i / ROWS * gl_WorkGroupSize.x, steps - 1));
+            uint step = min(begin + i / ROWS * gl_WorkGroupSize.x, c.steps - 1);
+            raw[i] = load_raw(c.weights, row * c.stride, c.steps, step);
         }
         [[unroll]] for (uint u = 0; u < UNROLL; u++) {
             raw_weights rows[ROWS];
             [[unroll]] for (uint r = 0; r < ROWS; r++)
                 rows[r] = raw[u * ROWS + r];
             uint step = begin + u * gl_WorkGroupSize.x;
-            add_step(first_token, min(step, steps - 1), u == 0 || step < steps, rows);
+            [[unroll]] for (uint part = 0; part < SCALES; part++)
+                add_part(first_token, min(step, c.steps - 1), u == 0 || step < c.steps, part, rows);
         }
     }
 }

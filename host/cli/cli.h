@@ -30,6 +30,9 @@ int command_logits(struct options *options);
 int command_inspect(struct options *options);
 int command_devices(struct options *options);
 
+/* "bf16", "q4_k" …; "mixed" for PERIDOT_WEIGHTS_AUTO. */
+const char *weights_name(peridot_weights weights);
+
 /* Reads argv[2…]. False after a message: a faulty option. */
 bool options_parse(int argc, char **argv, struct options *options);
 

@@ -2,8 +2,6 @@
 #include "cli.h"
 #include "demo.h"
 
-static const char *const weight_names[] = {"mixed", "float32", "bfloat16", "float16"};
-
 static void show_message(const char *text, void *user) {
     (void)user;
     fprintf(stderr, "peridot: %s\n", text);
@@ -13,7 +11,7 @@ static void print_model(const peridot_model_info *m) {
     printf("layers %u, d_model %u, MLP hidden %u\n", m->layers, m->d_model, m->hidden);
     printf("%u query heads and %u KV heads of %u\n", m->heads, m->kv_heads, m->head_dim);
     printf("vocabulary %u, context %u\n", m->vocabulary, m->context);
-    printf("%.1f M parameters in %s\n", (double)m->parameters / 1e6, weight_names[m->weights]);
+    printf("%.1f M parameters in %s\n", (double)m->parameters / 1e6, weights_name(m->weights));
     printf("tokenizer: %s\n", !m->has_tokenizer ? "none"
                               : m->has_chat     ? "yes, with turn markers"
                                                 : "yes, without turn markers");

@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "weight_types.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -60,8 +61,27 @@ static bool read_seed(struct options *options, const char *text) {
     return false;
 }
 
+const char *weights_name(peridot_weights weights) {
+    return weights == PERIDOT_WEIGHTS_AUTO ? "mixed" : weight_type_info(weights - 1)->name;
+}
+
+/* The types by name, as int8 and q4 too. */
+static bool read_weights(const struct option *option, const char *text, peridot_weights *weights) {
+    const char *words[WEIGHT_TYPE_COUNT + 4] = {"auto"};
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+        words[i + 1] = weight_type_info(i)->name;
+    words[WEIGHT_TYPE_COUNT + 1] = "int8";
+    words[WEIGHT_TYPE_COUNT + 2] = "q4";
+    int word = 0;
+    if (!read_word(option, text, words, &word))
+        return false;
+    static const peridot_weights others[] = {PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q4_K};
+    *weights =
+        word <= WEIGHT_TYPE_COUNT ? (peridot_weights)word : others[word - WEIGHT_TYPE_COUNT - 1];
+    return true;
+}
+
 static bool apply(struct options *options, const struct option *option, const char *text) {
-    static const char *const weights[] = {"auto", "f32", "bf16", "f16", NULL};
     static const char *const kvs[] = {"f16", "f32", NULL};
     int word = 0;
     switch (option->kind) {
@@ -81,10 +101,7 @@ static bool apply(struct options *options, const struct option *option, const ch
         options->stops[options->stop_count++] = text;
         return true;
     case WEIGHTS:
-        if (!read_word(option, text, weights, &word))
-            return false;
-        options->weights.weights = (peridot_weights)word;
-        return true;
+        return read_weights(option, text, &options->weights.weights);
     default:
         if (!read_word(option, text, kvs, &word))
             return false;

@@ -43,12 +43,17 @@ static void choose_sizes(struct attention *a, uint32_t rows_most) {
         a->position = round_up(a->position, 32) + 32 - between(bench, 1, a->rows);
 }
 
+/* Where vector `i` of [rows][heads] begins in a plane of queries or results. */
+static uint64_t vector_place(const struct attention *a, uint32_t i) {
+    return (uint64_t)(i / a->heads) * a->constants.stride + i % a->heads * a->kv.padded;
+}
+
 /* Queries in their planes and as doubles; padding is zero. */
 static void fill_queries(struct attention *a) {
-    uint32_t dim = a->kv.head_dim, padded = a->kv.padded, vectors = a->rows * a->heads;
-    memset(a->query->data, 0, (uint64_t)vectors * padded * 4);
-    for (uint32_t i = 0; i < vectors; i++)
-        fill_normal(a->bench, (float *)a->query->data + (size_t)i * padded,
+    uint32_t dim = a->kv.head_dim;
+    memset(a->query->data, 0, (uint64_t)a->rows * a->constants.stride * 4);
+    for (uint32_t i = 0; i < a->rows * a->heads; i++)
+        fill_normal(a->bench, (float *)a->query->data + vector_place(a, i),
                     a->queries + (size_t)i * dim, dim);
 }
 
@@ -75,8 +80,8 @@ static void create_planes(struct attention *a) {
     a->session->unchecked = bench->counts_kv_reads;
     session_of(a->session)->reserved = 0;
     kv_create(bench, &a->kv, a->session, 0, positions);
-    a->query = plane_create(bench, "query",
-                            (uint64_t)a->recorded * a->heads * a->kv.padded * sizeof(float));
+    c->stride = round_up(a->heads * a->kv.padded, ACTIVATION_ALIGNMENT);
+    a->query = plane_create(bench, "query", (uint64_t)a->recorded * c->stride * sizeof(float));
     a->queries = reference_doubles(vectors);
     a->want = reference_doubles(vectors);
     a->keys = reference_doubles(cached);
@@ -105,8 +110,7 @@ static void expect_vectors(struct attention *a, const double *want) {
     double *padded = reference_doubles(a->kv.padded);
     for (uint32_t i = 0; i < a->rows * a->heads && !session_of(a->session)->done; i++) {
         memcpy(padded, want + (size_t)i * a->kv.head_dim, a->kv.head_dim * sizeof *padded);
-        expect_floats(a->bench, a->result, (uint64_t)i * a->kv.padded, padded, a->kv.padded, 0.1,
-                      NMSE_F32);
+        expect_floats(a->bench, a->result, vector_place(a, i), padded, a->kv.padded, 0.1, NMSE_F32);
     }
     free(padded);
 }

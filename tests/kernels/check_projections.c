@@ -13,8 +13,9 @@ struct projection {
     struct bench *bench;
     enum role role;
     uint32_t type;
-    bool norms;                /* the kernel norms its input */
-    uint32_t columns, padded;  /* of the weights */
+    bool norms;               /* the kernel norms its input */
+    uint32_t columns, padded; /* of the weights */
+    struct weight_shape shape;
     uint32_t rows;             /* of the shard */
     uint32_t all_rows, tokens; /* of the tensor; of the pass */
     uint32_t recorded;         /* rows that the dispatch was recorded for, >= tokens */
@@ -34,7 +35,9 @@ static void choose_sizes(struct projection *p) {
     struct bench *bench = p->bench;
     bool tiles = !p->norms && p->role != ROLE_RESIDUAL;
     p->columns = between(bench, 0, 2) ? between(bench, 1, 90) : between(bench, 91, 700);
-    p->padded = round_up(p->columns, ROW_ALIGNMENT);
+    p->shape = weight_shape(p->type, 0, p->columns);
+    p->columns = p->shape.columns;
+    p->padded = p->shape.padded;
     p->recorded = between(bench, 1, tiles || between(bench, 0, 1) ? 70 : 19);
     p->tokens = between(bench, 1, p->recorded);
     struct project_constants *c = &p->constants;
@@ -90,10 +93,9 @@ static void create_planes(struct projection *p, uint32_t position) {
     p->session = session_plane(bench, position, p->tokens);
     if (p->role == ROLE_QKV && between(bench, 0, 5) == 0) /* rows past the context store nothing */
         session_of(p->session)->context = position + between(bench, 0, p->tokens);
-    p->weights =
-        plane_create(bench, "weights", (uint64_t)p->rows * p->padded * type_bytes(p->type));
+    p->shape.rows = p->rows;
     p->w = reference_doubles((size_t)p->rows * p->columns);
-    fill_weights(bench, p->weights, p->type, p->rows, p->columns, p->padded, p->w);
+    p->weights = weight_plane(bench, "weights", &p->shape, p->w);
     c->x_stride = p->padded + ROW_ALIGNMENT * between(bench, 0, 1);
     p->x = plane_create(bench, "x", (uint64_t)p->recorded * c->x_stride * 4);
     fill_x(p);
@@ -125,7 +127,8 @@ static void set_addresses(struct projection *p) {
     c->rope = p->rope ? p->rope->address : 0;
     c->y = p->y->address;
     c->session = p->session->address;
-    c->stride = p->padded * type_bytes(p->type) / 16;
+    c->stride = p->shape.stride;
+    c->steps = p->shape.steps;
     c->columns = p->columns;
     c->epsilon = 0.3f;
 }

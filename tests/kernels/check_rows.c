@@ -8,13 +8,15 @@
 
 void check_embed(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
     uint32_t rows = between(bench, 1, 30), recorded = rows + between(bench, 0, 5);
-    uint32_t columns = between(bench, 1, 300), padded = round_up(columns, ROW_ALIGNMENT);
     uint32_t entries = between(bench, 1, 60), position = between(bench, 0, 9);
+    struct weight_shape shape = weight_shape(type, entries, between(bench, 1, 300));
+    uint32_t columns = shape.columns;
     struct embed_constants c = {.row_begin = between(bench, 0, 20),
                                 .row_count = entries,
-                                .stride = padded * type_bytes(type) / 16,
+                                .stride = shape.stride,
+                                .steps = shape.steps,
                                 .columns = columns,
-                                .x_stride = padded + ROW_ALIGNMENT * between(bench, 0, 1),
+                                .x_stride = shape.padded + ROW_ALIGNMENT * between(bench, 0, 1),
                                 .scale = (float)sqrt(columns)};
     struct pipeline_key key = pipeline_key(bench->device, variant, type);
     describe(bench, &key, "%u of %u tokens, shard of %u from %u on, %u columns", rows, recorded,
@@ -22,11 +24,9 @@ void check_embed(struct bench *bench, const struct kernel_variant *variant, uint
 
     case_begin(bench);
     struct plane *session = session_plane(bench, position, rows);
-    struct plane *table =
-        plane_create(bench, "table", (uint64_t)entries * padded * type_bytes(type));
     double *weights = reference_doubles((size_t)entries * columns);
     double *want = reference_doubles(columns);
-    fill_weights(bench, table, type, entries, columns, padded, weights);
+    struct plane *table = weight_plane(bench, "table", &shape, weights);
     struct plane *tokens = plane_create(bench, "tokens", (position + rows) * 4);
     int32_t *ids = tokens->data;
     for (uint32_t t = 0; t < rows; t++) /* some belong to other shards */

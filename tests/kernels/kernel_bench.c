@@ -1,4 +1,7 @@
 #include "kernel_bench.h"
+#include "blocks.h"
+#include "device_rows.h"
+#include "model.h"
 #include "open_device.h"
 #include "reference/reference.h"
 
@@ -172,11 +175,11 @@ void expect_floats(struct bench *bench, struct plane *plane, uint64_t first, con
 }
 
 void describe(struct bench *bench, const struct pipeline_key *key, const char *sizes, ...) {
-    static const char *const types[] = {"f32", "bf16", "f16"};
     const struct kernel_variant *variant = key->variant;
     struct kernel_info info = kernel_info(variant->kernel);
     int length = snprintf(bench->title, sizeof bench->title, "%s %s%s%s (constants", info.name,
-                          variant->name, info.typed ? " " : "", info.typed ? types[key->type] : "");
+                          variant->name, info.typed ? " " : "",
+                          info.typed ? weight_type_info(key->type)->name : "");
     for (int i = 0; i < SPEC_COUNT; i++)
         length += snprintf(bench->title + length, sizeof bench->title - (size_t)length, " %u",
                            key->spec[i]);
@@ -201,27 +204,74 @@ void fill_normal(struct bench *bench, float *values, double *doubles, uint64_t c
     }
 }
 
-uint32_t type_bytes(uint32_t type) {
-    return type == WEIGHT_F32 ? 4 : 2;
+/* ---- Weights ---- */
+
+struct weight_shape weight_shape(enum weight_type type, uint32_t rows, uint32_t columns) {
+    uint32_t block = weight_type_info(type)->block;
+    if (block > 32)
+        columns = round_up(columns, block);
+    uint32_t padded = device_row_columns(type, columns);
+    return (struct weight_shape){type,
+                                 rows,
+                                 columns,
+                                 padded,
+                                 device_row_quads(type, padded),
+                                 padded / (block == 1 ? 8 : 32)};
 }
 
-void fill_weights(struct bench *bench, struct plane *plane, uint32_t type, uint32_t rows,
-                  uint32_t columns, uint32_t padded, double *doubles) {
-    memset(plane->data, 0, (uint64_t)rows * padded * type_bytes(type));
-    for (uint64_t i = 0; i < (uint64_t)rows * columns; i++) {
-        double value = random_normal(&bench->random);
-        if (random_below(&bench->random, 50) == 0)
-            value *= 1e-6; /* subnormal in float16 */
-        uint64_t at = i / columns * padded + i % columns;
-        if (type == WEIGHT_F32) {
-            ((float *)plane->data)[at] = (float)value;
-            doubles[i] = (float)value;
-        } else {
-            bool brain = type == WEIGHT_BF16;
-            uint16_t bits =
-                brain ? reference_double_to_bf16(value) : reference_double_to_f16(value);
-            ((uint16_t *)plane->data)[at] = bits;
-            doubles[i] = brain ? reference_bf16_to_double(bits) : reference_f16_to_double(bits);
-        }
+/* Where a block's float16 scales are, and what a code is worth, roughly, for scales of 1. */
+static const struct {
+    uint32_t first, count;
+    double code;
+} scales[WEIGHT_TYPE_COUNT] = {
+    [WEIGHT_Q8_0] = {0, 1, 70},     [WEIGHT_Q4_0] = {0, 1, 5},   [WEIGHT_Q4_1] = {0, 2, 8},
+    [WEIGHT_Q5_0] = {0, 1, 9},      [WEIGHT_Q5_1] = {0, 2, 16},  [WEIGHT_Q2_K] = {80, 2, 12},
+    [WEIGHT_Q3_K] = {108, 1, 40},   [WEIGHT_Q4_K] = {0, 2, 270}, [WEIGHT_Q5_K] = {0, 2, 550},
+    [WEIGHT_Q6_K] = {208, 1, 1300}, [WEIGHT_NF4] = {0, 1, 0.5},
+};
+
+static double random_weight(struct bench *bench) {
+    double value = random_normal(&bench->random);
+    return random_below(&bench->random, 50) == 0 ? value * 1e-6 : value; /* subnormal in float16 */
+}
+
+static void fill_element(struct bench *bench, enum weight_type type, uint8_t *place) {
+    double value = random_weight(bench);
+    float single = (float)value;
+    uint16_t half =
+        type == WEIGHT_BF16 ? reference_double_to_bf16(value) : reference_double_to_f16(value);
+    memcpy(place, type == WEIGHT_F32 ? (void *)&single : (void *)&half, type == WEIGHT_F32 ? 4 : 2);
+}
+
+/* Any bits, but for the scales. */
+static void fill_block(struct bench *bench, enum weight_type type, uint8_t *block) {
+    for (uint32_t i = 0; i < weight_type_info(type)->block_bytes; i++)
+        block[i] = (uint8_t)random_below(&bench->random, 256);
+    for (uint32_t i = 0; i < scales[type].count; i++) {
+        uint16_t half = reference_double_to_f16(random_weight(bench) / scales[type].code);
+        memcpy(block + scales[type].first + 2 * i, &half, 2);
     }
+}
+
+struct plane *weight_plane(struct bench *bench, const char *name, const struct weight_shape *shape,
+                           double *doubles) {
+    const struct weight_type_info *info = weight_type_info(shape->type);
+    struct plane *plane = plane_create(bench, name, (uint64_t)shape->rows * shape->stride * 16);
+    uint32_t blocks = (shape->columns + info->block - 1) / info->block;
+    uint8_t *row = calloc(shape->padded / info->block, info->block_bytes);
+    float *values = malloc(shape->padded * sizeof *values);
+    assert_true(row && values);
+    for (uint32_t r = 0; r < shape->rows; r++) {
+        for (uint32_t b = 0; b < blocks; b++)
+            (info->block == 1 ? fill_element : fill_block)(bench, shape->type,
+                                                           row + b * info->block_bytes);
+        device_row_pack(shape->type, row, shape->padded,
+                        (uint8_t *)plane->data + (size_t)r * shape->stride * 16);
+        blocks_dequantise(shape->type, row, shape->padded, values);
+        for (uint32_t i = 0; i < shape->columns; i++)
+            doubles[(size_t)r * shape->columns + i] = values[i];
+    }
+    free(row);
+    free(values);
+    return plane;
 }

@@ -68,10 +68,17 @@ void expect_change(struct bench *bench, struct plane *plane, uint64_t offset, ui
 uint32_t between(struct bench *bench, uint32_t least, uint32_t most);
 /* Normal numbers into floats [count], and the same as doubles. */
 void fill_normal(struct bench *bench, float *values, double *doubles, uint64_t count);
-/* Weights of a type, WEIGHT_*: [rows][columns] random, zero up to `padded` columns; `doubles`
- * [rows][columns] gets their exact values. Subnormal ones are among them. */
-void fill_weights(struct bench *bench, struct plane *plane, uint32_t type, uint32_t rows,
-                  uint32_t columns, uint32_t padded, double *doubles);
-uint32_t type_bytes(uint32_t type);
+/* A weight matrix on the device: rows in the layout of host/device_rows.h. */
+struct weight_shape {
+    enum weight_type type;
+    uint32_t rows, columns;
+    uint32_t padded, stride, steps; /* as in struct shard; stride in quads */
+};
+/* Of about so many columns: K formats have whole blocks. */
+struct weight_shape weight_shape(enum weight_type type, uint32_t rows, uint32_t columns);
+/* A plane of random weights, subnormal ones or subnormal scales among them; `doubles`
+ * [rows][columns] gets their exact values. */
+struct plane *weight_plane(struct bench *bench, const char *name, const struct weight_shape *shape,
+                           double *doubles);
 
 #endif

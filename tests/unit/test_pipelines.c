@@ -67,7 +67,7 @@ static uint32_t want_all(struct device *device) {
         bool typed = kernel_info(variants[i].kernel).typed;
         if (!kernel_variant_supported(device, &variants[i], NULL))
             continue;
-        for (uint32_t type = 0; type < (typed ? KERNEL_TYPES_MAX : 1u); type++) {
+        for (uint32_t type = 0; type < (typed ? WEIGHT_TYPE_COUNT : 1u); type++) {
             struct pipeline_key key = pipeline_key(device, &variants[i], type);
             key.spec[SPEC_HEAD_DIM] = 64;
             assert_non_null(pipelines_want(device, &key));
@@ -157,6 +157,7 @@ static void test_cancelling(void **state) {
 struct sizes {
     struct peridot_device device;
     struct layer layer;
+    struct shard shard;
     struct peridot_model model;
 };
 
@@ -164,18 +165,20 @@ static void set_sizes(struct sizes *sizes, struct device *device, uint32_t type,
                       uint32_t group) {
     memset(sizes, 0, sizeof *sizes);
     sizes->device.engine = device;
-    sizes->layer.qkv.type = sizes->layer.output.type = type;
-    sizes->layer.gate_up.type = sizes->layer.down.type = type;
+    sizes->shard.type = type;
+    struct weight weight = {.shards = &sizes->shard, .shard_count = 1};
+    sizes->layer.qkv = sizes->layer.output = weight;
+    sizes->layer.gate_up = sizes->layer.down = weight;
     sizes->model.device = &sizes->device;
     sizes->model.layers = &sizes->layer;
     sizes->model.config.layers = 1;
     sizes->model.config.heads = 16;
     sizes->model.config.kv_heads = 16 / group;
     sizes->model.head_dim_padded = head_dim;
-    sizes->model.embedding.type = type;
+    sizes->model.embedding = weight;
 }
 
-#define KEYS_MAX 256
+#define KEYS_MAX 512
 
 struct keys {
     struct pipeline_key keys[KEYS_MAX];
@@ -201,7 +204,7 @@ static void add_key(struct keys *keys, const struct pipeline *pipeline) {
 
 static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t type) {
     const struct pipeline *const others[] = {
-        set->embed,       set->rmsnorm,          set->attention_decode,  set->attention_join,
+        set->embed[type], set->rmsnorm,          set->attention_decode,  set->attention_join,
         set->sample_mark, set->sample_score,     set->attention_prefill, set->sample_cut,
         set->sample_draw, set->sample_histogram, set->sample_finish,
     };
@@ -219,7 +222,7 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
     MUST(device_open(params, &device, &error));
     for (uint32_t head_dim = 64; head_dim <= 256; head_dim *= 2)
         for (uint32_t group = 1; group <= 8; group *= 2)
-            for (uint32_t type = 0; type < KERNEL_TYPES_MAX; type++)
+            for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++)
                 for (int kv_half = 0; kv_half < 2; kv_half++) {
                     struct sizes sizes;
                     struct kernel_set set;
@@ -231,12 +234,11 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
 }
 
 static void describe(const struct pipeline *pipeline, char *text, size_t size) {
-    static const char *const types[] = {"f32", "bf16", "f16"};
     const struct pipeline_key *key = &pipeline->key;
     struct kernel_info kernel = kernel_info(key->variant->kernel);
     snprintf(
         text, size, "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s",
-        kernel.name, key->variant->name, kernel.typed ? types[key->type] : "-",
+        kernel.name, key->variant->name, kernel.typed ? weight_type_info(key->type)->name : "-",
         key->spec[SPEC_WORKGROUP], key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS],
         key->spec[SPEC_HEAD_DIM], key->spec[SPEC_GROUP], key->spec[SPEC_KV_HALF] ? "f16" : "f32");
 }
