@@ -1,19 +1,21 @@
-/* A Hugging Face Gemma checkpoint: config.json, one or several safetensors, perhaps a
- * tokenizer.model; from a directory (mapped) or from memory. On opening, every tensor that Gemma
- * needs is known to be there, of a usable type and of the shape that the configuration says, and
- * none that would make it another model: a further layer, or a bias. Other surplus tensors are left
- * alone. */
+/* A Gemma checkpoint: a Hugging Face directory (config.json, one or several safetensors, perhaps a
+ * tokenizer.model) or a GGUF file, perhaps split in several; mapped, or from memory. On opening,
+ * every tensor that Gemma needs is known to be there, of a usable type and of the shape that the
+ * configuration says, and none that would make it another model: a further layer, or a bias. Other
+ * surplus tensors are left alone. */
 #ifndef HOST_CHECKPOINT_H
 #define HOST_CHECKPOINT_H
 
 #include "model_config.h"
-#include "safetensors.h"
+#include "tokenizer.h"
+#include "weight_types.h"
 
 #include <stdbool.h>
 
 enum tensor_role {
     TENSOR_EMBEDDING,
     TENSOR_FINAL_NORM,
+    TENSOR_HEAD,       /* optional: where it is absent, the head is the embedding */
     TENSOR_INPUT_NORM, /* the first role with one tensor a layer */
     TENSOR_POST_ATTENTION_NORM,
     TENSOR_QUERY,
@@ -27,8 +29,8 @@ enum tensor_role {
 };
 
 struct checkpoint_tensor {
-    enum tensor_type type;  /* F32, BF16 or F16 */
-    uint32_t rows, columns; /* row-major; norms have one row */
+    enum weight_type type;
+    uint32_t rows, columns; /* row-major, in whole blocks; norms have one row */
     const uint8_t *data;    /* may be unaligned */
     size_t size;
     const char *name; /* for messages */
@@ -42,20 +44,25 @@ struct checkpoint_file {
 };
 
 struct checkpoint;
-/* Errors: FILE, FORMAT, UNSUPPORTED, HOST_MEMORY; each names the file, and the tensor if it is one.
- */
-peridot_result checkpoint_open(const char *directory, struct checkpoint **checkpoint,
+/* A directory, or a GGUF file, or any part of a split one. Errors: FILE, FORMAT, UNSUPPORTED,
+ * HOST_MEMORY; each names the file, and the tensor if it is one. */
+peridot_result checkpoint_open(const char *path, struct checkpoint **checkpoint,
                                peridot_error *error);
-/* The data is not copied and must outlive the checkpoint. */
+/* The files of a directory, or a GGUF file's parts under any names. The data is not copied and must
+ * outlive the checkpoint. */
 peridot_result checkpoint_open_memory(const struct checkpoint_file *files, size_t count,
                                       struct checkpoint **checkpoint, peridot_error *error);
 void checkpoint_close(struct checkpoint *checkpoint); /* accepts NULL */
 
 const struct model_config *checkpoint_config(const struct checkpoint *checkpoint);
-/* The bytes of tokenizer.model, owned by the checkpoint; false: there is none. */
-bool checkpoint_tokenizer(const struct checkpoint *checkpoint, const void **data, size_t *size,
-                          const char **name);
-/* `layer` is 0 for the roles that have no layer. Owned by the checkpoint. */
+/* Whether the norms are stored as 1 + weight. */
+bool checkpoint_norms_have_one(const struct checkpoint *checkpoint);
+/* The checkpoint's tokenizer, the caller's to destroy; NULL: it has none. Errors: as
+ * tokenizer_create_pieces; FORMAT (more pieces than the model has tokens). */
+peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
+                                           struct tokenizer **tokenizer, peridot_error *error);
+/* `layer` is 0 for the roles that have no layer. Owned by the checkpoint; NULL: an optional one
+ * that is absent. */
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer);
 /* The path of the file that holds the tensor, for messages; owned by the checkpoint. */

@@ -34,28 +34,6 @@ static peridot_result check_sizes(const struct model_config *config, peridot_err
     return PERIDOT_OK;
 }
 
-static peridot_result check_tokenizer(const struct peridot_model *model, const char *name,
-                                      peridot_error *error) {
-    uint32_t pieces = tokenizer_vocabulary(model->tokenizer);
-    if (pieces > model->config.vocabulary)
-        return fail(
-            error, PERIDOT_ERROR_FORMAT,
-            "%s has %u pieces and the model's vocabulary %u: the files do not belong together",
-            name, pieces, model->config.vocabulary);
-    return PERIDOT_OK;
-}
-
-static peridot_result read_tokenizer(struct peridot_model *model,
-                                     const struct checkpoint *checkpoint, peridot_error *error) {
-    const void *data;
-    size_t size;
-    const char *name;
-    if (!checkpoint_tokenizer(checkpoint, &data, &size, &name))
-        return PERIDOT_OK;
-    peridot_result result = tokenizer_create(data, size, name, &model->tokenizer, error);
-    return result ? result : check_tokenizer(model, name, error);
-}
-
 uint32_t weight_piece_rows(const struct peridot_model *model, const peridot_model_params *params,
                            uint64_t row_bytes) {
     const struct device_limits *limits = &model->device->engine->info.limits;
@@ -137,7 +115,7 @@ static peridot_result create(peridot_device *device, const struct checkpoint *ch
         round_up(model->config.heads * model->head_dim_padded, ACTIVATION_ALIGNMENT);
     model->fingerprint = checkpoint_fingerprint(checkpoint);
     peridot_result result = check_sizes(&model->config, error);
-    return result ? result : read_tokenizer(model, checkpoint, error);
+    return result ? result : checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
 }
 
 /* A model whose weights are only planned; `given` becomes what the caller asks for. On an error

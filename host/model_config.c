@@ -2,28 +2,28 @@
 #include "json.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
 /* Bounds are far above any Gemma and low enough that no product of two sizes passes 2^44. */
-static const struct size_field {
-    const char *name;
-    size_t offset;
-    uint32_t fallback, least, most;
-} size_fields[] = {
-    {"num_hidden_layers", offsetof(struct model_config, layers), 28, 1, 1024},
-    {"hidden_size", offsetof(struct model_config, d_model), 3072, 1, 1 << 20},
-    {"num_attention_heads", offsetof(struct model_config, heads), 16, 1, 1024},
-    {"num_key_value_heads", offsetof(struct model_config, kv_heads), 16, 1, 1024},
-    {"head_dim", offsetof(struct model_config, head_dim), 256, 2, 512},
-    {"intermediate_size", offsetof(struct model_config, hidden), 24576, 1, 1 << 20},
-    {"vocab_size", offsetof(struct model_config, vocabulary), 256000, 3, 1 << 24},
-    {"max_position_embeddings", offsetof(struct model_config, context), 8192, 1, 32768},
+const struct model_config_size model_config_sizes[MODEL_CONFIG_SIZES] = {
+    {"num_hidden_layers", "block_count", offsetof(struct model_config, layers), 28, 1, 1024},
+    {"hidden_size", "embedding_length", offsetof(struct model_config, d_model), 3072, 1, 1 << 20},
+    {"num_attention_heads", "attention.head_count", offsetof(struct model_config, heads), 16, 1,
+     1024},
+    {"num_key_value_heads", "attention.head_count_kv", offsetof(struct model_config, kv_heads), 16,
+     1, 1024},
+    {"head_dim", "attention.key_length", offsetof(struct model_config, head_dim), 256, 2, 512},
+    {"intermediate_size", "feed_forward_length", offsetof(struct model_config, hidden), 24576, 1,
+     1 << 20},
+    {"vocab_size", NULL, offsetof(struct model_config, vocabulary), 256000, 3, 1 << 24},
+    {"max_position_embeddings", "context_length", offsetof(struct model_config, context), 8192, 1,
+     32768},
 };
 
-static peridot_result read_size(const cJSON *json, const struct size_field *field, const char *name,
-                                struct model_config *config, peridot_error *error) {
+static peridot_result read_size(const cJSON *json, const struct model_config_size *field,
+                                const char *name, struct model_config *config,
+                                peridot_error *error) {
     uint32_t value = field->fallback;
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, field->name);
     if (item && !cJSON_IsNull(item)) {
@@ -74,7 +74,7 @@ static peridot_result read_token(const cJSON *json, const char *field, int32_t f
                 name, field, config->vocabulary);
 }
 
-static bool add_eos(struct model_config *config, int32_t id) {
+bool model_config_add_end(struct model_config *config, int32_t id) {
     for (uint32_t i = 0; i < config->eos_count; i++)
         if (config->eos[i] == id)
             return true;
@@ -92,7 +92,7 @@ static peridot_result read_eos(const cJSON *json, const char *name, struct model
     const cJSON *entry = cJSON_IsArray(item) ? item->child : item;
     for (; entry; entry = cJSON_IsArray(item) ? entry->next : NULL) {
         int32_t id;
-        if (!token_id(entry, config, &id) || !add_eos(config, id))
+        if (!token_id(entry, config, &id) || !model_config_add_end(config, id))
             return fail(
                 error, PERIDOT_ERROR_FORMAT,
                 "%s: eos_token_id must be a token id, less than vocab_size (%u), or a list of at "
@@ -144,11 +144,24 @@ static peridot_result check_architecture(const cJSON *json, const char *name,
     return PERIDOT_OK;
 }
 
+peridot_result model_config_check(const struct model_config *config, const char *name,
+                                  peridot_error *error) {
+    if (config->heads % config->kv_heads != 0)
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: the number of attention heads (%u) is not a multiple of the number of KV "
+                    "heads (%u)",
+                    name, config->heads, config->kv_heads);
+    if (config->head_dim % 2 != 0)
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: the heads' size (%u) is odd; RoPE needs pairs", name, config->head_dim);
+    return PERIDOT_OK;
+}
+
 static peridot_result read_fields(const cJSON *json, const char *name, struct model_config *config,
                                   peridot_error *error) {
     peridot_result result = check_architecture(json, name, error);
-    for (size_t i = 0; !result && i < sizeof size_fields / sizeof *size_fields; i++)
-        result = read_size(json, &size_fields[i], name, config, error);
+    for (int i = 0; !result && i < MODEL_CONFIG_SIZES; i++)
+        result = read_size(json, &model_config_sizes[i], name, config, error);
     if (!result)
         result = read_real(json, "rms_norm_eps", 1e-6, 0, 1, name, &config->rms_eps, error);
     if (!result)
@@ -159,14 +172,7 @@ static peridot_result read_fields(const cJSON *json, const char *name, struct mo
         result = read_token(json, "pad_token_id", 0, name, config, &config->pad, error);
     if (!result)
         result = read_eos(json, name, config, error);
-    if (!result && config->heads % config->kv_heads != 0)
-        result = fail(error, PERIDOT_ERROR_FORMAT,
-                      "%s: num_attention_heads (%u) is not a multiple of num_key_value_heads (%u)",
-                      name, config->heads, config->kv_heads);
-    if (!result && config->head_dim % 2 != 0)
-        result = fail(error, PERIDOT_ERROR_FORMAT, "%s: head_dim (%u) is odd; RoPE needs pairs",
-                      name, config->head_dim);
-    return result;
+    return result ? result : model_config_check(config, name, error);
 }
 
 peridot_result model_config_parse(const char *json, size_t length, const char *name,
@@ -177,7 +183,7 @@ peridot_result model_config_parse(const char *json, size_t length, const char *n
         return PERIDOT_ERROR_FORMAT;
     peridot_result result = read_fields(root, name, config, error);
     if (!result && config->eos_count == 0)
-        add_eos(config, 1);
+        model_config_add_end(config, 1);
     cJSON_Delete(root);
     return result;
 }

@@ -4,6 +4,7 @@
 
 #include "error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,22 @@ struct model_config {
     int32_t eos[EOS_TOKENS_MAX];
     uint32_t eos_count;
 };
+
+/* The sizes among them: where they stand, and what they may be. */
+struct model_config_size {
+    const char *name;     /* in config.json */
+    const char *gguf_key; /* in GGUF files, after "gemma."; NULL: another place says it */
+    size_t offset;        /* in struct model_config, an uint32_t */
+    uint32_t fallback, least, most;
+};
+#define MODEL_CONFIG_SIZES 8
+extern const struct model_config_size model_config_sizes[MODEL_CONFIG_SIZES];
+
+/* Whether the sizes go together: FORMAT if not. */
+peridot_result model_config_check(const struct model_config *config, const char *name,
+                                  peridot_error *error);
+/* Adds an end token, once; false: there are EOS_TOKENS_MAX already. */
+bool model_config_add_end(struct model_config *config, int32_t id);
 
 /* Parses config.json; what is absent has the default of Hugging Face's GemmaConfig. `name` stands
  * in messages. Errors: FORMAT (not JSON, a field of the wrong kind or out of range: which),

@@ -22,10 +22,6 @@ static const struct {
     {"BOOL", TENSOR_OTHER, 1}, {"F8_E4M3", TENSOR_OTHER, 1}, {"F8_E5M2", TENSOR_OTHER, 1},
 };
 
-size_t tensor_type_size(enum tensor_type type) {
-    return type == TENSOR_F32 ? 4 : type == TENSOR_OTHER ? 0 : 2;
-}
-
 static bool read_integer(const cJSON *item, uint64_t *value) {
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) ||
         item->valuedouble > EXACT_INTEGER_MAX || item->valuedouble != floor(item->valuedouble))

@@ -27,9 +27,6 @@ struct safetensors {
     size_t count;
 };
 
-/* Bytes of one element; 0 for TENSOR_OTHER. */
-size_t tensor_type_size(enum tensor_type type);
-
 /* Parses the header of a whole file in memory, which must outlive the result; `name` stands in
  * messages. Every range is checked: inside the file, as long as type and shape say, and overlapping
  * no other. Errors: FORMAT (what is wrong with which tensor), HOST_MEMORY. */

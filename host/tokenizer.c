@@ -104,8 +104,7 @@ static bool equals(const struct piece *piece, const char *text) {
     return piece->length == strlen(text) && memcmp(piece->text, text, piece->length) == 0;
 }
 
-/* User-defined pieces that steer the model: a person must not be able to type them. */
-static bool is_reserved(const struct piece *piece) {
+bool tokenizer_is_reserved(const struct piece *piece) {
     static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<mask>", "<2mass>",
                                         "[@BOS@]"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -202,7 +201,7 @@ static peridot_result add_piece(struct tokenizer *t, const struct sentencepiece_
         .surface_length = (uint32_t)write_piece_surface(model, piece, t->texts + *used + length),
         .score = piece->score,
         .type = (uint8_t)piece->type,
-        .reserved = piece->type == PIECE_USER_DEFINED && is_reserved(piece)};
+        .reserved = piece->type == PIECE_USER_DEFINED && tokenizer_is_reserved(piece)};
     *used += length + t->entries[id].surface_length;
     if (piece->type == PIECE_BYTE)
         t->bytes[byte_value(piece)] = (int32_t)id;

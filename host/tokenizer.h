@@ -24,6 +24,10 @@ struct tokenizer_specials {
     int32_t bos, eos, unk, pad, start_of_turn, end_of_turn; /* -1: there is none */
 };
 
+/* Whether a piece steers the model (the turn markers, <mask>, <2mass>, [@BOS@], <unusedN>), so that
+ * no person must be able to type it. */
+bool tokenizer_is_reserved(const struct piece *piece);
+
 /* From a tokenizer.model in memory; copies what it needs. `name` stands in messages. Errors: FORMAT
  * (damaged; two equal pieces; a byte without its piece; an id beyond the pieces), UNSUPPORTED (not
  * BPE, or with rules that Gemma's tokenizer does not have), HOST_MEMORY. */

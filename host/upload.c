@@ -323,9 +323,10 @@ static peridot_result upload_norm(struct upload *upload, const struct checkpoint
     if (!values)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
                     tensor->name);
+    float one = checkpoint_norms_have_one(upload->checkpoint) ? 0.0f : 1.0f;
     blocks_dequantise(tensor->type, tensor->data, tensor->columns, values);
     for (uint32_t i = 0; i < tensor->columns; i++)
-        values[i] += 1.0f;
+        values[i] += one;
     peridot_result result =
         upload_floats(upload, values, upload->model->d_padded, "norm", buffer, error);
     free(values);
@@ -392,11 +393,39 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
     return result;
 }
 
+/* A head in the file that is no copy of the embedding. Copies are common, and cost memory. */
+static const struct checkpoint_tensor *own_head(const struct checkpoint *checkpoint) {
+    const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
+    const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
+    bool copy = head && head->type == table->type && head->size == table->size &&
+                memcmp(head->data, table->data, head->size) == 0;
+    return copy ? NULL : head;
+}
+
+/* The embedding, and the head if it is another matrix. */
+static peridot_result upload_tables(struct upload *upload, const struct checkpoint *checkpoint,
+                                    peridot_error *error) {
+    struct peridot_model *model = upload->model;
+    const struct checkpoint_tensor *head = own_head(checkpoint);
+    struct assembly matrices[] = {
+        {.weight = &model->embedding,
+         .name = "embedding",
+         .sources = {checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0)},
+         .is_table = true},
+        {.weight = &model->head, .name = "head", .sources = {head}, .is_table = true},
+    };
+    peridot_result result = upload_matrix(upload, checkpoint, matrices[0], error);
+    if (!result && head)
+        result = upload_matrix(upload, checkpoint, matrices[1], error);
+    return result;
+}
+
 static uint64_t file_bytes(const struct checkpoint *checkpoint) {
     uint64_t bytes = 0;
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++) {
         uint64_t count = role < TENSOR_INPUT_NORM ? 1 : checkpoint_config(checkpoint)->layers;
-        bytes += count * checkpoint_tensor(checkpoint, role, 0)->size;
+        const struct checkpoint_tensor *tensor = checkpoint_tensor(checkpoint, role, 0);
+        bytes += tensor ? count * tensor->size : 0;
     }
     return bytes;
 }
@@ -421,13 +450,7 @@ peridot_result upload_weights(struct peridot_model *model, const struct checkpoi
         result = upload_norm(&upload, checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0),
                              &model->final_norm, error);
     if (!result)
-        result = upload_matrix(
-            &upload, checkpoint,
-            (struct assembly){.weight = &model->embedding,
-                              .name = "embedding",
-                              .is_table = true,
-                              .sources = {checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0)}},
-            error);
+        result = upload_tables(&upload, checkpoint, error);
     for (uint32_t i = 0; i < model->config.layers && !result; i++)
         result = upload_layer(&upload, checkpoint, i, error);
     if (!result && !upload.planned)

@@ -2,14 +2,20 @@
 
 #include <stdlib.h>
 
+/* Of the float types. */
 static double element(const struct checkpoint_tensor *tensor, size_t i) {
-    const uint8_t *bytes = tensor->data + i * tensor_type_size(tensor->type);
+    const uint8_t *bytes = tensor->data + i * weight_type_info(tensor->type)->block_bytes;
     uint32_t low = bytes[0] | (uint32_t)bytes[1] << 8;
-    if (tensor->type == TENSOR_BF16)
+    if (tensor->type == WEIGHT_BF16)
         return reference_bf16_to_double((uint16_t)low);
-    if (tensor->type == TENSOR_F16)
+    if (tensor->type == WEIGHT_F16)
         return reference_f16_to_double((uint16_t)low);
     return reference_f32_to_double(low | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
+}
+
+static bool is_norm(enum tensor_role role) {
+    return role == TENSOR_INPUT_NORM || role == TENSOR_POST_ATTENTION_NORM ||
+           role == TENSOR_FINAL_NORM;
 }
 
 static const double *widened(const struct checkpoint *checkpoint, enum tensor_role role,
@@ -17,8 +23,9 @@ static const double *widened(const struct checkpoint *checkpoint, enum tensor_ro
     const struct checkpoint_tensor *tensor = checkpoint_tensor(checkpoint, role, layer);
     size_t count = (size_t)tensor->rows * tensor->columns;
     double *wide = reference_doubles(count);
+    double one = is_norm(role) && checkpoint_norms_have_one(checkpoint) ? 1.0 : 0.0;
     for (size_t i = 0; i < count; i++)
-        wide[i] = element(tensor, i);
+        wide[i] = element(tensor, i) - one;
     return wide;
 }
 

@@ -1,0 +1,60 @@
+#include "checkpoint_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+char *checkpoint_join(const char *directory, const char *name) {
+    size_t a = directory ? strlen(directory) : 0, b = strlen(name);
+    bool separator = a > 0 && directory[a - 1] != '/';
+    char *path = malloc(a + separator + b + 1);
+    if (!path)
+        return NULL;
+    if (a)
+        memcpy(path, directory, a);
+    if (separator)
+        path[a] = '/';
+    memcpy(path + a + separator, name, b + 1);
+    return path;
+}
+
+static const struct checkpoint_file *find_memory(const struct checkpoint *checkpoint,
+                                                 const char *name) {
+    for (size_t i = 0; i < checkpoint->memory_count; i++)
+        if (strcmp(checkpoint->memory[i].name, name) == 0)
+            return &checkpoint->memory[i];
+    return NULL;
+}
+
+bool checkpoint_has_file(const struct checkpoint *checkpoint, const char *name) {
+    if (!checkpoint->directory)
+        return find_memory(checkpoint, name) != NULL;
+    char *path = checkpoint_join(checkpoint->directory, name);
+    bool there = path && platform_is_file(path);
+    free(path);
+    return there;
+}
+
+peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const char *name,
+                                      struct source *source, peridot_error *error) {
+    source->name = checkpoint_join(checkpoint->directory, name);
+    if (!source->name)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
+    if (checkpoint->directory) {
+        source->mapped = true;
+        return platform_map_file(source->name, &source->file, error);
+    }
+    const struct checkpoint_file *file = find_memory(checkpoint, name);
+    if (!file)
+        return fail(error, PERIDOT_ERROR_FILE, "%s is not among the model's files", name);
+    source->file = (struct mapped_file){file->data, file->size};
+    return PERIDOT_OK;
+}
+
+void checkpoint_close_source(struct source *source) {
+    safetensors_free(&source->tensors);
+    gguf_free(&source->gguf);
+    if (source->mapped)
+        platform_unmap_file(&source->file);
+    free(source->name);
+    *source = (struct source){0};
+}
