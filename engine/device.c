@@ -128,6 +128,7 @@ static peridot_result set_up(struct device *device, const struct device_params *
     device->minimal = params && params->minimal;
     device->needs_met = device->info.needs_met;
     device->threads = params ? params->threads : 0;
+    device->memory_limit = params ? params->memory_limit : 0;
     if (device->threads == 0) {
         device->threads = platform_processor_count();
         device->threads = device->threads > 8 ? 8 : device->threads;

@@ -64,6 +64,7 @@ struct device_params {
     bool statistics;    /* pipelines keep their compiler's figures (registers, spills) for
                            vkGetPipelineExecutableStatisticsKHR, where the driver has it */
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
+    uint64_t memory_limit;   /* bytes that engine/memory.c may allocate; 0: what the device has */
     uint32_t threads; /* pipeline compilation; 0: as many as processors (at most 8), 1: the caller's
                          own */
     const char *cache_directory; /* of the pipeline cache; NULL: the user's; "": none */
@@ -108,6 +109,7 @@ struct device {
     VkPhysicalDeviceMemoryProperties memory;
     struct pipelines *pipelines; /* engine/pipelines.h */
     uint64_t memory_used;        /* bytes allocated through engine/memory.c */
+    uint64_t memory_limit;       /* of them; 0: none */
     char *cache_directory;       /* NULL: none */
     uint32_t threads;
     bool lost;
@@ -159,7 +161,7 @@ const char *device_load_instance(struct instance_functions *vi, VkInstance insta
 peridot_result device_open(const struct device_params *params, struct device **device,
                            peridot_error *error);
 /* The application keeps everything it passed alive until device_close, which leaves it as it was.
- * Of params only minimal, max_allocation, threads and cache_directory count. */
+ * Of params only minimal, max_allocation, memory_limit, threads and cache_directory count. */
 peridot_result device_adopt(const struct device_adoption *adoption,
                             const struct device_params *params, struct device **device,
                             peridot_error *error);

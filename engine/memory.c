@@ -176,8 +176,10 @@ static VkResult allocate(struct device *device, uint32_t type, struct block *blo
                                  .pNext = &flags,
                                  .allocationSize = block->size,
                                  .memoryTypeIndex = type};
-    VkResult code =
-        device->vk.AllocateMemory(device->handle, &info, device->allocator, &block->memory);
+    uint64_t limit = device->memory_limit;
+    VkResult code = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    if (!limit || (device->memory_used <= limit && block->size <= limit - device->memory_used))
+        code = device->vk.AllocateMemory(device->handle, &info, device->allocator, &block->memory);
     if (code)
         block->memory = VK_NULL_HANDLE;
     return code;
@@ -340,7 +342,7 @@ static uint64_t heap_free(struct device *device, uint32_t type) {
     return limit > used ? limit - used : 0;
 }
 
-uint64_t memory_free(struct device *device) {
+static uint64_t device_free(struct device *device) {
     uint32_t type = type_of_kind(device, MEMORY_DEVICE);
     uint64_t host_total = 0, host_free = 0;
     platform_host_memory(&host_free, &host_total);
@@ -353,6 +355,12 @@ uint64_t memory_free(struct device *device) {
         return all;
     uint64_t own = heap_free(device, type);
     return own < all ? own : all;
+}
+
+uint64_t memory_free(struct device *device) {
+    uint64_t there = device_free(device), used = device->memory_used, limit = device->memory_limit;
+    uint64_t allowed = limit > used ? limit - used : 0;
+    return limit && allowed < there ? allowed : there;
 }
 
 bool memory_shared(struct device *device, enum memory_kind kind) {

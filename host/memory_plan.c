@@ -109,16 +109,46 @@ static peridot_result with_staging(struct device *device, uint64_t weights, uint
     return result;
 }
 
-peridot_result memory_plan_admit_weights(struct device *device, uint64_t needed,
-                                         peridot_error *error) {
-    uint64_t sum, room = memory_free(device);
+peridot_result memory_plan_admits_weights(struct device *device, uint64_t needed, bool *admitted,
+                                          peridot_error *error) {
+    uint64_t sum;
     peridot_result result = with_staging(device, needed, &sum, error);
-    if (result || sum <= room)
+    *admitted = !result && sum <= memory_free(device);
+    return result;
+}
+
+peridot_result memory_plan_refuse_weights(struct device *device, uint64_t needed,
+                                          const char *advice, peridot_error *error) {
+    uint64_t sum;
+    peridot_result result = with_staging(device, needed, &sum, error);
+    if (result)
         return result;
     return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
-                "the weights alone need %.1f MiB and %s has %.1f MiB free: this model does not fit "
-                "there",
-                mebibytes(sum), device->info.name, mebibytes(room));
+                "the weights alone need %.1f MiB and %s has %.1f MiB free: %s", mebibytes(sum),
+                device->info.name, mebibytes(memory_free(device)), advice);
+}
+
+peridot_result memory_plan_fits(const struct peridot_model *model,
+                                const peridot_session_params *params, uint32_t context, bool *fits,
+                                peridot_error *error) {
+    struct device *device = model->device->engine;
+    uint64_t weights = arena_allocated(model->arena), room = memory_free(device);
+    struct session_memory memory = {0};
+    *fits = false;
+    peridot_result result = memory_plan_admits_weights(device, weights, fits, error);
+    if (!result && *fits)
+        result = plan_session(model, params, context, &memory, error);
+    *fits = *fits && weights + memory.working + memory.kv <= room;
+    return result;
+}
+
+peridot_result memory_plan_default_context(const struct peridot_model *model,
+                                           const peridot_session_params *params, uint64_t room,
+                                           uint32_t *context, peridot_error *error) {
+    uint32_t fits, all = model->config.context;
+    peridot_result result = largest_context(model, params, room, &fits, error);
+    *context = fits < KV_CHUNK || fits == all ? all : fits / KV_CHUNK * KV_CHUNK;
+    return result;
 }
 
 peridot_result memory_plan_refused_weights(struct device *device, uint64_t needed,
@@ -176,7 +206,6 @@ peridot_result memory_plan_write(const struct peridot_model *model,
                                  const peridot_session_params *params, peridot_memory_plan *out,
                                  peridot_error *error) {
     struct device *device = model->device->engine;
-    const struct model_config *config = &model->config;
     peridot_session_params given;
     peridot_memory_plan plan = {.weight_bytes = arena_allocated(model->arena),
                                 .free_bytes = memory_free(device)};
@@ -184,21 +213,23 @@ peridot_result memory_plan_write(const struct peridot_model *model,
     uint64_t loading;
     peridot_result result =
         caller_struct_read(&given, sizeof given, params, "peridot_session_params", error);
-    plan.context = given.context ? given.context : config->context;
-    if (!result)
-        result = plan_session(model, &given, plan.context, &memory, error);
     if (!result)
         result = staging_memory(device, &plan.staging_bytes, error);
     if (!result)
         result = with_staging(device, plan.weight_bytes, &loading, error);
     bool loads = !result && loading <= plan.free_bytes;
-    if (loads)
-        result = largest_context(model, &given, plan.free_bytes - plan.weight_bytes,
-                                 &plan.largest_context, error);
+    uint64_t room = loads ? plan.free_bytes - plan.weight_bytes : 0;
+    plan.context = given.context;
+    if (!result && !plan.context)
+        result = memory_plan_default_context(model, &given, room, &plan.context, error);
+    if (!result)
+        result = plan_session(model, &given, plan.context, &memory, error);
+    if (!result && loads)
+        result = largest_context(model, &given, room, &plan.largest_context, error);
     if (result)
         return result;
     plan.kv_bytes = memory.kv;
-    plan.kv_token_bytes = kv_chunk_size(config, given.kv == PERIDOT_KV_F16) / KV_CHUNK;
+    plan.kv_token_bytes = kv_chunk_size(&model->config, given.kv == PERIDOT_KV_F16) / KV_CHUNK;
     plan.working_bytes = memory.working;
     plan.total_bytes = plan.weight_bytes + memory.working + memory.kv;
     plan.fits = loads && plan.total_bytes <= plan.free_bytes;

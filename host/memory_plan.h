@@ -5,11 +5,23 @@
 
 #include "session.h"
 
-/* Whether weights of `needed` bytes fit beside what there is. DEVICE_MEMORY: they do not. */
-peridot_result memory_plan_admit_weights(struct device *device, uint64_t needed,
-                                         peridot_error *error);
-/* The same for a session on a loaded model, with its whole KV cache. DEVICE_MEMORY: it does not
- * fit; the message names a context that does. */
+/* Whether weights of `needed` bytes fit beside what there is. */
+peridot_result memory_plan_admits_weights(struct device *device, uint64_t needed, bool *admitted,
+                                          peridot_error *error);
+/* DEVICE_MEMORY: they do not, and what to do about it. */
+peridot_result memory_plan_refuse_weights(struct device *device, uint64_t needed,
+                                          const char *advice, peridot_error *error);
+/* Whether weights that are planned fit, and a session of `context` positions beside them. */
+peridot_result memory_plan_fits(const struct peridot_model *model,
+                                const peridot_session_params *params, uint32_t context, bool *fits,
+                                peridot_error *error);
+/* The context of a session on a loaded model for which the caller names none: the model's or, in
+ * whole chunks, what fits; the model's again where next to nothing does. */
+peridot_result memory_plan_default_context(const struct peridot_model *model,
+                                           const peridot_session_params *params, uint64_t room,
+                                           uint32_t *context, peridot_error *error);
+/* Whether a session on a loaded model fits, with its whole KV cache. DEVICE_MEMORY: it does not;
+ * the message names a context that does. */
 peridot_result memory_plan_admit_session(const struct peridot_model *model,
                                          const peridot_session_params *params,
                                          peridot_error *error);

@@ -5,6 +5,7 @@
 #include "memory_plan.h"
 #include "platform.h"
 #include "upload.h"
+#include "weight_choice.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,29 +67,35 @@ static void free_weights(struct peridot_model *model) {
     model->arena = NULL;
 }
 
-/* The shapes of all weights, and an arena that knows what they take on the device. */
-static peridot_result plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                                   const peridot_model_params *params, uint64_t block,
-                                   peridot_error *error) {
+static peridot_result plan_in_blocks(struct peridot_model *model,
+                                     const struct checkpoint *checkpoint,
+                                     const peridot_model_params *params, uint64_t block,
+                                     peridot_error *error) {
+    free_weights(model);
     peridot_result result =
         arena_plan(model->device->engine, MEMORY_DEVICE, block, &model->arena, error);
-    if (!result)
-        result = upload_weights(model, checkpoint, params, error);
-    if (result || block || arena_bytes(model->arena) >= BLOCK_SHARED)
-        return result;
-    block = arena_bytes(model->arena);
-    free_weights(model);
-    return plan_weights(model, checkpoint, params, block, error);
+    return result ? result : upload_weights(model, checkpoint, params, error);
 }
 
-/* Follows plan_weights: the same with memory, and the weights in it. */
+peridot_result model_plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
+                                  const peridot_model_params *params, peridot_error *error) {
+    peridot_result result = plan_in_blocks(model, checkpoint, params, 0, error);
+    if (result || arena_bytes(model->arena) >= BLOCK_SHARED)
+        return result;
+    return plan_in_blocks(model, checkpoint, params, arena_bytes(model->arena), error);
+}
+
+/* Follows model_plan_weights: the same with memory, and the weights in it. */
 static peridot_result place_weights(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     const peridot_model_params *params, peridot_error *error) {
     struct device *device = model->device->engine;
     uint64_t block = arena_bytes(model->arena) < BLOCK_SHARED ? arena_bytes(model->arena) : 0;
     uint64_t needed = arena_allocated(model->arena);
-    peridot_result result = memory_plan_admit_weights(device, needed, error);
+    bool admitted;
+    peridot_result result = memory_plan_admits_weights(device, needed, &admitted, error);
+    if (!result && !admitted)
+        result = weight_choice_refuse(model, checkpoint, params, needed, error);
     if (result)
         return result;
     free_weights(model);
@@ -130,7 +137,7 @@ static peridot_result create_planned(peridot_device *device, struct checkpoint *
     if (!result)
         result = create(device, checkpoint, model, error);
     if (!result)
-        result = plan_weights(*model, checkpoint, given, 0, error);
+        result = weight_choice_settle(*model, checkpoint, given, error);
     return result;
 }
 
@@ -302,6 +309,7 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         .padded_bytes = sums.padded,
         .fingerprint = model->fingerprint,
         .weights = projection_type(model),
+        .weights_chosen = model->weights_chosen,
         .has_tokenizer = model->tokenizer != NULL,
         .bos = (uint32_t)config->bos,
         .seconds_loading = model->seconds_loading,

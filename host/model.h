@@ -51,6 +51,7 @@ struct peridot_model {
     const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
     struct layer *layers;
     uint64_t fingerprint;
+    bool weights_chosen; /* by AUTO, smaller than the file's */
     double seconds_loading;
     uint32_t sessions; /* open ones */
 };
@@ -59,6 +60,11 @@ static inline uint32_t round_up(uint32_t value, uint32_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
+/* Plans the weights' shapes and an arena that knows what they take on the device, instead of what
+ * was planned before. params->weights is not AUTO. Errors: as upload_weights. */
+struct checkpoint;
+peridot_result model_plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
+                                  const peridot_model_params *params, peridot_error *error);
 /* Bytes of a weight on the device. */
 uint64_t weight_bytes(const struct weight *weight);
 /* What makes the logits. */

@@ -63,6 +63,7 @@ typedef struct peridot_device_params {
     bool minimal;            /* portable kernels only */
     uint32_t threads;        /* for compiling pipelines; 0: one per processor, 1: none but yours */
     uint64_t max_allocation; /* bytes of one buffer at most; 0: the device's own limit */
+    uint64_t memory_limit;   /* bytes that Peridot may take of its memory; 0: what is free */
     const char
         *cache_directory; /* of the pipeline cache; NULL: the user's cache folder, "": none */
     void (*message)(const char *text,
@@ -118,8 +119,9 @@ typedef struct peridot_adoption {
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
  * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
- * max_allocation and cache_directory count. Errors: ARGUMENT (a required feature is not enabled:
- * named), NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY. */
+ * max_allocation, memory_limit and cache_directory count. Errors: ARGUMENT (a required feature is
+ * not enabled: named), NO_DEVICE (the physical device cannot run Peridot: why), VULKAN,
+ * HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                                 const peridot_device_params *params,
                                                 peridot_device **device, peridot_error *error);
@@ -143,7 +145,8 @@ PERIDOT_API void peridot_device_close(peridot_device *device); /* accepts NULL *
  */
 
 typedef enum peridot_weights {
-    PERIDOT_WEIGHTS_AUTO = 0, /* as the file has them */
+    PERIDOT_WEIGHTS_FILE = -1, /* as the file has them */
+    PERIDOT_WEIGHTS_AUTO = 0,  /* the same or, where that does not fit, the best that does */
     PERIDOT_WEIGHTS_F32,
     PERIDOT_WEIGHTS_BF16,
     PERIDOT_WEIGHTS_F16, /* refused where a weight does not fit in a float16 */
@@ -168,9 +171,12 @@ typedef struct peridot_progress {
     uint64_t done, all; /* bytes, or pipelines when compiling */
 } peridot_progress;
 
+struct peridot_session_params;
+
 typedef struct peridot_model_params {
     size_t struct_size;
     peridot_weights weights; /* below 8 bits the embedding table, which is the head, gets 8 */
+    const struct peridot_session_params *session; /* AUTO leaves room for it; NULL: the default */
     uint64_t max_piece; /* larger tensors are split by rows, bytes; 0: what the device allocates at
                            once, 2 GiB at most */
     bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
@@ -205,7 +211,8 @@ typedef struct peridot_model_info {
     uint64_t ideal_bytes;    /* weights read for one decoded token, without padding */
     uint64_t padded_bytes;   /* the same as the kernels read them */
     uint64_t fingerprint;    /* tells one model from another */
-    peridot_weights weights; /* of the projections */
+    peridot_weights weights; /* of the projections; AUTO: of several types */
+    bool weights_chosen;     /* by AUTO, because the file's own do not fit */
     bool has_tokenizer, has_chat;
     uint32_t bos;
     uint32_t stop_tokens[8]; /* what ends an answer: <eos>, and <end_of_turn> where there is one */
@@ -267,7 +274,7 @@ typedef struct peridot_sampling {
 
 typedef struct peridot_session_params {
     size_t struct_size;
-    uint32_t context; /* positions; 0: the model's */
+    uint32_t context; /* positions; 0: the model's, or as many as there is memory for */
     peridot_kv kv;
     uint32_t prefill_rows;         /* prompt tokens in one pass at most; 0: 512 */
     uint32_t steps_per_submission; /* decode steps in one submission; 0: 4 */

@@ -81,6 +81,7 @@ static peridot_result engine_params(const peridot_device_params *params, struct 
         .validation = given.validation,
         .minimal = given.minimal,
         .max_allocation = given.max_allocation,
+        .memory_limit = given.memory_limit,
         .threads = given.threads,
         .cache_directory = given.cache_directory,
         .message = given.message,

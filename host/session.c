@@ -235,11 +235,16 @@ peridot_result session_shape_settle(const struct model_config *config,
     return check_params(config, params, error);
 }
 
-static peridot_result settle(struct peridot_session *session, const peridot_session_params *params,
+static peridot_result settle(struct peridot_session *session, peridot_session_params *params,
                              peridot_error *error) {
     const struct peridot_model *model = session->model;
     struct session_shape shape;
-    peridot_result result = session_shape_settle(&model->config, params, &shape, error);
+    peridot_result result = PERIDOT_OK;
+    if (!params->context)
+        result = memory_plan_default_context(model, params, memory_free(model->device->engine),
+                                             &params->context, error);
+    if (!result)
+        result = session_shape_settle(&model->config, params, &shape, error);
     if (result)
         return result;
     session->context = shape.context;

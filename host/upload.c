@@ -177,7 +177,7 @@ static peridot_result write_rows_at_once(const struct upload *upload,
 static enum weight_type choose_type(const struct upload *upload, const struct assembly *assembly,
                                     const struct checkpoint_tensor *source) {
     enum weight_type type = source->type;
-    if (upload->params->weights != PERIDOT_WEIGHTS_AUTO) {
+    if (upload->params->weights != PERIDOT_WEIGHTS_FILE) {
         type = (enum weight_type)(upload->params->weights - 1);
         const struct weight_type_info *info = weight_type_info(type);
         if (assembly->is_table && info->low_bits + info->high_bits < 8)

@@ -11,7 +11,8 @@ static void print_model(const peridot_model_info *m) {
     printf("layers %u, d_model %u, MLP hidden %u\n", m->layers, m->d_model, m->hidden);
     printf("%u query heads and %u KV heads of %u\n", m->heads, m->kv_heads, m->head_dim);
     printf("vocabulary %u, context %u\n", m->vocabulary, m->context);
-    printf("%.1f M parameters in %s\n", (double)m->parameters / 1e6, weights_name(m->weights));
+    printf("%.1f M parameters in %s%s\n", (double)m->parameters / 1e6, weights_name(m->weights),
+           m->weights_chosen ? ", because the file's own do not fit" : "");
     printf("tokenizer: %s\n", !m->has_tokenizer ? "none"
                               : m->has_chat     ? "yes, with turn markers"
                                                 : "yes, without turn markers");
@@ -55,6 +56,7 @@ int command_inspect(struct options *options) {
     params.struct_size = sizeof params;
     peridot_session_params session = options->session;
     session.struct_size = sizeof session;
+    params.session = &session;
     peridot_model_info info = {.struct_size = sizeof info};
     peridot_memory_plan plan = {.struct_size = sizeof plan};
     peridot_device_info on = {.struct_size = sizeof on};

@@ -58,6 +58,17 @@ static void tell_device(const struct options *options, const peridot_device *dev
                 software ? ": there is no GPU driver here, so this is slow" : "");
 }
 
+/* What was chosen for want of memory. */
+static void tell_choice(const peridot_device *device, const peridot_model *model) {
+    peridot_model_info info = {.struct_size = sizeof info};
+    peridot_device_info on = {.struct_size = sizeof on};
+    peridot_model_describe(model, &info);
+    peridot_device_describe(device, &on);
+    if (info.weights_chosen)
+        fprintf(stderr, "peridot: weights as %s, the most that fits in %s's free memory\n",
+                weights_name(info.weights), on.name);
+}
+
 static peridot_result load_demo(peridot_device *device, const peridot_model_params *params,
                                 peridot_model **model, peridot_error *error) {
     peridot_file files[DEMO_FILES];
@@ -91,6 +102,9 @@ peridot_result open_model(const struct options *options, peridot_device **device
         tell_device(options, *device);
     peridot_model_params params = options->weights;
     params.struct_size = sizeof params;
+    peridot_session_params session = options->session;
+    session.struct_size = sizeof session;
+    params.session = &session;
     if (isatty(STDERR_FILENO))
         params.progress = show_progress;
     if (options->model)
@@ -101,7 +115,19 @@ peridot_result open_model(const struct options *options, peridot_device **device
         peridot_device_close(*device);
     else if (!options->verbose)
         tell_device(options, *device);
+    if (!result)
+        tell_choice(*device, *model);
     return result;
+}
+
+static void tell_context(const struct options *options, const peridot_model *model,
+                         const peridot_session *session) {
+    peridot_model_info info = {.struct_size = sizeof info};
+    peridot_model_describe(model, &info);
+    uint32_t context = peridot_session_context(session);
+    if (!options->session.context && context < info.context)
+        fprintf(stderr, "peridot: a context of %u tokens: the model's %u do not fit in memory\n",
+                context, info.context);
 }
 
 peridot_result open_session(const struct options *options, peridot_model *model,
@@ -109,6 +135,8 @@ peridot_result open_session(const struct options *options, peridot_model *model,
     peridot_session_params params = options->session;
     params.struct_size = sizeof params;
     peridot_result result = peridot_session_create(model, &params, session, error);
+    if (!result)
+        tell_context(options, model, *session);
     peridot_sampling sampling = options->sampling;
     sampling.struct_size = sizeof sampling;
     if (!result) {

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, KV };
+enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, MEMORY, KV };
 
 struct option {
     const char *name, *brief;
@@ -21,13 +21,15 @@ static bool read_number(const struct option *option, const char *text) {
     errno = 0;
     double value = strtod(text, &end);
     if (*end || end == text || !(value >= option->least && value <= option->most) ||
-        (option->kind == NUMBER && value != floor(value))) {
+        (option->kind != REAL && value != floor(value))) {
         fprintf(stderr, "peridot: %s takes a %snumber from %.10g to %.10g, not \"%s\"\n",
-                option->name, option->kind == NUMBER ? "whole " : "", option->least, option->most,
+                option->name, option->kind != REAL ? "whole " : "", option->least, option->most,
                 text);
         return false;
     }
-    if (option->kind == NUMBER)
+    if (option->kind == MEMORY)
+        *(uint64_t *)option->place = (uint64_t)value << 20;
+    else if (option->kind == NUMBER)
         *(uint32_t *)option->place = (uint32_t)value;
     else
         *(float *)option->place = (float)value;
@@ -65,17 +67,19 @@ const char *weights_name(peridot_weights weights) {
     return weights == PERIDOT_WEIGHTS_AUTO ? "mixed" : weight_type_info(weights - 1)->name;
 }
 
-/* The types by name, as int8 and q4 too. */
+/* The types by name, two of them by their usual names too, and the file's own. */
 static bool read_weights(const struct option *option, const char *text, peridot_weights *weights) {
-    const char *words[WEIGHT_TYPE_COUNT + 4] = {"auto"};
+    const char *words[WEIGHT_TYPE_COUNT + 5] = {"auto"};
     for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
         words[i + 1] = weight_type_info(i)->name;
     words[WEIGHT_TYPE_COUNT + 1] = "int8";
     words[WEIGHT_TYPE_COUNT + 2] = "q4";
+    words[WEIGHT_TYPE_COUNT + 3] = "file";
     int word = 0;
     if (!read_word(option, text, words, &word))
         return false;
-    static const peridot_weights others[] = {PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q4_K};
+    static const peridot_weights others[] = {PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q4_K,
+                                             PERIDOT_WEIGHTS_FILE};
     *weights =
         word <= WEIGHT_TYPE_COUNT ? (peridot_weights)word : others[word - WEIGHT_TYPE_COUNT - 1];
     return true;
@@ -90,6 +94,7 @@ static bool apply(struct options *options, const struct option *option, const ch
         return true;
     case NUMBER:
     case REAL:
+    case MEMORY:
         return read_number(option, text);
     case SEED:
         return read_seed(options, text);
@@ -123,6 +128,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--device", "", TEXT, &options->device.choice, 0, 0},
         {"--count", "-n", NUMBER, &options->count, 1, 1e6},
         {"--context", "", NUMBER, &options->context, 1, 32768},
+        {"--memory", "", MEMORY, &options->device.memory_limit, 1, 1 << 24},
         {"--prefill-rows", "", NUMBER, &options->session.prefill_rows, 1, 4096},
         {"--steps", "", NUMBER, &options->session.steps_per_submission, 1, 64},
         {"--submission-ms", "", REAL, &options->session.submission_ms, 1, 10000},

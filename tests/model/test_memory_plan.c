@@ -117,9 +117,9 @@ static const char *const checkpoints[] = {"small-f32", "gqa-bf16", "mha-wide-bf1
 
 static void test_weights(void **state) {
     (void)state;
-    static const uint64_t pieces[] = {0, 7000, 100000};
+    static const uint64_t pieces[] = {0, 9000, 100000};
     for (size_t i = 0; i < CHECKPOINTS; i++)
-        for (int weights = PERIDOT_WEIGHTS_AUTO; weights <= PERIDOT_WEIGHTS_F16; weights++)
+        for (int weights = PERIDOT_WEIGHTS_AUTO; weights <= PERIDOT_WEIGHTS_NF4; weights++)
             for (size_t j = 0; j < sizeof pieces / sizeof *pieces; j++) {
                 uint64_t before = allocated();
                 peridot_model_close(load(checkpoints[i], (peridot_weights)weights, pieces[j]));
@@ -148,6 +148,106 @@ static void test_sessions(void **state) {
             }
         peridot_model_close(model);
     }
+}
+
+/* ---- Too little memory ---- */
+
+static const peridot_weights precisions[] = {
+    PERIDOT_WEIGHTS_FILE, PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q6_K, PERIDOT_WEIGHTS_Q5_K,
+    PERIDOT_WEIGHTS_Q4_K, PERIDOT_WEIGHTS_Q3_K, PERIDOT_WEIGHTS_Q2_K};
+#define PRECISIONS (sizeof precisions / sizeof *precisions)
+static const char limited[] = "mqa-bf16";
+static const peridot_session_params small_session = {.struct_size = sizeof small_session,
+                                                     .context = 64};
+
+/* Bytes of the device that loading and a small session take at the most; the weights' alone. */
+static uint64_t need(peridot_weights weights, uint64_t *alone) {
+    peridot_model_params params = {.struct_size = sizeof params, .weights = weights};
+    peridot_memory_plan plan = plan_for(limited, &params, &small_session, NULL);
+    uint64_t loading = plan.weight_bytes + plan.staging_bytes;
+    *alone = plan.weight_bytes;
+    return loading > plan.total_bytes ? loading : plan.total_bytes;
+}
+
+/* AUTO takes the file's types, or the first smaller ones that fit, and stays within the limit. */
+static void test_choice(void **state) {
+    (void)state;
+    uint64_t needed[PRECISIONS], alone[PRECISIONS], before = allocated();
+    for (size_t i = 0; i < PRECISIONS; i++)
+        needed[i] = need(precisions[i], &alone[i]);
+    for (size_t i = 0; i < PRECISIONS; i++) {
+        size_t best = 0;
+        while (needed[best] > needed[i] || (best > 0 && alone[best] >= alone[0]))
+            best++;
+        uint64_t most = before;
+        peridot_model_params params = {.struct_size = sizeof params,
+                                       .session = &small_session,
+                                       .progress = watch,
+                                       .progress_user = &most};
+        peridot_model_info info = {.struct_size = sizeof info};
+        peridot_model *model = NULL;
+        peridot_session *session = NULL;
+        device->engine->memory_limit = before + needed[i];
+        MUST(peridot_model_load(device, path_of(limited), &params, &model, &error));
+        peridot_model_describe(model, &info);
+        assert_int_equal(info.weight_bytes, alone[best]);
+        assert_int_equal(info.weights_chosen, best > 0);
+        assert_true(most <= device->engine->memory_limit);
+        MUST(peridot_session_create(model, &small_session, &session, &error));
+        assert_true(allocated() <= device->engine->memory_limit);
+        peridot_session_close(session);
+        peridot_model_close(model);
+    }
+    assert_true(alone[PRECISIONS - 1] < alone[1]); /* or there was nothing to choose */
+    device->engine->memory_limit = 0;
+}
+
+static void expect_refusal(peridot_weights weights, const char *advice) {
+    peridot_model_params params = {
+        .struct_size = sizeof params, .weights = weights, .session = &small_session};
+    peridot_model *model;
+    peridot_error error = {0};
+    uint64_t before = allocated();
+    assert_int_equal(peridot_model_load(device, path_of(limited), &params, &model, &error),
+                     PERIDOT_ERROR_DEVICE_MEMORY);
+    assert_non_null(strstr(error.message, advice));
+    assert_int_equal(allocated(), before);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    uint64_t alone, before = allocated();
+    device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_Q8_0, &alone);
+    expect_refusal(PERIDOT_WEIGHTS_F32, "--weights q8_0 would fit");
+    device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_FILE, &alone);
+    expect_refusal(PERIDOT_WEIGHTS_F32, "--weights file");
+    device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_Q2_K, &alone) - 1;
+    expect_refusal(PERIDOT_WEIGHTS_AUTO, "not even as q2_k");
+    device->engine->memory_limit = 0;
+}
+
+/* A session whose caller names no context gets what fits, in whole chunks. */
+static void test_default_context(void **state) {
+    (void)state;
+    peridot_model *model = load("deep-f32", PERIDOT_WEIGHTS_AUTO, 0);
+    peridot_memory_plan plan = plan_for("deep-f32", NULL, NULL, NULL);
+    peridot_session *session = NULL;
+    uint64_t before = allocated();
+    device->engine->memory_limit =
+        before + plan.working_bytes + plan.kv_token_bytes * (plan.context / 2);
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    uint32_t context = peridot_session_context(session);
+    assert_true(context < plan.context && context >= plan.context / 2 - KV_CHUNK);
+    assert_int_equal(context % KV_CHUNK, 0);
+    MUST(kv_cache_reserve(session, context, &error));
+    assert_true(allocated() <= device->engine->memory_limit);
+    peridot_session_close(session);
+    const peridot_session_params params = {.struct_size = sizeof params, .context = plan.context};
+    peridot_error error = {0};
+    assert_int_equal(peridot_session_create(model, &params, &session, &error),
+                     PERIDOT_ERROR_DEVICE_MEMORY);
+    device->engine->memory_limit = 0;
+    peridot_model_close(model);
 }
 
 /* A piece that holds no two rows is an error in the plan as it is in loading. */
@@ -186,9 +286,9 @@ static void test_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_pieces_too_small),
+        cmocka_unit_test(test_weights),         cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_choice),          cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_default_context), cmocka_unit_test(test_pieces_too_small),
         cmocka_unit_test(test_bad_arguments),
     };
     return cmocka_run_group_tests_name("memory plan", tests, open_device, close_device);

@@ -1,6 +1,9 @@
 /* Whole models against the conformance data, and every way of running them against each other. */
+#include "checkpoint.h"
 #include "npy.h"
 #include "open_device.h"
+#include "reference/reference_checkpoint.h"
+#include "weight_types.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -189,6 +192,55 @@ static void test_sharded_and_converted_weights(void **state) {
         peridot_model_close(model);
     }
     free_data(&data);
+}
+
+static double *reference_logits(const char *path, enum weight_type type, const struct data *data,
+                                size_t rows) {
+    struct checkpoint *checkpoint;
+    MUST(checkpoint_open(path, &checkpoint, &error));
+    struct reference_model *model = reference_checkpoint_load_as(checkpoint, type);
+    checkpoint_close(checkpoint);
+    struct reference_cache *cache = reference_cache_create(model, REFERENCE_KV_DOUBLE);
+    double *logits = reference_doubles(rows * data->vocabulary);
+    reference_model_append(model, cache, data->tokens, rows, logits);
+    reference_cache_free(cache);
+    reference_checkpoint_free(model);
+    return logits;
+}
+
+/* Quantised while loading, against a double-precision model of the weights that came of it. */
+static void check_blocks(const char *name, enum weight_type type, uint32_t prefill_rows) {
+    struct data data = read_data(name);
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
+    data.count = data.rows = data.rows < 40 ? data.rows : 40;
+    double *want = reference_logits(path, type, &data, data.rows);
+    peridot_model_params params = {.struct_size = sizeof params,
+                                   .weights = (peridot_weights)(type + 1)};
+    peridot_model *model = NULL;
+    MUST(peridot_model_load(device, path, &params, &model, &error));
+    float *got = run(model, &data,
+                     &(peridot_session_params){.kv = PERIDOT_KV_F32, .prefill_rows = prefill_rows});
+    double square = 0, wrong = 0;
+    for (size_t i = 0; i < data.rows * data.vocabulary; i++) {
+        square += want[i] * want[i];
+        wrong += (got[i] - want[i]) * (got[i] - want[i]);
+    }
+    print_message("%-22s as %s, chunks of %u: NMSE %.2g\n", name, weight_type_info(type)->name,
+                  prefill_rows, wrong / square);
+    assert_true(wrong <= 1e-10 * square);
+    peridot_model_close(model);
+    free(got);
+    free(want);
+    free_data(&data);
+}
+
+static void test_block_weights(void **state) {
+    (void)state;
+    for (int type = WEIGHT_Q8_0; type < WEIGHT_TYPE_COUNT; type++) {
+        check_blocks("mqa-bf16", (enum weight_type)type, type % 2 ? 1 : 64);
+        check_blocks("mha-wide-bf16-sharded", (enum weight_type)type, type % 2 ? 64 : 5);
+    }
 }
 
 /* ---- Generation ---- */
@@ -426,6 +478,7 @@ int main(void) {
         cmocka_unit_test(test_chunks_agree_when_deep),
         cmocka_unit_test(test_shuffled_dispatches),
         cmocka_unit_test(test_sharded_and_converted_weights),
+        cmocka_unit_test(test_block_weights),
         cmocka_unit_test(test_steps_per_submission),
         cmocka_unit_test(test_prefill_equals_decode),
         cmocka_unit_test(test_truncate_is_exact),

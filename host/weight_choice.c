@@ -1,0 +1,100 @@
+#include "weight_choice.h"
+#include "caller_struct.h"
+#include "memory_plan.h"
+
+#include <stdio.h>
+
+/* Best first. Below four bits answers suffer, so a context of CONTEXT_LEAST comes before that. */
+static const peridot_weights good[] = {PERIDOT_WEIGHTS_FILE, PERIDOT_WEIGHTS_Q8_0,
+                                       PERIDOT_WEIGHTS_Q6_K, PERIDOT_WEIGHTS_Q5_K,
+                                       PERIDOT_WEIGHTS_Q4_K};
+static const peridot_weights poor[] = {PERIDOT_WEIGHTS_Q3_K, PERIDOT_WEIGHTS_Q2_K};
+#define COUNT(list) (uint32_t)(sizeof(list) / sizeof *(list))
+#define CONTEXT_LEAST 1024
+
+struct choice {
+    struct peridot_model *model;
+    const struct checkpoint *checkpoint;
+    peridot_model_params params;
+    peridot_session_params session;
+    uint64_t file_bytes; /* of the file's own types, planned; 0: not known yet */
+    bool found;
+};
+
+/* The first of a list that fits beside a session of `context`. It stays planned. */
+static peridot_result choose(struct choice *choice, const peridot_weights *list, uint32_t count,
+                             uint32_t context, peridot_error *error) {
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < count && !choice->found && !result; i++) {
+        choice->params.weights = list[i];
+        result = model_plan_weights(choice->model, choice->checkpoint, &choice->params, error);
+        if (result)
+            break;
+        uint64_t bytes = arena_bytes(choice->model->arena);
+        if (list[i] == PERIDOT_WEIGHTS_FILE)
+            choice->file_bytes = bytes;
+        else if (bytes >= choice->file_bytes)
+            continue; /* worse, and no smaller */
+        result = memory_plan_fits(choice->model, &choice->session, context, &choice->found, error);
+    }
+    return result;
+}
+
+static peridot_result choose_all(struct choice *choice, peridot_error *error) {
+    uint32_t all = choice->model->config.context, asked = choice->session.context;
+    peridot_result result = PERIDOT_OK;
+    for (int level = 0; level < 2 && !choice->found && !result; level++) {
+        const peridot_weights *list = level ? poor : good;
+        uint32_t count = level ? COUNT(poor) : COUNT(good), context = asked ? asked : all;
+        while (!choice->found && !result) {
+            result = choose(choice, list, count, context, error);
+            if (asked || context / 2 < CONTEXT_LEAST)
+                break;
+            context /= 2;
+        }
+    }
+    return result;
+}
+
+static peridot_result begin(struct choice *choice, struct peridot_model *model,
+                            const struct checkpoint *checkpoint, const peridot_model_params *params,
+                            peridot_error *error) {
+    *choice = (struct choice){.model = model, .checkpoint = checkpoint, .params = *params};
+    return caller_struct_read(&choice->session, sizeof choice->session, params->session,
+                              "peridot_session_params", error);
+}
+
+peridot_result weight_choice_settle(struct peridot_model *model,
+                                    const struct checkpoint *checkpoint,
+                                    peridot_model_params *params, peridot_error *error) {
+    struct choice choice;
+    if (params->weights != PERIDOT_WEIGHTS_AUTO)
+        return model_plan_weights(model, checkpoint, params, error);
+    peridot_result result = begin(&choice, model, checkpoint, params, error);
+    if (!result)
+        result = choose_all(&choice, error);
+    params->weights = choice.found ? choice.params.weights : PERIDOT_WEIGHTS_FILE;
+    model->weights_chosen = params->weights != PERIDOT_WEIGHTS_FILE;
+    if (!result && !choice.found)
+        result = model_plan_weights(model, checkpoint, params, error);
+    return result;
+}
+
+peridot_result weight_choice_refuse(struct peridot_model *model,
+                                    const struct checkpoint *checkpoint,
+                                    const peridot_model_params *params, uint64_t needed,
+                                    peridot_error *error) {
+    struct choice choice;
+    char advice[64] = "this model does not fit there, not even as q2_k";
+    peridot_result result = begin(&choice, model, checkpoint, params, error);
+    if (!result)
+        result = choose_all(&choice, error);
+    if (result)
+        return result;
+    if (choice.found && choice.params.weights == PERIDOT_WEIGHTS_FILE)
+        snprintf(advice, sizeof advice, "as the file has them (--weights file) they would fit");
+    else if (choice.found)
+        snprintf(advice, sizeof advice, "--weights %s would fit",
+                 weight_type_info((enum weight_type)(choice.params.weights - 1))->name);
+    return memory_plan_refuse_weights(model->device->engine, needed, advice, error);
+}
