@@ -33,7 +33,8 @@ run() {
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$log" | tail -n 40
 }
 
-for program in test_tokenizer test_chat_template test_utf8 test_readers test_device_rows test_recorder test_schedule test_reference; do
+for program in test_tokenizer test_chat_template test_utf8 test_readers test_device_rows test_gguf test_gguf_checkpoint test_gguf_tokenizer \
+    test_gguf_converted test_recorder test_schedule test_reference; do
     run "" $program A=
 done
 for program in test_model test_sampling test_demo; do

@@ -1,11 +1,15 @@
 #include "gguf_writer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALIGNMENT 32
 #define TENSOR_COUNT_AT 8
 #define ENTRY_COUNT_AT 16
+#define F32 0
+#define F16 1
+#define VALUE_LENGTH 7 /* its place among the sizes, after that of the keys */
 
 void gguf_write_bytes(struct gguf_writer *writer, const void *bytes, size_t size) {
     if (writer->size + size > writer->capacity) {
@@ -116,4 +120,55 @@ void gguf_write_data(struct gguf_writer *writer) {
         gguf_write_number(writer, 0, 1);
     for (uint64_t i = 0; i < writer->data_size; i++)
         gguf_write_number(writer, i % 61, 1);
+}
+
+/* ---- A small model ---- */
+
+void gguf_write_config(struct gguf_writer *w, const char *without) {
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } sizes[] = {
+        {"gemma.context_length", 512},
+        {"gemma.embedding_length", 32},
+        {"gemma.block_count", GGUF_MODEL_LAYERS},
+        {"gemma.feed_forward_length", 64},
+        {"gemma.attention.head_count", 4},
+        {"gemma.attention.head_count_kv", 2},
+        {"gemma.attention.key_length", 16},
+        {"gemma.attention.value_length", 16},
+        {"tokenizer.ggml.bos_token_id", 2},
+        {"tokenizer.ggml.eos_token_id", 1},
+        {"tokenizer.ggml.padding_token_id", 0},
+    };
+    if (strcmp(without, "general.architecture") != 0)
+        gguf_write_string(w, "general.architecture", "gemma");
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (strcmp(without, sizes[i].key) != 0 &&
+            (i != VALUE_LENGTH || strcmp(without, sizes[i - 1].key) != 0))
+            gguf_write_u32(w, sizes[i].key, sizes[i].value);
+    if (strcmp(without, "gemma.attention.layer_norm_rms_epsilon") != 0)
+        gguf_write_f32(w, "gemma.attention.layer_norm_rms_epsilon", 1e-6f);
+}
+
+void gguf_write_model_tensors(struct gguf_writer *w, const char *without, uint32_t matrix_type) {
+    static const struct {
+        const char *name;
+        uint32_t columns, rows;
+    } layer[] = {
+        {"attn_norm", 32, 0}, {"ffn_norm", 32, 0}, {"attn_q", 32, 64},
+        {"attn_k", 32, 32},   {"attn_v", 32, 32},  {"attn_output", 64, 32},
+        {"ffn_gate", 32, 64}, {"ffn_up", 32, 64},  {"ffn_down", 64, 32},
+    };
+    if (strcmp(without, "token_embd.weight") != 0)
+        gguf_write_tensor(w, "token_embd.weight", F16, 32, 8);
+    gguf_write_tensor(w, "output_norm.weight", F32, 32, 0);
+    for (int i = 0; i < GGUF_MODEL_LAYERS; i++)
+        for (size_t j = 0; j < sizeof layer / sizeof *layer; j++) {
+            char name[64];
+            snprintf(name, sizeof name, "blk.%d.%s.weight", i, layer[j].name);
+            if (strcmp(without, name) != 0)
+                gguf_write_tensor(w, name, layer[j].rows ? matrix_type : F32, layer[j].columns,
+                                  layer[j].rows);
+        }
 }

@@ -43,4 +43,15 @@ void gguf_write_tensor_at(struct gguf_writer *writer, const char *name, uint32_t
 /* Pads to 32 bytes and appends the tensors' data, no byte more than they have. */
 void gguf_write_data(struct gguf_writer *writer);
 
+/* ---- A small model ---- */
+
+#define GGUF_MODEL_LAYERS 2
+
+/* Its metadata, but for the key `without` ("": all); the length of values goes with that of keys.
+ */
+void gguf_write_config(struct gguf_writer *writer, const char *without);
+/* Its tensors, but for `without`; matrices other than the embedding have a type of GGUF's. */
+void gguf_write_model_tensors(struct gguf_writer *writer, const char *without,
+                              uint32_t matrix_type);
+
 #endif

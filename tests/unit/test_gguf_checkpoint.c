@@ -14,8 +14,6 @@
 #include <cmocka.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-#define LAYERS 2
-#define VALUE_LENGTH 7 /* its place among the sizes, after that of the keys */
 #define F32 0
 #define F16 1
 #define Q4_0 2
@@ -27,53 +25,7 @@ static void assert_says(const peridot_error *error, const char *says) {
         fail_msg("\"%s\" does not say \"%s\"", error->message, says);
 }
 
-/* ---- A small model ---- */
-
-/* All that a model needs, but for the key or tensor named `without`; the length of values goes with
- * that of keys. */
-static void write_config(struct gguf_writer *w, const char *without) {
-    static const struct {
-        const char *key;
-        uint32_t value;
-    } sizes[] = {
-        {"gemma.context_length", 512},          {"gemma.embedding_length", 32},
-        {"gemma.block_count", LAYERS},          {"gemma.feed_forward_length", 64},
-        {"gemma.attention.head_count", 4},      {"gemma.attention.head_count_kv", 2},
-        {"gemma.attention.key_length", 16},     {"gemma.attention.value_length", 16},
-        {"tokenizer.ggml.bos_token_id", 2},     {"tokenizer.ggml.eos_token_id", 1},
-        {"tokenizer.ggml.padding_token_id", 0},
-    };
-    if (strcmp(without, "general.architecture") != 0)
-        gguf_write_string(w, "general.architecture", "gemma");
-    for (size_t i = 0; i < COUNT(sizes); i++)
-        if (strcmp(without, sizes[i].key) != 0 &&
-            (i != VALUE_LENGTH || strcmp(without, sizes[i - 1].key) != 0))
-            gguf_write_u32(w, sizes[i].key, sizes[i].value);
-    if (strcmp(without, "gemma.attention.layer_norm_rms_epsilon") != 0)
-        gguf_write_f32(w, "gemma.attention.layer_norm_rms_epsilon", 1e-6f);
-}
-
-static void write_tensors(struct gguf_writer *w, const char *without, uint32_t matrix_type) {
-    static const struct {
-        const char *name;
-        uint32_t columns, rows;
-    } layer[] = {
-        {"attn_norm", 32, 0}, {"ffn_norm", 32, 0}, {"attn_q", 32, 64},
-        {"attn_k", 32, 32},   {"attn_v", 32, 32},  {"attn_output", 64, 32},
-        {"ffn_gate", 32, 64}, {"ffn_up", 32, 64},  {"ffn_down", 64, 32},
-    };
-    if (strcmp(without, "token_embd.weight") != 0)
-        gguf_write_tensor(w, "token_embd.weight", F16, 32, 8);
-    gguf_write_tensor(w, "output_norm.weight", F32, 32, 0);
-    for (int i = 0; i < LAYERS; i++)
-        for (size_t j = 0; j < COUNT(layer); j++) {
-            char name[64];
-            snprintf(name, sizeof name, "blk.%d.%s.weight", i, layer[j].name);
-            if (strcmp(without, name) != 0)
-                gguf_write_tensor(w, name, layer[j].rows ? matrix_type : F32, layer[j].columns,
-                                  layer[j].rows);
-        }
-}
+/* ---- Good files ---- */
 
 static peridot_result open_writer(const struct gguf_writer *w, struct checkpoint **checkpoint,
                                   peridot_error *error) {
@@ -87,11 +39,11 @@ static void test_good(void **state) {
     struct checkpoint *checkpoint;
     struct tokenizer *tokenizer;
     gguf_write_begin(&w);
-    write_config(&w, "");
+    gguf_write_config(&w, "");
     gguf_write_string(&w, "general.type", "model");
     gguf_write_f32(&w, "gemma.rope.freq_base", 20000);
     gguf_write_u32(&w, "tokenizer.ggml.eot_token_id", 5);
-    write_tensors(&w, "", Q4_0);
+    gguf_write_model_tensors(&w, "", Q4_0);
     gguf_write_tensor(&w, "rope_freqs.weight", F32, 8, 0); /* a surplus one that changes nothing */
     gguf_write_data(&w);
     MUST(open_writer(&w, &checkpoint, &error));
@@ -129,8 +81,8 @@ static void test_defaults(void **state) {
     struct gguf_writer w;
     struct checkpoint *checkpoint;
     gguf_write_begin(&w);
-    write_config(&w, "tokenizer.ggml.eos_token_id");
-    write_tensors(&w, "", Q4_0);
+    gguf_write_config(&w, "tokenizer.ggml.eos_token_id");
+    gguf_write_model_tensors(&w, "", Q4_0);
     gguf_write_tensor(&w, "output.weight", Q4_0, 32, 8);
     gguf_write_data(&w);
     MUST(open_writer(&w, &checkpoint, &error));
@@ -144,8 +96,8 @@ static void test_defaults(void **state) {
     checkpoint_close(checkpoint);
     gguf_write_free(&w);
     gguf_write_begin(&w);
-    write_config(&w, "");
-    write_tensors(&w, "", Q4_0);
+    gguf_write_config(&w, "");
+    gguf_write_model_tensors(&w, "", Q4_0);
     gguf_write_data(&w);
     MUST(open_writer(&w, &checkpoint, &error));
     assert_true(checkpoint_fingerprint(checkpoint) != with_head);
@@ -234,10 +186,10 @@ static void test_bad_metadata(void **state) {
         struct checkpoint *none = NULL;
         peridot_error error = {0};
         gguf_write_begin(&w);
-        write_config(&w, cases[i].without);
+        gguf_write_config(&w, cases[i].without);
         if (cases[i].add)
             cases[i].add(&w);
-        write_tensors(&w, "", Q4_0);
+        gguf_write_model_tensors(&w, "", Q4_0);
         gguf_write_data(&w);
         assert_int_equal(open_writer(&w, &none, &error), cases[i].code);
         assert_null(none);
@@ -309,8 +261,8 @@ static void test_bad_tensors(void **state) {
         struct checkpoint *none = NULL;
         peridot_error error = {0};
         gguf_write_begin(&w);
-        write_config(&w, "");
-        write_tensors(&w, cases[i].without, Q4_0);
+        gguf_write_config(&w, "");
+        gguf_write_model_tensors(&w, cases[i].without, Q4_0);
         if (cases[i].added.name)
             gguf_write_tensor(&w, cases[i].added.name, cases[i].added.type, cases[i].added.columns,
                               cases[i].added.rows);
@@ -325,13 +277,13 @@ static void test_bad_tensors(void **state) {
 /* ---- Split files ---- */
 
 #define PARTS 3
-#define TENSORS (2 + 9 * LAYERS)
+#define TENSORS (2 + 9 * GGUF_MODEL_LAYERS)
 
 /* Part 0 has the metadata and no tensor, part 1 one tensor, part 2 the others. */
 static void write_part(struct gguf_writer *w, uint32_t part, uint32_t count, uint32_t tensors) {
     gguf_write_begin(w);
     if (part == 0)
-        write_config(w, "");
+        gguf_write_config(w, "");
     gguf_write_key(w, "split.no", GGUF_UINT16);
     gguf_write_number(w, part, 2);
     gguf_write_key(w, "split.count", GGUF_UINT16);
@@ -341,7 +293,7 @@ static void write_part(struct gguf_writer *w, uint32_t part, uint32_t count, uin
     if (part == 1) {
         gguf_write_tensor(w, "blk.0.attn_q.weight", F16, 32, 64);
     } else if (part == 2) {
-        write_tensors(w, "blk.0.attn_q.weight", Q4_0);
+        gguf_write_model_tensors(w, "blk.0.attn_q.weight", Q4_0);
     }
     gguf_write_data(w);
 }
@@ -467,10 +419,10 @@ static void test_files(void **state) {
     struct checkpoint *checkpoint;
     peridot_error error = {0};
     gguf_write_begin(&w);
-    write_config(&w, "");
+    gguf_write_config(&w, "");
     gguf_write_key(&w, "split.count", GGUF_UINT16); /* what merging leaves behind */
     gguf_write_number(&w, 0, 2);
-    write_tensors(&w, "", F16);
+    gguf_write_model_tensors(&w, "", F16);
     gguf_write_data(&w);
     save(path, w.bytes, w.size); /* its bytes tell, not its name */
     MUST(checkpoint_open(path, &checkpoint, &error));
