@@ -128,8 +128,16 @@ static bool is_numbered(const struct piece *piece, const char *begin, char end) 
 
 /* What converters append where the embedding has more rows than the tokenizer pieces. */
 static bool is_padding(const struct piece *piece) {
-    return piece->length == 0 || piece->type == PIECE_UNUSED || is_numbered(piece, "[PAD", ']') ||
-           is_numbered(piece, "<dummy", '>');
+    static const struct {
+        const char *begin;
+        char end;
+    } names[] = {{"[PAD", ']'}, {"<pad", '>'}, {"<dummy", '>'}, {"<unk", '>'}};
+    if (piece->length == 0 || piece->type == PIECE_UNUSED || piece_is(piece, "<pad>"))
+        return true;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (is_numbered(piece, names[i].begin, names[i].end))
+            return true;
+    return false;
 }
 
 /* Gemma's user-defined pieces at the end of its vocabulary, which have no place to know them by. */

@@ -263,6 +263,15 @@ static void deep_arrays(struct gguf_writer *w) {
         gguf_write_number(w, 1, 8);
     }
 }
+static void six_arrays(struct gguf_writer *w) {
+    gguf_write_array(w, "a.key", GGUF_ARRAY, 1);
+    for (int i = 0; i < 4; i++) {
+        gguf_write_number(w, GGUF_ARRAY, 4);
+        gguf_write_number(w, 1, 8);
+    }
+    gguf_write_number(w, GGUF_UINT8, 4);
+    gguf_write_number(w, 0, 8);
+}
 static void odd_bool(struct gguf_writer *w) {
     gguf_write_bool(w, "a.flag", 2);
     gguf_write_number(w, 0, 8);
@@ -309,6 +318,7 @@ static void test_bad_headers(void **state) {
         {long_array, PERIDOT_ERROR_FORMAT, "at metadata entry 1 of 1, a.key"},
         {many_texts, PERIDOT_ERROR_FORMAT, "at metadata entry 1 of 1, a.key"},
         {deep_arrays, PERIDOT_ERROR_FORMAT, "a.key has arrays within arrays"},
+        {six_arrays, PERIDOT_ERROR_FORMAT, "a.key has arrays within arrays"},
         {odd_bool, PERIDOT_ERROR_FORMAT, "a.flag is neither true nor false"},
         {key_twice, PERIDOT_ERROR_FORMAT, "key a.key is there twice"},
         {no_alignment, PERIDOT_ERROR_FORMAT, "general.alignment is 0"},

@@ -81,13 +81,13 @@ static void test_defaults(void **state) {
     struct gguf_writer w;
     struct checkpoint *checkpoint;
     gguf_write_begin(&w);
-    gguf_write_config(&w, "tokenizer.ggml.eos_token_id");
+    gguf_write_config(&w, "tokenizer.ggml.padding_token_id");
+    gguf_write_u32(&w, "tokenizer.ggml.padding_token_id", UINT32_MAX); /* some write no token so */
     gguf_write_model_tensors(&w, "", Q4_0);
     gguf_write_tensor(&w, "output.weight", Q4_0, 32, 8);
     gguf_write_data(&w);
     MUST(open_writer(&w, &checkpoint, &error));
-    assert_int_equal(checkpoint_config(checkpoint)->eos_count, 1);
-    assert_int_equal(checkpoint_config(checkpoint)->eos[0], 1);
+    assert_int_equal(checkpoint_config(checkpoint)->pad, 0);
     assert_true(checkpoint_config(checkpoint)->rope_theta == 10000);
     const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
     assert_non_null(head);
@@ -96,13 +96,61 @@ static void test_defaults(void **state) {
     checkpoint_close(checkpoint);
     gguf_write_free(&w);
     gguf_write_begin(&w);
-    gguf_write_config(&w, "");
+    gguf_write_config(&w, "tokenizer.ggml.eos_token_id");
     gguf_write_model_tensors(&w, "", Q4_0);
     gguf_write_data(&w);
     MUST(open_writer(&w, &checkpoint, &error));
+    assert_int_equal(checkpoint_config(checkpoint)->eos_count, 1);
+    assert_int_equal(checkpoint_config(checkpoint)->eos[0], 1);
     assert_true(checkpoint_fingerprint(checkpoint) != with_head);
     checkpoint_close(checkpoint);
     gguf_write_free(&w);
+}
+
+/* `count` tokens: the special ones, then letters. */
+static void write_tokens(struct gguf_writer *w, uint32_t count) {
+    static const char *const special[] = {"<pad>", "<eos>", "<bos>", "<unk>"};
+    gguf_write_string(w, "tokenizer.ggml.model", "llama");
+    gguf_write_array(w, "tokenizer.ggml.tokens", GGUF_STRING, count);
+    for (uint32_t i = 0; i < count; i++)
+        gguf_write_text(w, i < 4 ? special[i] : (char[]){(char)('a' + i), '\0'});
+    gguf_write_array(w, "tokenizer.ggml.scores", GGUF_FLOAT32, count);
+    for (uint32_t i = 0; i < count; i++)
+        gguf_write_number(w, 0, 4);
+    gguf_write_array(w, "tokenizer.ggml.token_type", GGUF_INT32, count);
+    for (uint32_t i = 0; i < count; i++)
+        gguf_write_number(w, i < 3 ? PIECE_CONTROL : i == 3 ? PIECE_UNKNOWN : PIECE_NORMAL, 4);
+}
+
+/* The model's vocabulary is of eight tokens. */
+static void test_tokenizer(void **state) {
+    (void)state;
+    for (uint32_t count = 7; count <= 9; count++) {
+        struct gguf_writer w;
+        struct checkpoint *checkpoint;
+        struct tokenizer *tokenizer;
+        peridot_error error = {0};
+        gguf_write_begin(&w);
+        gguf_write_config(&w, "tokenizer.ggml.eos_token_id");
+        gguf_write_u32(&w, "tokenizer.ggml.eos_token_id", 6);
+        write_tokens(&w, count);
+        gguf_write_model_tensors(&w, "", Q4_0);
+        gguf_write_data(&w);
+        MUST(open_writer(&w, &checkpoint, &error));
+        assert_int_equal(checkpoint_config(checkpoint)->eos_count, 2);
+        assert_int_equal(checkpoint_config(checkpoint)->eos[0], 6);
+        assert_int_equal(checkpoint_config(checkpoint)->eos[1], 1); /* named <eos> */
+        peridot_result result = checkpoint_create_tokenizer(checkpoint, &tokenizer, &error);
+        assert_int_equal(result, count > 8 ? PERIDOT_ERROR_FORMAT : PERIDOT_OK);
+        if (count > 8)
+            assert_says(&error, "some.gguf has 9 pieces and the model's vocabulary 8");
+        else
+            assert_int_equal(tokenizer_vocabulary(tokenizer), count);
+        assert_true(!tokenizer == (count > 8));
+        tokenizer_destroy(tokenizer);
+        checkpoint_close(checkpoint);
+        gguf_write_free(&w);
+    }
 }
 
 /* ---- What is refused ---- */
@@ -168,6 +216,8 @@ static void test_bad_metadata(void **state) {
         {"gemma.embedding_length", NULL, PERIDOT_ERROR_FORMAT, "no gemma.embedding_length"},
         {"gemma.feed_forward_length", NULL, PERIDOT_ERROR_FORMAT, "no gemma.feed_forward_length"},
         {"gemma.attention.head_count", NULL, PERIDOT_ERROR_FORMAT, "no gemma.attention.head_count"},
+        {"gemma.attention.head_count_kv", NULL, PERIDOT_ERROR_FORMAT, /* as many as heads */
+         "blk.0.attn_k.weight is [32, 32] where the metadata makes it [64, 32]"},
         {"gemma.attention.head_count_kv", three_kv_heads, PERIDOT_ERROR_FORMAT, "not a multiple"},
         {"gemma.attention.key_length", NULL, PERIDOT_ERROR_FORMAT, /* a quarter of 32 */
          "blk.0.attn_q.weight is [64, 32] where the metadata makes it [32, 32]"},
@@ -446,13 +496,10 @@ static void test_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_bad_metadata),
-        cmocka_unit_test(test_bad_tensors),
-        cmocka_unit_test(test_split_in_memory),
-        cmocka_unit_test(test_bad_splits),
-        cmocka_unit_test(test_split_files),
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_tokenizer),   cmocka_unit_test(test_bad_metadata),
+        cmocka_unit_test(test_bad_tensors), cmocka_unit_test(test_split_in_memory),
+        cmocka_unit_test(test_bad_splits),  cmocka_unit_test(test_split_files),
         cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests_name("gguf_checkpoint", tests, NULL, NULL);

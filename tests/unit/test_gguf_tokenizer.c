@@ -49,9 +49,10 @@ static int close_model(void **state) {
 
 enum style {
     AS_IT_IS,
-    EARLY,  /* user-defined pieces have become normal ones */
-    LISTED, /* and the special tokens of a short list control ones, <unk> among them */
-    LATE,   /* all are listed; some look special; spaces are spaces */
+    NO_TYPES, /* all but the bytes are normal pieces */
+    EARLY,    /* user-defined pieces have become normal ones */
+    LISTED,   /* and the special tokens of a short list control ones, <unk> among them */
+    LATE,     /* all are listed; some look special; spaces are spaces */
     STYLES
 };
 
@@ -62,6 +63,8 @@ static bool is_special(uint32_t id) {
 static int convert_type(enum style style, uint32_t id) {
     const struct piece *piece = &model.pieces[id];
     bool defined = piece->type == PIECE_USER_DEFINED;
+    if (style == NO_TYPES && piece->type != PIECE_BYTE)
+        return PIECE_NORMAL;
     if ((style == LISTED || style == LATE) && is_special(id))
         return PIECE_CONTROL;
     if (style == LATE && defined && tokenizer_is_reserved(piece))
@@ -85,15 +88,25 @@ static void write_token(struct gguf_writer *w, enum style style, uint32_t id) {
 
 /* What some converters append up to the rows of the embedding. */
 #define PADDING 3
+static const char *const padding[STYLES][PADDING] = {
+    [AS_IT_IS] = {"unused", "unused", "unused"}, /* by their type */
+    [NO_TYPES] = {"<pad>", "<pad>", "<pad>"},           [EARLY] = {"<dummy00001>", "", "<unk4101>"},
+    [LISTED] = {"[PAD4100]", "[PAD4101]", "[PAD4102]"}, [LATE] = {"[PAD0]", "[PAD1]", "<pad2>"},
+};
+
+static int padding_type(enum style style) {
+    return style == AS_IT_IS || style == LISTED ? PIECE_UNUSED
+           : style == NO_TYPES                  ? PIECE_NORMAL
+                                                : PIECE_USER_DEFINED;
+}
 
 static void write_vocabulary(struct gguf_writer *w, enum style style) {
     uint32_t count = model.count + PADDING;
     gguf_write_array(w, "tokenizer.ggml.tokens", GGUF_STRING, count);
     for (uint32_t i = 0; i < model.count; i++)
         write_token(w, style, i);
-    gguf_write_text(w, "[PAD4100]");
-    gguf_write_text(w, style == EARLY ? "" : "[PAD4101]");
-    gguf_write_text(w, style == EARLY ? "<dummy00001>" : "[PAD4102]");
+    for (int i = 0; i < PADDING; i++)
+        gguf_write_text(w, padding[style][i]);
     gguf_write_array(w, "tokenizer.ggml.scores", GGUF_FLOAT32, count);
     for (uint32_t i = 0; i < count; i++) {
         float score =
@@ -107,7 +120,8 @@ static void write_vocabulary(struct gguf_writer *w, enum style style) {
     for (uint32_t i = 0; i < model.count; i++)
         gguf_write_number(w, (uint64_t)convert_type(style, i), 4);
     for (uint32_t i = 0; i < PADDING; i++)
-        gguf_write_number(w, style == LATE ? PIECE_USER_DEFINED : PIECE_UNUSED, 4);
+        gguf_write_number(w, style == LATE || style == EARLY ? PIECE_USER_DEFINED : PIECE_UNUSED,
+                          4);
 }
 
 static void write_tokenizer(struct gguf_writer *w, enum style style) {
