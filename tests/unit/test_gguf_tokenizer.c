@@ -120,8 +120,7 @@ static void write_vocabulary(struct gguf_writer *w, enum style style) {
     for (uint32_t i = 0; i < model.count; i++)
         gguf_write_number(w, (uint64_t)convert_type(style, i), 4);
     for (uint32_t i = 0; i < PADDING; i++)
-        gguf_write_number(w, style == LATE || style == EARLY ? PIECE_USER_DEFINED : PIECE_UNUSED,
-                          4);
+        gguf_write_number(w, (uint64_t)padding_type(style), 4);
 }
 
 static void write_tokenizer(struct gguf_writer *w, enum style style) {
