@@ -106,11 +106,13 @@ static void compare_tokenizers(const struct checkpoint *converted) {
     MUST(platform_map_file(tokenizer_path, &model, &error));
     MUST(tokenizer_create(model.data, model.size, tokenizer_path, &a, &error));
     MUST(checkpoint_create_tokenizer(converted, &b, &error));
-    assert_non_null(b);
-    assert_int_equal(tokenizer_vocabulary(a), tokenizer_vocabulary(b));
-    for (int32_t i = 0; i < (int32_t)tokenizer_vocabulary(a); i++)
-        assert_int_equal(tokenizer_type(a, i), tokenizer_type(b, i));
-    compare_texts(a, b);
+    assert_true(b || file); /* a pair from the command line may have none */
+    if (b) {
+        assert_int_equal(tokenizer_vocabulary(a), tokenizer_vocabulary(b));
+        for (int32_t i = 0; i < (int32_t)tokenizer_vocabulary(a); i++)
+            assert_int_equal(tokenizer_type(a, i), tokenizer_type(b, i));
+        compare_texts(a, b);
+    }
     tokenizer_destroy(a);
     tokenizer_destroy(b);
     platform_unmap_file(&model);
