@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "demo.h"
 #include "error.h"
+#include "gguf_tokenizer.h"
 #include "json_string.h"
 #include "platform.h"
 #include "tokenizer.h"
@@ -129,7 +130,23 @@ static int run(const struct options *options, const struct tokenizer *tokenizer,
     return status;
 }
 
-/* The tokenizer's file: named, in the model's directory, or the demo's. */
+/* The tokenizer in a tokenizer.model, or in a GGUF file's metadata. */
+static peridot_result read_tokenizer(const struct mapped_file *file, const char *path,
+                                     struct tokenizer **tokenizer, peridot_error *error) {
+    if (!gguf_is(file->data, file->size))
+        return tokenizer_create(file->data, file->size, path, tokenizer, error);
+    struct gguf gguf;
+    peridot_result result = gguf_parse(file->data, file->size, path, &gguf, error);
+    if (!result)
+        result = gguf_tokenizer_create(&gguf, tokenizer, error);
+    if (!result && !*tokenizer)
+        result = fail(error, PERIDOT_ERROR_FORMAT,
+                      "%s has no tokenizer: of a split model, give the first part", path);
+    gguf_free(&gguf);
+    return result;
+}
+
+/* The tokenizer's file: named, the model itself or in its directory, or the demo's. */
 static peridot_result open_tokenizer(const struct options *options, struct tokenizer **tokenizer,
                                      peridot_error *error) {
     peridot_file files[DEMO_FILES];
@@ -139,8 +156,8 @@ static peridot_result open_tokenizer(const struct options *options, struct token
                                 error);
     char path[4096];
     const char *named = options->tokenizer ? options->tokenizer : options->model;
-    int written =
-        snprintf(path, sizeof path, "%s%s", named, options->tokenizer ? "" : "/tokenizer.model");
+    bool itself = options->tokenizer || platform_is_file(named);
+    int written = snprintf(path, sizeof path, "%s%s", named, itself ? "" : "/tokenizer.model");
     if (written < 0 || (size_t)written >= sizeof path)
         return fail(error, PERIDOT_ERROR_FILE, "the path %.100s… is too long", named);
     if (!options->tokenizer && platform_is_directory(named) && !platform_is_file(path))
@@ -150,7 +167,7 @@ static peridot_result open_tokenizer(const struct options *options, struct token
     peridot_result result = platform_map_file(path, &file, error);
     if (result)
         return result;
-    result = tokenizer_create(file.data, file.size, path, tokenizer, error);
+    result = read_tokenizer(&file, path, tokenizer, error);
     platform_unmap_file(&file);
     return result;
 }
