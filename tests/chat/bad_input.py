@@ -22,6 +22,7 @@ DATA = os.path.join(HERE, "..", "data")
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
 SMALL = os.path.join(DATA, "small-f32")
 SHARDED = os.path.join(DATA, "mha-wide-bf16-sharded")
+GGUF = os.path.join(DATA, "gguf")
 TOKENIZER = os.path.join(DATA, "tokenizer.model")
 NOTICE = re.compile(r"peridot: running on .*software.*\n")
 
@@ -390,6 +391,33 @@ def tokenizers():
     judge("jsonl line numbers", one_line(err, ["line 3"]) + [f"exit status {status}"] * (status != 1), status, out, err)
 
 
+def ggufs():
+    whole = read(os.path.join(GGUF, "late-q4_0.gguf"))
+
+    def packed(content):
+        return ["inspect", "-m", write(path("m.gguf"), content)]
+
+    refused("GGUF empty", packed(b""), "m.gguf", "0 bytes", "fetch")
+    refused("GGUF a web page", packed(b"<!doctype html>"), "m.gguf", "does not begin as a GGUF file", "fetch")
+    refused("GGUF cut in its header", packed(whole[:1000]), "m.gguf", "1000 bytes", "incomplete", "fetch")
+    refused("GGUF without its last byte", packed(whole[:-1]), "m.gguf", f"{len(whole) - 1} bytes of {len(whole)}", "incomplete")
+    for version, words in ((1, ["version 1", "newer"]), (9, ["version 9", "older"]), (3 << 24, ["big-endian"])):
+        refused(f"GGUF version {version}", packed(whole[:4] + struct.pack("<I", version) + whole[8:]), "m.gguf", *words)
+    refused("GGUF of another model", packed(whole.replace(b"gemma", b"llama", 1)), "m.gguf", '"llama"', '"gemma"')
+    for at in range(8, 24):  # every byte of the counts
+        refused(f"GGUF with byte {at} changed", packed(whole[:at] + b"\xff" + whole[at + 1:]), "m.gguf", "fetch")
+    for part, missing in ((1, 2), (3, 1)):
+        place = path(f"early-bf16-{part:05}-of-00003.gguf")
+        shutil.copy(os.path.join(GGUF, os.path.basename(place)), place)
+        refused(f"GGUF split, part {part} alone", ["inspect", "-m", place],
+                f"early-bf16-{missing:05}-of-00003.gguf", "is not there", "fetch")
+    text = ["-p", "<h1>Hello,  world</h1>\n"]
+    status, out, err = start(["tokenize", "--tokenizer", TOKENIZER, *text])
+    accepted("GGUF's tokenizer", ["tokenize", "-m", os.path.join(GGUF, "late-q4_0.gguf"), *text], said=out)
+    refused("tokenizer in another part", ["tokenize", "-m", os.path.join(GGUF, "early-bf16-00002-of-00003.gguf"), *text],
+            "early-bf16-00002-of-00003.gguf", "first part")
+
+
 def token_files():
     def bad(name, file, *words):
         refused(name, ["logits", "-m", SMALL, "--tokens", file, "-o", path("out.npy")], *words)
@@ -520,8 +548,8 @@ def conversations():
 def main():
     begin = time.monotonic()
     try:
-        groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, tokenizers,
-                  token_files, options, outputs)
+        groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, ggufs,
+                  tokenizers, token_files, options, outputs)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for end in [pool.submit(group) for group in groups]:
                 end.result()
