@@ -4,8 +4,10 @@
 
 #include <string.h>
 
+/* Nothing is fused: the same results from every compiler. gcc has no pragma for it, only
+ * -ffp-contract. */
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF /* each product is rounded; gcc knows -ffp-contract alone */
+#pragma STDC FP_CONTRACT OFF
 #endif
 
 static uint16_t read_16(const uint8_t *bytes) {
@@ -22,21 +24,6 @@ static float read_half(const uint8_t *bytes) {
 
 static int bits_of(uint32_t value, int at, int count) {
     return (int)(value >> at & ((1u << count) - 1));
-}
-
-/* ---- one element to a block ---- */
-
-static void read_f32(const uint8_t *block, float *values) {
-    uint32_t bits = read_32(block);
-    memcpy(values, &bits, sizeof bits);
-}
-
-static void read_bf16(const uint8_t *block, float *values) {
-    *values = bfloat_to_float(read_16(block));
-}
-
-static void read_f16(const uint8_t *block, float *values) {
-    *values = read_half(block);
 }
 
 /* ---- blocks of 32 ---- */
@@ -94,13 +81,29 @@ static void read_q5_1(const uint8_t *block, float *values) {
         values[i] = scale * (float)q[i] + minimum;
 }
 
+const float nf4_codes[16] = {-1,
+                             -0.6961928009986877f,
+                             -0.5250730514526367f,
+                             -0.39491748809814453f,
+                             -0.28444138169288635f,
+                             -0.18477343022823334f,
+                             -0.09105003625154495f,
+                             0,
+                             0.07958029955625534f,
+                             0.16093020141124725f,
+                             0.24611230194568634f,
+                             0.33791524171829224f,
+                             0.44070982933044434f,
+                             0.5626170039176941f,
+                             0.7229568362236023f,
+                             1};
+
 /* half d, 16 bytes of q as in Q4_0: d code[q] */
 static void read_nf4(const uint8_t *block, float *values) {
-    static const float codes[16] = NF4_CODES;
     float scale = read_half(block);
     for (int i = 0; i < 16; i++) {
-        values[i] = scale * codes[bits_of(block[2 + i], 0, 4)];
-        values[i + 16] = scale * codes[bits_of(block[2 + i], 4, 4)];
+        values[i] = scale * nf4_codes[bits_of(block[2 + i], 0, 4)];
+        values[i + 16] = scale * nf4_codes[bits_of(block[2 + i], 4, 4)];
     }
 }
 
@@ -111,13 +114,13 @@ static void read_nf4(const uint8_t *block, float *values) {
 static void read_q2_k(const uint8_t *block, float *values) {
     const uint8_t *low = block + 16;
     float scale = read_half(block + 80), minimum = read_half(block + 82);
-    for (int row = 0; row < 8; row++)
-        for (int i = 0; i < 32; i++) {
-            uint8_t sub = block[2 * row + i / 16];
-            float d = scale * (float)bits_of(sub, 0, 4), m = minimum * (float)bits_of(sub, 4, 4);
-            int q = bits_of(low[32 * (row / 4) + i], 2 * (row % 4), 2);
-            values[32 * row + i] = d * (float)q - m;
-        }
+    for (int j = 0; j < 16; j++) {
+        float d = scale * (float)bits_of(block[j], 0, 4);
+        float m = minimum * (float)bits_of(block[j], 4, 4);
+        const uint8_t *bytes = low + 32 * (j / 8) + 16 * (j % 2);
+        for (int i = 0; i < 16; i++)
+            values[16 * j + i] = d * (float)bits_of(bytes[i], 2 * (j / 2 % 4), 2) - m;
+    }
 }
 
 /* 32 bytes of high bits, 64 of low bits, 12 of s, half d: (d (s - 32)) (q - 4), sub-blocks of 16.
@@ -128,8 +131,8 @@ static void read_q3_k(const uint8_t *block, float *values) {
     const uint8_t *low = block + 32, *scales = block + 96;
     float scale = read_half(block + 108), d[16];
     for (int j = 0; j < 16; j++) {
-        int s = bits_of(scales[j % 8], 4 * (j / 8), 4) | bits_of(scales[8 + j % 4], 2 * (j / 4), 2)
-                                                             << 4;
+        int top = bits_of(scales[8 + j % 4], 2 * (j / 4), 2);
+        int s = bits_of(scales[j % 8], 4 * (j / 8), 4) | top << 4;
         d[j] = scale * (float)(s - 32);
     }
     for (int row = 0; row < 8; row++)
@@ -175,36 +178,77 @@ static void read_q5_k(const uint8_t *block, float *values) {
     read_scales(block + 4, s, m);
     for (int row = 0; row < 8; row++)
         for (int i = 0; i < 32; i++) {
-            int q = bits_of(low[32 * (row / 2) + i], 4 * (row % 2), 4) | bits_of(high[i], row, 1)
-                                                                             << 4;
+            int top = bits_of(high[i], row, 1);
+            int q = bits_of(low[32 * (row / 2) + i], 4 * (row % 2), 4) | top << 4;
             values[32 * row + i] = scale * (float)s[row] * (float)q - minimum * (float)m[row];
         }
 }
 
 /* 128 bytes of low bits, 64 of high bits, int8 s[16], half d: (d s) (q - 32), sub-blocks of 16.
- * q: the low 4 bits in byte 64 (i / 128) + i % 64, nibble i / 64 % 2; the high 2 in byte 32 (i /
- * 128) + i % 32, from bit 2 (i / 32 % 4) on. */
+ * q: the low 4 bits in byte 64 (i / 128) + i % 64, nibble i / 64 % 2; the high 2 bits in byte
+ * 32 (i / 128) + i % 32, from bit 2 (i / 32 % 4) on. */
 static void read_q6_k(const uint8_t *block, float *values) {
-    const uint8_t *low = block, *high = block + 128, *scales = block + 192;
+    const uint8_t *scales = block + 192;
     float scale = read_half(block + 208);
-    for (int row = 0; row < 8; row++)
-        for (int i = 0; i < 32; i++) {
-            float d = scale * (float)(int8_t)scales[2 * row + i / 16];
-            int q = bits_of(low[64 * (row / 4) + 32 * (row % 2) + i], 4 * (row / 2 % 2), 4) |
-                    bits_of(high[32 * (row / 4) + i], 2 * (row % 4), 2) << 4;
-            values[32 * row + i] = d * (float)(q - 32);
+    for (int j = 0; j < 16; j++) {
+        float d = scale * (float)(int8_t)scales[j];
+        const uint8_t *low = block + 64 * (j / 8) + 16 * (j % 4);
+        const uint8_t *high = block + 128 + 32 * (j / 8) + 16 * (j % 2);
+        for (int i = 0; i < 16; i++) {
+            int q = bits_of(low[i], 4 * (j / 4 % 2), 4) | bits_of(high[i], 2 * (j / 2 % 4), 2) << 4;
+            values[16 * j + i] = d * (float)(q - 32);
         }
+    }
+}
+
+/* ---- one element to a block ---- */
+
+static void read_f32(const uint8_t *bytes, size_t count, float *values) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = read_32(bytes + 4 * i);
+        memcpy(values + i, &bits, sizeof bits);
+    }
+}
+
+static void read_bf16(const uint8_t *bytes, size_t count, float *values) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = (uint32_t)read_16(bytes + 2 * i) << 16;
+        memcpy(values + i, &bits, sizeof bits);
+    }
+}
+
+static void read_f16(const uint8_t *bytes, size_t count, float *values) {
+    for (size_t i = 0; i < count; i++)
+        values[i] = read_half(bytes + 2 * i);
+}
+
+typedef void (*reader)(const uint8_t *block, float *values);
+
+static reader reader_of(enum weight_type type) {
+    static const reader readers[WEIGHT_TYPE_COUNT] = {
+        [WEIGHT_Q8_0] = read_q8_0, [WEIGHT_Q4_0] = read_q4_0, [WEIGHT_Q4_1] = read_q4_1,
+        [WEIGHT_Q5_0] = read_q5_0, [WEIGHT_Q5_1] = read_q5_1, [WEIGHT_Q2_K] = read_q2_k,
+        [WEIGHT_Q3_K] = read_q3_k, [WEIGHT_Q4_K] = read_q4_k, [WEIGHT_Q5_K] = read_q5_k,
+        [WEIGHT_Q6_K] = read_q6_k, [WEIGHT_NF4] = read_nf4};
+    return readers[type];
 }
 
 void blocks_dequantise(enum weight_type type, const uint8_t *blocks, size_t count, float *values) {
-    static void (*const readers[])(const uint8_t *, float *) = {
-#define WEIGHT(name, NAME, block, block_bytes, gguf, low, high, header, scale) read_##name,
-#include "weight_types.def"
-#undef WEIGHT
-    };
     const struct weight_type_info *info = weight_type_info(type);
-    for (size_t i = 0; i < count; i += info->block) {
-        readers[type](blocks, values + i);
-        blocks += info->block_bytes;
+    switch (type) {
+    case WEIGHT_F32:
+        read_f32(blocks, count, values);
+        break;
+    case WEIGHT_BF16:
+        read_bf16(blocks, count, values);
+        break;
+    case WEIGHT_F16:
+        read_f16(blocks, count, values);
+        break;
+    default:
+        for (size_t i = 0; i < count; i += info->block) {
+            reader_of(type)(blocks, values + i);
+            blocks += info->block_bytes;
+        }
     }
 }

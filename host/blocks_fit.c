@@ -3,15 +3,22 @@
 
 #include <string.h>
 
+/* Nothing is fused: the same results from every compiler. gcc has no pragma for it, only
+ * -ffp-contract. */
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT                                                                           \
-    OFF /* the same blocks from every compiler; gcc knows -ffp-contract alone */
+#pragma STDC FP_CONTRACT OFF
 #endif
 
 /* One function for several instruction sets, chosen as the program starts. Only glibc does that,
  * and a sanitizer is not up that early. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute) &&                       \
-    !defined(__SANITIZE_ADDRESS__) && !defined(PERIDOT_SANITIZED)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANITIZED
+#endif
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute) && !defined(SANITIZED)
 #if __has_attribute(target_clones)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
@@ -42,6 +49,12 @@ INLINE uint32_t to_bits(float value) {
     return bits;
 }
 
+/* `?:` that stays without a branch, so that loops become vectors */
+INLINE float choose(bool which, float first, float second) {
+    uint32_t mask = 0 - (uint32_t)which;
+    return from_bits((to_bits(first) & mask) | (to_bits(second) & ~mask));
+}
+
 /* As half_from_float and back, without branches. */
 INLINE float round_to_half(float value) {
     uint32_t bits = to_bits(value), magnitude = bits & 0x7fffffff;
@@ -57,8 +70,7 @@ float fit_half(float value) {
     return round_to_half(value);
 }
 
-/* Bounds of `level`: the sum with to_integer orders as its bits do, all of them, read as an int32.
- */
+/* The bits of low and high plus to_integer: as int32 numbers, those of all sums are in order. */
 struct bounds {
     int32_t low, high;
 };
@@ -81,7 +93,7 @@ INLINE float level(float value, struct bounds bounds) {
 }
 
 INLINE float inverse(float scale) {
-    return scale == 0 ? 0 : 1 / scale;
+    return choose(scale == 0, 0, 1 / scale);
 }
 
 void fit_load(const float *values, int lanes, int rows, float x[][LANES]) {
@@ -104,8 +116,9 @@ INLINE void extremes(const float x[][LANES], int rows, float extreme[LANES], flo
     for (int i = 0; i < rows; i++)
         EACH_LANE {
             float value = x[i][l], magnitude = from_bits(to_bits(value) & 0x7fffffff);
-            extreme[l] = magnitude > largest[l] ? value : extreme[l];
-            largest[l] = magnitude > largest[l] ? magnitude : largest[l];
+            bool larger = magnitude > largest[l];
+            extreme[l] = choose(larger, value, extreme[l]);
+            largest[l] = choose(larger, magnitude, largest[l]);
             squares[l] += value * value;
         }
 }
@@ -135,20 +148,20 @@ INLINE void residue_of(const float x[][LANES], int rows, struct bounds bounds,
 INLINE void refit_scale(const struct residue *sums, bool half, const float scale[LANES],
                         float best[LANES], float error[LANES]) {
     EACH_LANE {
-        float s = scale[l], more = sums->qq[l] > 0 ? s * sums->rq[l] / sums->qq[l] : 0;
-        float refit = half ? round_to_half(s + more) : s + more, less = s - refit;
+        float s = scale[l], more = choose(sums->qq[l] > 0, s * sums->rq[l] / sums->qq[l], 0);
+        float refit = choose(half, round_to_half(s + more), s + more), less = s - refit;
         float left = s * s * sums->rr[l] + less * (2 * s * sums->rq[l] + less * sums->qq[l]);
         bool better = left < error[l];
-        error[l] = better ? left : error[l];
-        best[l] = better ? refit : best[l];
+        error[l] = choose(better, left, error[l]);
+        best[l] = choose(better, refit, best[l]);
     }
 }
 
 /* No scale of less than 2^-24 can be stored, and their inverses could be infinite. */
 INLINE float usable(float scale, bool half) {
-    float rounded = half ? round_to_half(scale) : scale;
+    float rounded = choose(half, round_to_half(scale), scale);
     float magnitude = from_bits(to_bits(rounded) & 0x7fffffff);
-    return magnitude < smallest ? smallest : rounded;
+    return choose(magnitude < smallest, smallest, rounded);
 }
 
 CLONES static void lanes_scale(const float x[][LANES], int rows, const struct levels *levels,
@@ -187,8 +200,8 @@ INLINE void centre(const float x[][LANES], int rows, struct centred *centred) {
         EACH_LANE {
             float value = x[i][l];
             mean[l] += value;
-            low[l] = value < low[l] ? value : low[l];
-            high[l] = value > high[l] ? value : high[l];
+            low[l] = choose(value < low[l], value, low[l]);
+            high[l] = choose(value > high[l], value, high[l]);
         }
     EACH_LANE {
         mean[l] /= (float)rows;
@@ -222,25 +235,25 @@ struct affine {
 };
 
 INLINE float allowed_offset(float offset, bool half) {
-    return half ? round_to_half(offset) : offset > 0 ? 0 : offset;
+    return choose(half, round_to_half(offset), choose(offset > 0, 0, offset));
 }
 
 INLINE void refit_affine(const struct fit_sums *sums, int rows, bool half, const float mean[LANES],
                          const float scale[LANES], struct affine *best) {
     EACH_LANE {
         float n = (float)rows, q = sums->q[l], qq = sums->qq[l], xq = sums->xq[l];
-        float spread = qq - q * q / n, fitted = spread > 0 ? xq / spread : scale[l];
-        float s = fitted > 0 ? fitted : scale[l];
-        s = half ? round_to_half(s) : s;
+        float spread = qq - q * q / n, fitted = choose(spread > 0, xq / spread, scale[l]);
+        float s = choose(fitted > 0, fitted, scale[l]);
+        s = choose(half, round_to_half(s), s);
         float offset = allowed_offset(mean[l] - s * q / n, half);
         /* where the offset had to be another, the scale that is best with it */
-        float o = offset - mean[l], other = qq > 0 ? (xq - o * q) / qq : s;
-        s = half || !(other > 0) ? s : other;
+        float o = offset - mean[l], other = choose(qq > 0, (xq - o * q) / qq, s);
+        s = choose(half | !(other > 0), s, other);
         float gain = s * (2 * xq - s * qq) - o * (n * o + 2 * s * q);
         bool better = gain > best->gain[l];
-        best->gain[l] = better ? gain : best->gain[l];
-        best->scale[l] = better ? s : best->scale[l];
-        best->offset[l] = better ? o : best->offset[l];
+        best->gain[l] = choose(better, gain, best->gain[l]);
+        best->scale[l] = choose(better, s, best->scale[l]);
+        best->offset[l] = choose(better, o, best->offset[l]);
     }
 }
 
@@ -281,12 +294,23 @@ CLONES static void lanes_affine(const float x[][LANES], int rows, const struct l
 
 /* ---- x ~ scale c ---- */
 
-static const float codes[16] = NF4_CODES;
+struct code_table {
+    float codes[16], between[15]; /* in the middle between two codes */
+};
 
-INLINE float nearest_code(float value) {
-    float code = codes[0];
+/* A copy: of constants a compiler would choose the squares as well, one by one. */
+INLINE struct code_table code_table(void) {
+    struct code_table table;
+    memcpy(table.codes, nf4_codes, sizeof table.codes);
     for (int k = 0; k < 15; k++)
-        code = value > (codes[k] + codes[k + 1]) * 0.5f ? codes[k + 1] : code;
+        table.between[k] = (nf4_codes[k] + nf4_codes[k + 1]) * 0.5f;
+    return table;
+}
+
+INLINE float nearest_code(float value, const struct code_table *table) {
+    float code = table->codes[0];
+    for (int k = 0; k < 15; k++)
+        code = value > table->between[k] ? table->codes[k + 1] : code;
     return code;
 }
 
@@ -294,25 +318,28 @@ CLONES static void lanes_codes(const float x[][LANES], int rows, const struct le
                                float scale[LANES]) {
     float extreme[LANES], squares[LANES], best[LANES], gain[LANES], s[LANES], by[LANES];
     float xc[LANES], cc[LANES];
+    struct code_table table = code_table();
     extremes(x, rows, extreme, squares);
     EACH_LANE best[l] = gain[l] = 0;
-    for (int c = 0; c < levels->count + 1; c++) {
+    for (int c = 0; c <= levels->count; c++) {
+        bool last = c == levels->count; /* the codes of the best scale */
         EACH_LANE {
-            s[l] = usable(c < levels->count ? extreme[l] / levels->starts[c] : best[l], true);
+            s[l] = usable(last ? best[l] : extreme[l] / levels->starts[c], true);
             by[l] = 1 / s[l];
             xc[l] = cc[l] = 0;
         }
         for (int i = 0; i < rows; i++)
             EACH_LANE {
-                float value = x[i][l], code = nearest_code(value * by[l]);
+                float value = x[i][l], code = nearest_code(value * by[l], &table);
                 xc[l] += value * code;
                 cc[l] += code * code;
             }
         EACH_LANE {
-            float refit = cc[l] > 0 ? round_to_half(xc[l] / cc[l]) : 0;
+            float refit = choose(cc[l] > 0, round_to_half(xc[l] / cc[l]), 0);
             float more = refit * (2 * xc[l] - refit * cc[l]);
-            best[l] = more > gain[l] ? refit : best[l];
-            gain[l] = more > gain[l] ? more : gain[l];
+            bool better = more > gain[l];
+            best[l] = choose(better, refit, best[l]);
+            gain[l] = choose(better, more, gain[l]);
         }
     }
     memcpy(scale, best, sizeof best);
@@ -356,15 +383,19 @@ CLONES static void row_levels(const float *values, int count, const struct level
         q[i] = (uint8_t)(level_bits((values[i] - offset) * by, bounds) - bounds.low);
 }
 
-CLONES static void row_code_levels(const float *values, int count, float scale, uint8_t *q) {
+CLONES static void row_code_levels(const float values[32], float scale, uint8_t q[32]) {
     float by = inverse(scale);
-    for (int i = 0; i < count; i++) {
+    int32_t numbers[32];
+    struct code_table table = code_table();
+    for (int i = 0; i < 32; i++) {
         float value = values[i] * by;
-        int level = 0;
+        int32_t number = 0;
         for (int k = 0; k < 15; k++)
-            level += value > (codes[k] + codes[k + 1]) * 0.5f;
-        q[i] = (uint8_t)level;
+            number += value > table.between[k];
+        numbers[i] = number;
     }
+    for (int i = 0; i < 32; i++)
+        q[i] = (uint8_t)numbers[i];
 }
 
 /* ---- what other files call: some compilers give a clone no name there ---- */
@@ -397,6 +428,6 @@ void fit_levels(const float *values, int count, const struct levels *levels, flo
     row_levels(values, count, levels, scale, offset, q);
 }
 
-void fit_code_levels(const float *values, int count, float scale, uint8_t *q) {
-    row_code_levels(values, count, scale, q);
+void fit_code_levels(const float values[32], float scale, uint8_t q[32]) {
+    row_code_levels(values, scale, q);
 }

@@ -1,6 +1,6 @@
 /* Scales for blocks of weights, by least squares. Sixteen blocks are fitted side by side: element i
- * of block l is x[i][l], so that every step is the same for all lanes and a compiler can use
- * vectors. Scales are kept within what float16 can hold where the caller says so. */
+ * of block l is x[i][l], so that every step is the same for all lanes, and a compiler uses
+ * vectors. */
 #ifndef HOST_BLOCKS_FIT_H
 #define HOST_BLOCKS_FIT_H
 
@@ -49,7 +49,7 @@ void fit_sums(const float x[][LANES], int rows, const struct levels *levels,
 /* The best q of `count` values, less low; of codes their numbers. */
 void fit_levels(const float *values, int count, const struct levels *levels, float scale,
                 float offset, uint8_t *q);
-void fit_code_levels(const float *values, int count, float scale, uint8_t *q);
+void fit_code_levels(const float values[32], float scale, uint8_t q[32]);
 
 /* The nearest float16 number, none beyond 65504. */
 float fit_half(float value);

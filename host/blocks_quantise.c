@@ -102,7 +102,7 @@ static void write_q5_1(const float *values, float scale, float offset, uint8_t *
 static void write_nf4(const float *values, float scale, float offset, uint8_t *block) {
     uint8_t q[32];
     (void)offset;
-    fit_code_levels(values, 32, scale, q);
+    fit_code_levels(values, scale, q);
     write_half(block, scale);
     write_nibbles(block + 2, q);
 }

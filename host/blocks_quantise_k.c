@@ -5,15 +5,17 @@
 
 #include <string.h>
 
+/* Nothing is fused: the same results from every compiler. gcc has no pragma for it, only
+ * -ffp-contract. */
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT                                                                           \
-    OFF /* the same blocks from every compiler; gcc knows -ffp-contract alone */
+#pragma STDC FP_CONTRACT OFF
 #endif
 
 /* The scales of a super-block are d s and its offsets -dmin m, d and dmin float16 numbers, s and m
  * small integers. Sub-blocks are lanes; all lanes of a super-block have the same d and dmin. */
 struct grid {
     float d[LANES], dmin[LANES], s[LANES], m[LANES];
+    float error[LANES]; /* squared, of a sub-block */
 };
 
 typedef const float (*tile)[LANES];
@@ -42,11 +44,10 @@ static void scales_of(const struct grid *grid, float scale[LANES], float offset[
     }
 }
 
-static void grid_error(const struct kind *kind, tile x, const struct grid *grid,
-                       float error[LANES]) {
+static void measure(const struct kind *kind, tile x, struct grid *grid) {
     float scale[LANES], offset[LANES];
     scales_of(grid, scale, offset);
-    fit_error(x, kind->rows, &kind->levels, scale, offset, error);
+    fit_error(x, kind->rows, &kind->levels, scale, offset, grid->error);
 }
 
 /* The step that brings the largest of the values of a super-block's lanes to `most` steps */
@@ -86,17 +87,15 @@ static const signed char scale_moves[][2] = {{1, 0}, {-1, 0}, {2, 0}, {-2, 0}};
 static void vary(const struct kind *kind, tile x, struct grid *grid) {
     const signed char(*moves)[2] = kind->least == 0 ? affine_moves : scale_moves;
     struct grid centre = *grid, trial = *grid;
-    float least[LANES], error[LANES];
-    grid_error(kind, x, grid, least);
     for (int i = 0; i < kind->moves; i++) {
         for (int l = 0; l < LANES; l++) {
             trial.s[l] = clamped(centre.s[l] + (float)moves[i][0], kind->least, kind->most);
             trial.m[l] = clamped(centre.m[l] + (float)moves[i][1], 0, kind->most);
         }
-        grid_error(kind, x, &trial, error);
+        measure(kind, x, &trial);
         for (int l = 0; l < LANES; l++)
-            if (error[l] < least[l]) {
-                least[l] = error[l];
+            if (trial.error[l] < grid->error[l]) {
+                grid->error[l] = trial.error[l];
                 grid->s[l] = trial.s[l];
                 grid->m[l] = trial.m[l];
             }
@@ -133,20 +132,20 @@ static void solve(const struct kind *kind, const struct fit_sums *sums, int firs
 static void refit(const struct kind *kind, tile x, struct grid *grid) {
     struct grid trial = *grid;
     struct fit_sums sums;
-    float scale[LANES], offset[LANES], before[LANES], after[LANES];
+    float scale[LANES], offset[LANES];
     scales_of(grid, scale, offset);
     fit_sums(x, kind->rows, &kind->levels, scale, offset, &sums);
     for (int first = 0; first < LANES; first += kind->sub_blocks)
         solve(kind, &sums, first, &trial);
-    grid_error(kind, x, grid, before);
-    grid_error(kind, x, &trial, after);
+    measure(kind, x, &trial);
     for (int first = 0; first < LANES; first += kind->sub_blocks) {
         float gain = 0;
         for (int l = first; l < first + kind->sub_blocks; l++)
-            gain += before[l] - after[l];
+            gain += grid->error[l] - trial.error[l];
         for (int l = first; l < first + kind->sub_blocks && gain > 0; l++) {
             grid->d[l] = trial.d[l];
             grid->dmin[l] = trial.dmin[l];
+            grid->error[l] = trial.error[l];
         }
     }
 }
@@ -158,6 +157,7 @@ static void fit_grid(const struct kind *kind, tile x, struct grid *grid) {
     else
         fit_scale(x, kind->rows, &kind->levels, scale);
     begin(kind, scale, offset, grid);
+    measure(kind, x, grid);
     vary(kind, x, grid);
     refit(kind, x, grid);
     vary(kind, x, grid);

@@ -33,8 +33,7 @@ run() {
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$log" | tail -n 40
 }
 
-for program in test_tokenizer test_chat_template test_utf8 test_readers test_device_rows test_gguf test_gguf_checkpoint test_gguf_tokenizer \
-    test_gguf_converted test_recorder test_schedule test_reference; do
+for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p'); do
     run "" $program A=
 done
 for program in test_model test_sampling test_demo; do
@@ -129,6 +128,17 @@ for script in conversation bad_input; do
     printf '%-16s %-44s %s passed, %s failed\n' $script.py "the program in a pipe" "${good:-0}" "${bad:-1}"
     [ "${bad:-1}" = 0 ] || cat "$log"
 done
+# the gguf package comes from pip, into the build folder
+status=0
+python3 "$here/tests/unit/check_blocks.py" "$build/tests/libblocks.so" "$build/tests/python" >"$log" 2>&1 || status=$?
+if [ "$status" = 77 ]; then
+    echo "check_blocks.py: $(tail -n 1 "$log")"
+else
+    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
+    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
+    printf '%-16s %-44s %s passed, %s failed\n' check_blocks.py "beside the gguf package" "${good:-0}" "${bad:-1}"
+    [ "${bad:-1}" = 0 ] || cat "$log"
+fi
 if [ "$1" = --large ]; then
     if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe" "$swiftshader"; then
         passed=$((passed + 1))
