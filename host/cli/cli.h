@@ -8,12 +8,12 @@
 
 struct options {
     const char *model; /* NULL: the built-in demo */
-    const char *prompt, *file, *output, *tokens, *tokenizer, *system;
+    const char *prompt, *file, *output, *tokens, *tokenizer, *system, *save_base, *kl_base;
     const char *stops[16];
     uint32_t stop_count;
     uint32_t count; /* -n; 0: as many as fit */
-    uint32_t context;
-    bool chat, json, jsonl, decode, no_special, verbose;
+    uint32_t context, stride;
+    bool chat, json, jsonl, decode, no_special, special, verbose;
     bool needs_tokenizer; /* the command is of no use without one */
     peridot_sampling sampling;
     bool seed_given;
@@ -27,6 +27,7 @@ int command_chat(struct options *options);
 int command_generate(struct options *options);
 int command_tokenize(struct options *options);
 int command_logits(struct options *options);
+int command_perplexity(struct options *options);
 int command_inspect(struct options *options);
 int command_devices(struct options *options);
 

@@ -2,16 +2,24 @@
 #include "cli.h"
 #include "demo.h"
 
+#include <cjson/cJSON.h>
+
 static void show_message(const char *text, void *user) {
     (void)user;
     fprintf(stderr, "peridot: %s\n", text);
+}
+
+/* Of what is read for one token, without padding; the norms are too few to count. */
+static double bits_per_weight(const peridot_model_info *m) {
+    return 8.0 * (double)m->ideal_bytes / (double)m->parameters;
 }
 
 static void print_model(const peridot_model_info *m) {
     printf("layers %u, d_model %u, MLP hidden %u\n", m->layers, m->d_model, m->hidden);
     printf("%u query heads and %u KV heads of %u\n", m->heads, m->kv_heads, m->head_dim);
     printf("vocabulary %u, context %u\n", m->vocabulary, m->context);
-    printf("%.1f M parameters in %s%s\n", (double)m->parameters / 1e6, weights_name(m->weights),
+    printf("%.1f M parameters in %s, %.2f bits each%s\n", (double)m->parameters / 1e6,
+           weights_name(m->weights), bits_per_weight(m),
            m->weights_chosen ? ", because the file's own do not fit" : "");
     printf("tokenizer: %s\n", !m->has_tokenizer ? "none"
                               : m->has_chat     ? "yes, with turn markers"
@@ -44,6 +52,47 @@ static void print_memory(const peridot_device_info *device, const peridot_model_
         printf("it does not fit: the weights leave no room for any context\n");
 }
 
+static void add_memory(cJSON *json, const peridot_memory_plan *plan) {
+    cJSON_AddNumberToObject(json, "weight_bytes", (double)plan->weight_bytes);
+    cJSON_AddNumberToObject(json, "kv_bytes", (double)plan->kv_bytes);
+    cJSON_AddNumberToObject(json, "kv_token_bytes", (double)plan->kv_token_bytes);
+    cJSON_AddNumberToObject(json, "working_bytes", (double)plan->working_bytes);
+    cJSON_AddNumberToObject(json, "staging_bytes", (double)plan->staging_bytes);
+    cJSON_AddNumberToObject(json, "total_bytes", (double)plan->total_bytes);
+    cJSON_AddNumberToObject(json, "free_bytes", (double)plan->free_bytes);
+    cJSON_AddNumberToObject(json, "kv_context", plan->context);
+    cJSON_AddNumberToObject(json, "largest_context", plan->largest_context);
+    cJSON_AddBoolToObject(json, "fits", plan->fits);
+}
+
+static void print_json(const peridot_device_info *device, const peridot_model_info *m,
+                       const peridot_memory_plan *plan) {
+    char fingerprint[20];
+    snprintf(fingerprint, sizeof fingerprint, "%016llx", (unsigned long long)m->fingerprint);
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "layers", m->layers);
+    cJSON_AddNumberToObject(json, "d_model", m->d_model);
+    cJSON_AddNumberToObject(json, "hidden", m->hidden);
+    cJSON_AddNumberToObject(json, "heads", m->heads);
+    cJSON_AddNumberToObject(json, "kv_heads", m->kv_heads);
+    cJSON_AddNumberToObject(json, "head_dim", m->head_dim);
+    cJSON_AddNumberToObject(json, "vocabulary", m->vocabulary);
+    cJSON_AddNumberToObject(json, "context", m->context);
+    cJSON_AddNumberToObject(json, "parameters", (double)m->parameters);
+    cJSON_AddStringToObject(json, "weights", weights_name(m->weights));
+    cJSON_AddNumberToObject(json, "bits_per_weight", bits_per_weight(m));
+    cJSON_AddBoolToObject(json, "tokenizer", m->has_tokenizer);
+    cJSON_AddBoolToObject(json, "turn_markers", m->has_chat);
+    cJSON_AddStringToObject(json, "fingerprint", fingerprint);
+    cJSON_AddStringToObject(json, "device", device->name);
+    add_memory(json, plan);
+    char *printed = cJSON_PrintUnformatted(json);
+    if (printed)
+        puts(printed);
+    cJSON_free(printed);
+    cJSON_Delete(json);
+}
+
 int command_inspect(struct options *options) {
     peridot_error error;
     peridot_device *device;
@@ -74,6 +123,10 @@ int command_inspect(struct options *options) {
     peridot_device_close(device);
     if (result)
         return complain(&error);
+    if (options->json) {
+        print_json(&on, &info, &plan);
+        return 0;
+    }
     print_model(&info);
     print_memory(&on, &info, &plan);
     return 0;

@@ -1,4 +1,4 @@
-/* peridot: chat, generate, tokenize, logits, inspect, devices. */
+/* peridot: chat, generate, tokenize, logits, perplexity, inspect, devices. */
 #include "cli.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@ static const struct {
     {"generate", command_generate, "continue a text, or answer one message with --chat"},
     {"tokenize", command_tokenize, "text to token ids, or back with --decode"},
     {"logits", command_logits, "the logits after every token of a .npy file"},
+    {"perplexity", command_perplexity, "how well a model predicts a text, and beside another one"},
     {"inspect", command_inspect, "a model's configuration and memory"},
     {"devices", command_devices, "the Vulkan devices here, and which would be chosen"},
 };
@@ -21,7 +22,7 @@ static const struct {
 static int help(void) {
     printf("peridot %s: Gemma language models in Vulkan compute shaders\n\n", peridot_version());
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        printf("  peridot %-9s %s\n", commands[i].name, commands[i].help);
+        printf("  peridot %-10s %s\n", commands[i].name, commands[i].help);
     printf(
         "\n"
         "model     -m DIR|FILE.gguf  --context N  --kv f16|f32\n"
@@ -32,6 +33,12 @@ static int help(void) {
         "          --min-tokens N  --seed S\n"
         "tokenize  -m DIR | --tokenizer FILE  -p TEXT | -f FILE  --decode  --jsonl  --no-special\n"
         "logits    --tokens IN.npy  -o OUT.npy\n"
+        "perplexity  -f FILE  --context N (a window, else 512)  --stride N  --special  --json\n"
+        "          --save-base FILE | --kl-base FILE\n"
+        "          each window begins with <bos>; its second half is scored, a text that fits in\n"
+        "          one from its first token on; --stride: where the next begins, else N - 1 on;\n"
+        "          a base takes 2 bytes for every scored token and token of the vocabulary\n"
+        "inspect   --json\n"
         "batching  --prefill-rows N  --steps N  --submission-ms MS\n");
     return 0;
 }
