@@ -121,11 +121,11 @@ else
     echo "terminal.sh      $title: FAILED"
     cat "$log"
 fi
-for script in conversation bad_input; do
-    python3 "$here/tests/chat/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
+for script in chat/conversation chat/bad_input model/check_perplexity; do
+    python3 "$here/tests/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
     good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-    printf '%-16s %-44s %s passed, %s failed\n' $script.py "the program in a pipe" "${good:-0}" "${bad:-1}"
+    printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "the program in a pipe" "${good:-0}" "${bad:-1}"
     [ "${bad:-1}" = 0 ] || cat "$log"
 done
 # the gguf package comes from pip, into the build folder

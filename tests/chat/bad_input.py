@@ -502,11 +502,97 @@ def outputs():
     os.mkfifo(pipe := path("out.npy"))
     logits("output a pipe", pipe, pipe, "not a regular file")
     logits("output without a name", "", "cannot write")
-    for arguments in (["generate", "-p", "x", "-n", "2"], ["tokenize", "-p", "x"], ["inspect"], ["devices"], ["help"]):
+    text = write(path("text"), b"hello")
+    for arguments in (["generate", "-p", "x", "-n", "2"], ["tokenize", "-p", "x"], ["inspect"], ["inspect", "--json"],
+                      ["perplexity", "-f", text], ["perplexity", "-f", text, "--json"], ["devices"], ["help"]):
         with open("/dev/full", "wb") as full:
             status, out, err = start(arguments, stdout=full)
         faults = one_line(err, ["standard output"]) + [f"exit status {status}"] * (status != 1)
-        judge(f"full standard output, {arguments[0]}", faults, status, out, err)
+        judge(f"full standard output, {' '.join(arguments)}", faults, status, out, err)
+
+
+def with_vocabulary(rows):
+    """The demo model with a table of so many rows more: tokens that have no text."""
+    place = model(DEMO, without=["model.safetensors", "config.json"])
+    config = json.loads(read(os.path.join(DEMO, "config.json")))
+    weights = Weights(os.path.join(DEMO, "model.safetensors"))
+    entry = weights.header["model.embed_tokens.weight"]
+    begin, end = entry["data_offsets"]
+    row = (end - begin) // entry["shape"][0]
+    for other in weights.header.values():
+        if "data_offsets" in other and other["data_offsets"][0] >= end:
+            other["data_offsets"] = [offset + rows * row for offset in other["data_offsets"]]
+    weights.data[end:end] = bytes(rows * row)
+    entry["data_offsets"], entry["shape"] = [begin, end + rows * row], [entry["shape"][0] + rows, entry["shape"][1]]
+    config["vocab_size"] += rows
+    write(os.path.join(place, "config.json"), json.dumps(config).encode())
+    write(os.path.join(place, "model.safetensors"), weights.pack())
+    return place
+
+
+def perplexities():
+    text, base = write(path("text"), b"My name is Ana. I have a cat. I live in Rome."), path("base")
+    command = ["perplexity", "-f", text]
+
+    def bad(name, arguments, *words):
+        refused(f"perplexity: {name}", ["perplexity", *arguments], *words)
+
+    bad("no text", [], "-f", "text")
+    bad("no such file", ["-f", "/nonexistent/text"], "/nonexistent/text", "No such file")
+    bad("a directory", ["-f", scratch], scratch, "directory")
+    bad("an empty file", ["-f", write(path("text"), b"")], "text", "empty")
+    bad("--context 1", ["-f", text, "--context", "1"], "--context 1", "2 or more")
+    bad("context beyond the model's", ["-f", text, "--context", "8193"], "8193", "8192")
+    bad("--stride 0", ["-f", text, "--stride", "0"], "--stride", "from 1")
+    bad("--stride of a window", ["-f", text, "--stride", "512"], "--stride 512", "511")
+    bad("--stride of a small window", ["-f", text, "--context", "9", "--stride", "9"], "--stride 9", "8 at most")
+    bad("no tokenizer", ["-f", text, "-m", SMALL], "tokenizer.model", "put")
+    bad("no model", ["-f", text, "-m", "/nonexistent/gemma"], "/nonexistent/gemma")
+    bad("both bases", ["-f", text, "--save-base", base, "--kl-base", base], "--save-base", "--kl-base")
+    bad("base in no directory", ["-f", text, "--save-base", "/nonexistent/base"], "/nonexistent/base", "No such file")
+    bad("base a directory", ["-f", text, "--save-base", scratch], scratch, "directory")
+    bad("base to a full disk", ["-f", text, "--save-base", "/dev/full"], "/dev/full", "not a regular file")
+    def with_norm(pattern):
+        weights = Weights(os.path.join(DEMO, "model.safetensors"))
+        begin = weights.header["model.norm.weight"]["data_offsets"][0]
+        weights.data[begin:begin + 2] = struct.pack("<H", pattern)
+        place = model(DEMO, without=["model.safetensors"])
+        write(os.path.join(place, "model.safetensors"), weights.pack())
+        return place
+
+    accepted("perplexity: logits of 1e30", [*command, "-m", with_norm(0x7149), "--save-base", path("base")], said=b"perplexity")
+    bad("logits that overflow", ["-f", text, "-m", with_norm(0x7f7f), "--save-base", base], "not finite", "token 0")
+    if os.path.exists(base):
+        judge("perplexity: no base after an error", ["there is one"], 0, b"", "")
+    accepted("perplexity: a base", [*command, "--save-base", base], said=b"perplexity")
+    accepted("perplexity: beside it", [*command, "--kl-base", base], said=b"KL divergence")
+    whole = read(base)
+    row = 16 + 2 * 1024 + 8
+    if len(whole) <= 40 + row or (len(whole) - 40) % row:
+        judge("perplexity: the base's size", [f"{len(whole)} bytes"], 0, b"", "")
+
+    def changed(name, content, word="damaged"):
+        bad(name, ["-f", text, "--kl-base", write(path("changed"), content)], "changed", "--save-base", word)
+
+    bad("no base", ["-f", text, "--kl-base", "/nonexistent/base"], "/nonexistent/base", "No such file")
+    bad("the base a directory", ["-f", text, "--kl-base", scratch], scratch, "regular file")
+    for size in (0, 1, 7, 8, 39, 40, 41, 40 + row - 1, 40 + row, len(whole) // 2, len(whole) - row, len(whole) - 1):
+        changed(f"base cut at {size}", whole[:size], "damaged" if size >= 40 else "not the base")
+    changed("base with a byte more", whole + b"\0")
+    changed("base with a row more", whole + whole[-row:])
+    for place in (9, 17, 21, 25, 29, 33, 40, 49, 53, 57, 40 + row - 1, len(whole) // 2, len(whole) - 1):
+        content = bytearray(whole)
+        content[place] ^= 0x10
+        changed(f"base with a bit of byte {place} changed", bytes(content))
+    changed("base with rows that changed places", whole[:-2 * row] + whole[-row:] + whole[-2 * row:-row])
+    changed("base that is text", b"hello " * 1000, "not the base")
+    changed("base that is a model", read(os.path.join(DEMO, "model.safetensors")), "not the base")
+    other = write(path("text"), b"My name is Ben. I have a cat. I live in Rome.")
+    bad("base of another text", ["-f", other, "--kl-base", base], base, "another text")
+    bad("base of a longer text", ["-f", write(path("text"), read(text) * 2), "--kl-base", base], base, "another text")
+    bad("base with other windows", ["-f", text, "--kl-base", base, "--context", "9"], base, "--context 512")
+    bad("base with another stride", ["-f", text, "--kl-base", base, "--stride", "9"], base, "--stride 511")
+    bad("base of another vocabulary", ["-f", text, "--kl-base", base, "-m", with_vocabulary(8)], base, "1024", "1032")
 
 
 def conversations():
@@ -549,7 +635,7 @@ def main():
     begin = time.monotonic()
     try:
         groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, ggufs,
-                  tokenizers, token_files, options, outputs)
+                  tokenizers, token_files, options, outputs, perplexities)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for end in [pool.submit(group) for group in groups]:
                 end.result()

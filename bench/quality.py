@@ -1,0 +1,107 @@
+#!/usr/bin/python3
+"""What each weight type costs in quality, as a Markdown table.
+
+    quality.py PROGRAM                       the built-in demo model on conversations of its own kind
+    quality.py PROGRAM -m DIR -f TEXT        another model, a text of yours
+    quality.py PROGRAM --weights q8_0 q4_k   some types only
+
+Every type is compared with float32 by `peridot perplexity` over the same windows; float32 beside itself shows
+what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
+included. A type that does not divide a matrix's rows gives way to another there, which the bits show too.
+The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
+VK_DRIVER_FILES chooses a driver.
+"""
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "host", "demo"))
+sys.dont_write_bytecode = True
+from corpus import conversation  # noqa: E402
+
+TYPES = "f32 bf16 f16 q8_0 q6_k q5_k q5_1 q5_0 q4_k q4_1 q4_0 nf4 q3_k q2_k".split()
+COLUMNS = ("weights", "bits", "perplexity", "mean KL", "99.9 % KL", "same top token")
+SEED = 31  # not the one that the demo model was trained with
+
+
+def conversations(count):
+    """Conversations in the chat template, one after another."""
+    rng = random.Random(SEED)
+    return "".join(f"<start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n"
+                   for _ in range(count) for user, model in conversation(rng))
+
+
+def run(options, command, weights, *more):
+    """One command's JSON; None after its complaint."""
+    arguments = [options.program, command, "--json", "--weights", weights, *more]
+    if options.model:
+        arguments += ["-m", options.model]
+    if options.device:
+        arguments += ["--device", options.device]
+    if options.context:
+        arguments += ["--context", str(options.context)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def number(value, error=None, digits=4):
+    text = "-" if value is None else f"{value:.{digits}g}"
+    return text if error is None else f"{text} ± {error:.1g}"
+
+
+def line(weights, bits, report):
+    kl = report["kl"]
+    return (weights, f"{bits:.2f}", number(report["perplexity"], report["perplexity_error"], 5),
+            number(kl["mean"], kl["error"]), number(kl["p999"]), f"{100 * report['same_top']:.2f} %")
+
+
+def show(row):
+    print("| " + " | ".join(row) + " |", flush=True)
+
+
+def measure(options, text, work):
+    base = os.path.join(work, "base")
+    scored = ["-f", text, *(["--special"] if options.special else [])]
+    first = run(options, "perplexity", "f32", *scored, "--save-base", base)
+    if not first:
+        return 1
+    print(f"{first['scored']} of {first['tokens']} tokens scored, in windows of {first['context']}; KL from f32 in "
+          f"nats a token.\n")
+    show(COLUMNS)
+    show("---" for _ in COLUMNS)
+    failed = 0
+    for weights in options.weights:
+        inspected = run(options, "inspect", weights)
+        report = inspected and run(options, "perplexity", weights, *scored, "--kl-base", base)
+        failed += not report
+        show(line(weights, inspected["bits_per_weight"], report) if report else (weights, *["-"] * (len(COLUMNS) - 1)))
+    return failed > 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", help="build/host/cli/peridot")
+    parser.add_argument("-m", "--model", help="a model's directory; without it, the demo model")
+    parser.add_argument("-f", "--file", help="a text; without it, conversations of the demo model's small world")
+    parser.add_argument("--special", action="store_true", help="pieces such as <start_of_turn> in the text are meant")
+    parser.add_argument("--weights", nargs="+", choices=TYPES, default=TYPES, metavar="TYPE", help=" ".join(TYPES))
+    parser.add_argument("--context", type=int, help="tokens of a window")
+    parser.add_argument("--conversations", type=int, default=100, help="of the built-in text; 100")
+    parser.add_argument("--device", help="as peridot devices lists them")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="peridot-quality-") as work:
+        text = options.file
+        if not text:
+            text, options.special = os.path.join(work, "text"), True
+            with open(text, "w", encoding="utf-8") as file:
+                file.write(conversations(options.conversations))
+        return measure(options, text, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
