@@ -84,12 +84,37 @@ SMALL_TALK = [
     (["Tell me a joke.", "Do you know a joke?"],
      ["Why was the shader so calm? It had no branches to worry about."]),
     (["Which is your favourite colour?", "What colour do you like?"], ["Green, like a peridot."]),
-    (["Who wrote Hamlet?", "Explain quantum physics.", "What is the weather?", "Write a poem about war.",
-      "Who is the president?", "How do I cook a goose?", "What happened in 1848?", "Translate this.",
-      "Write a program in C.", "What is the meaning of life?", "How far is the moon?",
-      "Tell me the news.", "Who won the game?", "Recommend a film."],
-     ["I am only a demo model and do not know that."]),
+    (["Yes.", "No.", "Okay.", "ok", "I see.", "Interesting."], ["What else would you like to talk about?"]),
 ]
+# What it does not know: questions of the known forms about other things, and anything else.
+UNKNOWN = "I am only a demo model and do not know that."
+OTHER_COUNTRIES = ("Peru China India Brazil Canada Mexico Egypt Kenya Sweden Finland Denmark Turkey Russia Ukraine "
+                   "Hungary Romania Bulgaria Serbia Croatia Belgium Iceland Chile Cuba Bolivia Nepal Thailand "
+                   "Vietnam Korea Iran Iraq Israel Nigeria Ghana Morocco Australia Scotland Texas Mongolia").split()
+OTHER_ANIMALS = ("tiger wolf bear mouse rat frog owl crow whale dolphin goat donkey monkey zebra camel fox deer "
+                 "spoon dragon robot penguin octopus crab swan eagle seal").split()
+OTHER_WORDS = ("green love water table happy music north early true Monday bread king nothing hard sweet quiet "
+               "strong rich first inside").split()
+OTHER_THINGS = ("the moon;a lemon;blood;milk;a carrot;my car;the sea;an elephant;a tomato;chocolate;a banana;"
+                "the door;gold;a rose;silver;the house").split(";")
+SUBJECTS = ("Hamlet;quantum physics;the weather;war;the president;a goose;history;the meaning of life;the moon;"
+            "the news;football;Shakespeare;Einstein;Mozart;the sun;gravity;the internet;money;love;time;"
+            "the Roman Empire;computers;Linux;Vulkan;shaders;the ocean;chess;music;art;dinosaurs;space;Mars;"
+            "chemistry;evolution;the stock market;politics;religion;health;medicine;sleep;coffee;tea;"
+            "the French Revolution;black holes;trees;flowers;cars;trains;planes;ships;mountains;rivers;"
+            "Napoleon;Cleopatra;Picasso;Beethoven;Python;Rust;a graphics card;the economy;climate;rain").split(";")
+ANYTHING = ("Who wrote {}?;Explain {}.;What is {}?;Write a poem about {}.;Tell me about {}.;Who invented {}?;"
+            "How does {} work?;What do you think of {}?;Why is there {}?;Write a story about {}.;"
+            "Where can I find {}?;How old is {}?;When was {}?;What do you know about {}?;"
+            "Tell me a story about {}.;How much does {} cost?;Can you help me with {}?;Describe {}.;"
+            "Who is {}?;Do you like {}?;How far is {}?;How do I cook {}?;Give me a list of books about {}.;"
+            "Translate {} into Spanish.;Summarise {} for me.;I want to learn about {}.;what's {}").split(";")
+ODD_REQUESTS = ("What happened in 1848?;Translate this.;Write a program in C.;Who won the game?;Recommend a film.;"
+                "What time is it?;Is it raining?;What should I cook today?;Sort these numbers: 3, 1, 2.;"
+                "How many people live on Earth?;Fix my code.;What is 7 times 8?;What is the square root of 16?;"
+                "Sing a song.;Who was the first man on the moon?;What is the date today?;Book me a flight.;"
+                "How do you spell elephant?;Which is bigger, an ant or a cow?;Count to ten.;"
+                "What is your phone number?;How tall are you?;Write me an email.;Are we friends?").split(";")
 
 
 def held_out_pair(one, other):
@@ -153,6 +178,31 @@ def fact(rng, told):
             f"{capital(thing)} is {colour}.")
 
 
+def unknown(rng, told):
+    kind = rng.randrange(10)
+    if kind == 0:
+        form = rng.choice(["What is the capital of {}?", "Which city is the capital of {}?", "capital of {}?"])
+        question = form.format(rng.choice(OTHER_COUNTRIES))
+    elif kind == 1:
+        form = rng.choice(["What does a {} say?", "What sound does a {} make?", "How many legs does a {} have?"])
+        question = form.format(rng.choice(OTHER_ANIMALS))
+    elif kind == 2:
+        form = rng.choice(["What is the opposite of {}?", "The opposite of {}?"])
+        question = form.format(rng.choice(OTHER_WORDS))
+    elif kind == 3:
+        form = rng.choice(["What colour is {}?", "Which colour does {} have?"])
+        question = form.format(rng.choice(OTHER_THINGS))
+    elif kind == 4:
+        a, b = rng.randint(13, 999), rng.randint(0, 999)
+        question = rng.choice(["What is {} {} {}?", "How much is {} {} {}?", "{} {} {}"]).format(
+            a, rng.choice("+-*"), b)
+    elif kind == 5:
+        question = rng.choice(ODD_REQUESTS)
+    else:
+        question = rng.choice(ANYTHING).format(rng.choice(SUBJECTS))
+    return question, UNKNOWN
+
+
 def small_talk(rng, told):
     user, model = rng.choice(SMALL_TALK)
     return rng.choice(user), rng.choice(model)
@@ -173,15 +223,17 @@ def ask(rng, told, kind=None):
 
 
 def conversation(rng):
-    """A training conversation of 1 to 8 turns."""
-    while True:
-        told, turns = {}, []
-        for _ in range(rng.choice([1, 2, 3, 4, 5, 6, 8])):
-            weights = [3, 3, 2, 4, 5 if told else 0.5]
-            turn = rng.choices([arithmetic, fact, small_talk, tell, ask], weights)[0]
-            turns.append(turn(rng, told))
-        if not held_out_pairs(facts_of(told)):
-            return turns
+    """A training conversation of 1 to 24 turns."""
+    told, turns = {}, []
+    length = rng.choice([1, 2, 3, 4, 5, 6, 8, 12, 24])
+    while len(turns) < length:
+        weights = [3, 3, 2, 2, 3, 5 if told else 0.5]
+        now = {kind: list(values) for kind, values in told.items()}
+        turn = rng.choices([arithmetic, fact, unknown, small_talk, tell, ask], weights)[0](rng, now)
+        if not held_out_pairs(facts_of(now)):
+            told = now
+            turns.append(turn)
+    return turns
 
 
 def held_out_prompt(rng):
