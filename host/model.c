@@ -187,15 +187,14 @@ static peridot_result open_files(const peridot_file *files, uint32_t count,
     return checkpoint_open_memory(list, count, checkpoint, error);
 }
 
-peridot_result peridot_model_load(peridot_device *device, const char *directory,
+peridot_result peridot_model_load(peridot_device *device, const char *path,
                                   const peridot_model_params *params, peridot_model **model,
                                   peridot_error *error) {
-    if (!device || !directory || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_model_load needs a device and a directory");
+    if (!device || !path || !model)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load needs a device and a path");
     *model = NULL;
     struct checkpoint *checkpoint;
-    peridot_result result = checkpoint_open(directory, &checkpoint, error);
+    peridot_result result = checkpoint_open(path, &checkpoint, error);
     return result ? result : load(device, checkpoint, params, model, error);
 }
 
@@ -210,16 +209,16 @@ peridot_result peridot_model_load_files(peridot_device *device, const peridot_fi
     return result ? result : load(device, checkpoint, params, model, error);
 }
 
-peridot_result peridot_model_inspect(peridot_device *device, const char *directory,
+peridot_result peridot_model_inspect(peridot_device *device, const char *path,
                                      const peridot_model_params *params,
                                      const peridot_session_params *session,
                                      peridot_model_info *info, peridot_memory_plan *plan,
                                      peridot_error *error) {
-    if (!device || !directory)
+    if (!device || !path)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_model_inspect needs a device and a directory");
+                    "peridot_model_inspect needs a device and a path");
     struct checkpoint *checkpoint;
-    peridot_result result = checkpoint_open(directory, &checkpoint, error);
+    peridot_result result = checkpoint_open(path, &checkpoint, error);
     return result ? result : inspect(device, checkpoint, params, session, info, plan, error);
 }
 

@@ -183,11 +183,11 @@ typedef struct peridot_model_params {
     void *progress_user;
 } peridot_model_params;
 
-/* Loads a Hugging Face directory: config.json, safetensors, and tokenizer.model if there is one.
- * DEVICE_MEMORY: the message says what the weights need and what is free; nothing was uploaded if
- * that could be known before. Other errors: ARGUMENT, FILE, FORMAT, UNSUPPORTED, HOST_MEMORY,
- * CANCELLED, VULKAN, DEVICE_LOST. */
-PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *directory,
+/* Loads a Hugging Face directory (config.json, safetensors, and tokenizer.model if there is one),
+ * or a GGUF file, by any of its parts if it is split. DEVICE_MEMORY: the message says what the
+ * weights need and what is free; nothing was uploaded if that could be known before. Other errors:
+ * ARGUMENT, FILE, FORMAT, UNSUPPORTED, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *path,
                                               const peridot_model_params *params,
                                               peridot_model **model, peridot_error *error);
 
@@ -311,7 +311,7 @@ typedef struct peridot_memory_plan {
  * uploaded; so a damaged weight is not noticed. `params` and `session` are those
  * that it would be loaded and run with, or NULL; `info` and `plan` may be NULL. Errors: as
  * peridot_model_load and peridot_session_create, but memory that does not suffice is none. */
-PERIDOT_API peridot_result peridot_model_inspect(peridot_device *device, const char *directory,
+PERIDOT_API peridot_result peridot_model_inspect(peridot_device *device, const char *path,
                                                  const peridot_model_params *params,
                                                  const peridot_session_params *session,
                                                  peridot_model_info *info,

@@ -83,6 +83,7 @@ static void print_json(const peridot_device_info *device, const peridot_model_in
     cJSON_AddNumberToObject(json, "bits_per_weight", bits_per_weight(m));
     cJSON_AddBoolToObject(json, "tokenizer", m->has_tokenizer);
     cJSON_AddBoolToObject(json, "turn_markers", m->has_chat);
+    cJSON_AddNumberToObject(json, "read_bytes", (double)m->padded_bytes); /* for a token */
     cJSON_AddStringToObject(json, "fingerprint", fingerprint);
     cJSON_AddStringToObject(json, "device", device->name);
     add_memory(json, plan);
