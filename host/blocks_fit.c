@@ -321,10 +321,9 @@ CLONES static void lanes_codes(const float x[][LANES], int rows, const struct le
     struct code_table table = code_table();
     extremes(x, rows, extreme, squares);
     EACH_LANE best[l] = gain[l] = 0;
-    for (int c = 0; c <= levels->count; c++) {
-        bool last = c == levels->count; /* the codes of the best scale */
+    for (int c = 0; c < levels->count; c++) {
         EACH_LANE {
-            s[l] = usable(last ? best[l] : extreme[l] / levels->starts[c], true);
+            s[l] = usable(extreme[l] / levels->starts[c], true);
             by[l] = 1 / s[l];
             xc[l] = cc[l] = 0;
         }

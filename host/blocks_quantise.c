@@ -22,14 +22,14 @@ static const float q4_1_starts[] = {0,   0,    .2f,  .2f, -.8f, .2f,  .2f,  -.8f
                                     .4f, -.2f, -.2f, .4f, -.8f, -.6f, -.2f, -.2f};
 static const float q5_1_starts[] = {0, 0,   0,    -1,    -1,    0,     -1,   -1,
                                     0, .5f, .25f, -.25f, -1.5f, -.75f, -.5f, -1.5f};
-static const float nf4_starts[] = {1, 1.08f, .95f, .73f, -1, -1.08f, -.95f, -.7f};
+static const float nf4_starts[] = {1, 1.08f, .95f, .73f, -1, -1.08f, -.7f};
 
 static const struct levels q8_0 = {-127, 127, q8_0_starts, 8, true};
 static const struct levels q4_0 = {-8, 7, q4_0_starts, 7, true};
 static const struct levels q5_0 = {-16, 15, q5_0_starts, 10, true};
 static const struct levels q4_1 = {0, 15, q4_1_starts, 8, true};
 static const struct levels q5_1 = {0, 31, q5_1_starts, 8, true};
-static const struct levels nf4 = {-1, 1, nf4_starts, 8, true};
+static const struct levels nf4 = {-1, 1, nf4_starts, 7, true};
 
 /* Conversions round a finite value beyond the largest to infinity. */
 static uint16_t half_clamped(float value) {
