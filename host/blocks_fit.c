@@ -12,10 +12,10 @@
 /* One function for several instruction sets, chosen as the program starts. Only glibc does that,
  * and a sanitizer is not up that early. */
 #if defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED
 #endif
-#elif defined(__SANITIZE_ADDRESS__)
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED
 #endif
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute) && !defined(SANITIZED)
