@@ -315,7 +315,7 @@ static peridot_result read_config(struct checkpoint *checkpoint, peridot_error *
         result = read_vocabulary(checkpoint, error);
     if (!result)
         result = read_tokens(file, config, error);
-    return result ? result : model_config_check(config, file->name, error);
+    return result ? result : model_config_check(config, true, file->name, error);
 }
 
 peridot_result checkpoint_open_gguf(struct checkpoint *checkpoint, const char *name,

@@ -144,16 +144,16 @@ static peridot_result check_architecture(const cJSON *json, const char *name,
     return PERIDOT_OK;
 }
 
-peridot_result model_config_check(const struct model_config *config, const char *name,
+peridot_result model_config_check(const struct model_config *config, bool is_gguf, const char *name,
                                   peridot_error *error) {
     if (config->heads % config->kv_heads != 0)
-        return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: the number of attention heads (%u) is not a multiple of the number of KV "
-                    "heads (%u)",
-                    name, config->heads, config->kv_heads);
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: %s (%u) is not a multiple of %s (%u)", name,
+                    is_gguf ? "gemma.attention.head_count" : "num_attention_heads", config->heads,
+                    is_gguf ? "gemma.attention.head_count_kv" : "num_key_value_heads",
+                    config->kv_heads);
     if (config->head_dim % 2 != 0)
-        return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: the heads' size (%u) is odd; RoPE needs pairs", name, config->head_dim);
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: %s (%u) is odd; RoPE needs pairs", name,
+                    is_gguf ? "gemma.attention.key_length" : "head_dim", config->head_dim);
     return PERIDOT_OK;
 }
 
@@ -172,7 +172,7 @@ static peridot_result read_fields(const cJSON *json, const char *name, struct mo
         result = read_token(json, "pad_token_id", 0, name, config, &config->pad, error);
     if (!result)
         result = read_eos(json, name, config, error);
-    return result ? result : model_config_check(config, name, error);
+    return result ? result : model_config_check(config, false, name, error);
 }
 
 peridot_result model_config_parse(const char *json, size_t length, const char *name,

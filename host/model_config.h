@@ -36,8 +36,9 @@ struct model_config_size {
 #define MODEL_CONFIG_SIZES 8
 extern const struct model_config_size model_config_sizes[MODEL_CONFIG_SIZES];
 
-/* Whether the sizes go together: FORMAT if not. */
-peridot_result model_config_check(const struct model_config *config, const char *name,
+/* Whether the sizes go together: FORMAT if not, with their names in config.json or in GGUF files.
+ */
+peridot_result model_config_check(const struct model_config *config, bool is_gguf, const char *name,
                                   peridot_error *error);
 /* Adds an end token, once; false: there are EOS_TOKENS_MAX already. */
 bool model_config_add_end(struct model_config *config, int32_t id);

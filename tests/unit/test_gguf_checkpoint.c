@@ -218,10 +218,11 @@ static void test_bad_metadata(void **state) {
         {"gemma.attention.head_count", NULL, PERIDOT_ERROR_FORMAT, "no gemma.attention.head_count"},
         {"gemma.attention.head_count_kv", NULL, PERIDOT_ERROR_FORMAT, /* as many as heads */
          "blk.0.attn_k.weight is [32, 32] where the metadata makes it [64, 32]"},
-        {"gemma.attention.head_count_kv", three_kv_heads, PERIDOT_ERROR_FORMAT, "not a multiple"},
+        {"gemma.attention.head_count_kv", three_kv_heads, PERIDOT_ERROR_FORMAT,
+         "head_count (4) is not a multiple of"},
         {"gemma.attention.key_length", NULL, PERIDOT_ERROR_FORMAT, /* a quarter of 32 */
          "blk.0.attn_q.weight is [64, 32] where the metadata makes it [32, 32]"},
-        {"gemma.attention.key_length", odd_heads, PERIDOT_ERROR_FORMAT, "(7) is odd"},
+        {"gemma.attention.key_length", odd_heads, PERIDOT_ERROR_FORMAT, "key_length (7) is odd"},
         {"gemma.attention.value_length", other_values, PERIDOT_ERROR_UNSUPPORTED,
          "value_length is 8"},
         {"", half_rope, PERIDOT_ERROR_UNSUPPORTED, "gemma.rope.dimension_count is 8"},
