@@ -101,6 +101,12 @@ bool platform_is_file(const char *path) {
     return stat(path, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+bool platform_same_file(const char *a, const char *b) {
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 bool platform_make_directories(const char *path) {
     char partial[4096];
     size_t length = strlen(path);
@@ -203,6 +209,19 @@ void platform_thread_join(struct platform_thread *thread) {
         return;
     pthread_join(thread->handle, NULL);
     free(thread);
+}
+
+void platform_run_at_once(void (*run)(void *job), void *jobs, size_t size, unsigned count) {
+    struct platform_thread *threads[PLATFORM_JOBS_MAX] = {0};
+    for (unsigned i = 0; i < count; i++) {
+        void *job = (char *)jobs + i * size;
+        if (i + 1 < count && i < PLATFORM_JOBS_MAX)
+            threads[i] = platform_thread_start(run, job);
+        if (i >= PLATFORM_JOBS_MAX || !threads[i])
+            run(job);
+    }
+    for (unsigned i = 0; i < count && i < PLATFORM_JOBS_MAX; i++)
+        platform_thread_join(threads[i]);
 }
 
 struct platform_mutex {

@@ -31,6 +31,8 @@ peridot_result platform_replace_file(const char *path, bool (*write)(FILE *strea
 
 bool platform_is_directory(const char *path);
 bool platform_is_file(const char *path);
+/* Whether both paths lead to one file, by whatever links; false if either leads to none. */
+bool platform_same_file(const char *a, const char *b);
 /* Creates `path` and its parents; true if it exists afterwards. */
 bool platform_make_directories(const char *path);
 /* The user's cache folder for Peridot (PERIDOT_CACHE_DIR, else XDG_CACHE_HOME/peridot, else
@@ -50,6 +52,10 @@ struct platform_thread;
 /* Starts `run(user)` on a new thread; NULL if the system refuses. */
 struct platform_thread *platform_thread_start(void (*run)(void *user), void *user);
 void platform_thread_join(struct platform_thread *thread); /* frees it; accepts NULL */
+/* Calls run(job) for each of an array of jobs, `size` bytes each, at once: the last on the calling
+ * thread, and so those for which there is no thread to be had. Returns when all have ended. */
+#define PLATFORM_JOBS_MAX 64
+void platform_run_at_once(void (*run)(void *job), void *jobs, size_t size, unsigned count);
 
 struct platform_mutex;
 struct platform_mutex *platform_mutex_create(void); /* NULL without memory */

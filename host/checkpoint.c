@@ -1,7 +1,6 @@
 #include "checkpoint.h"
 #include "checkpoint_parts.h"
 #include "checksum.h"
-#include "gguf_tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -126,33 +125,19 @@ bool checkpoint_norms_have_one(const struct checkpoint *checkpoint) {
     return checkpoint->is_gguf;
 }
 
-peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
-                                           struct tokenizer **tokenizer, peridot_error *error) {
-    const struct source *source = &checkpoint->tokenizer;
-    *tokenizer = NULL;
-    peridot_result result = PERIDOT_OK;
-    if (checkpoint->is_gguf) {
-        source = &checkpoint->shards[0];
-        result = gguf_tokenizer_create(&source->gguf, tokenizer, error);
-    } else if (source->name) {
-        result =
-            tokenizer_create(source->file.data, source->file.size, source->name, tokenizer, error);
-    }
-    if (!*tokenizer || tokenizer_vocabulary(*tokenizer) <= checkpoint->config.vocabulary)
-        return result;
-    uint32_t pieces = tokenizer_vocabulary(*tokenizer);
-    tokenizer_destroy(*tokenizer);
-    *tokenizer = NULL;
-    return fail(error, PERIDOT_ERROR_FORMAT,
-                "%s has %u pieces and the model's vocabulary %u: the files do not belong together",
-                source->name, pieces, checkpoint->config.vocabulary);
-}
-
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer) {
     const struct checkpoint_tensor *tensor =
         &checkpoint->tensors[checkpoint_tensor_index(role, layer)];
     return tensor->data ? tensor : NULL;
+}
+
+const struct checkpoint_tensor *checkpoint_own_head(const struct checkpoint *checkpoint) {
+    const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
+    const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
+    bool copy = head && head->type == table->type && head->size == table->size &&
+                memcmp(head->data, table->data, head->size) == 0;
+    return copy ? NULL : head;
 }
 
 const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,

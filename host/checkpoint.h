@@ -57,14 +57,33 @@ void checkpoint_close(struct checkpoint *checkpoint); /* accepts NULL */
 const struct model_config *checkpoint_config(const struct checkpoint *checkpoint);
 /* Whether the norms are stored as 1 + weight. */
 bool checkpoint_norms_have_one(const struct checkpoint *checkpoint);
+/* Whether a path leads to one of the files that the checkpoint was read from, or would be. */
+bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path);
 /* The checkpoint's tokenizer, the caller's to destroy; NULL: it has none. Errors: as
  * tokenizer_create_pieces; FORMAT (more pieces than the model has tokens). */
 peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
                                            struct tokenizer **tokenizer, peridot_error *error);
+/* The pieces that the tokenizer is made of; none: there is no tokenizer. They lie in the
+ * checkpoint, which must outlive them, and in `*texts`, to be freed; so is the model with
+ * sentencepiece_free, also after an error. What they hold, checkpoint_create_tokenizer judges. */
+peridot_result checkpoint_read_pieces(const struct checkpoint *checkpoint,
+                                      struct sentencepiece_model *model, char **texts,
+                                      peridot_error *error);
+/* The template by which other programs make a chat a text, in new memory, the caller's to free;
+ * NULL: the checkpoint has none. Errors: FORMAT, HOST_MEMORY. */
+peridot_result checkpoint_chat_template(const struct checkpoint *checkpoint, char **text,
+                                        peridot_error *error);
+/* What the model is called, in new memory: by its metadata, or its directory. NULL: not known. */
+char *checkpoint_model_name(const struct checkpoint *checkpoint);
 /* `layer` is 0 for the roles that have no layer. Owned by the checkpoint; NULL: an optional one
  * that is absent. */
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer);
+/* A head in the file that is no copy of the embedding: copies are common, and cost memory. NULL:
+ * the head is the embedding. */
+const struct checkpoint_tensor *checkpoint_own_head(const struct checkpoint *checkpoint);
+/* The name that a tensor has in GGUF files, with ".weight". */
+void checkpoint_gguf_name(enum tensor_role role, uint32_t layer, char *out, size_t size);
 /* The path of the file that holds the tensor, for messages; owned by the checkpoint. */
 const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
                                    const struct checkpoint_tensor *tensor);

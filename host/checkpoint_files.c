@@ -34,6 +34,25 @@ bool checkpoint_has_file(const struct checkpoint *checkpoint, const char *name) 
     return there;
 }
 
+bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path) {
+    static const char *const others[] = {"config.json", "generation_config.json",
+                                         "model.safetensors.index.json", "tokenizer.model",
+                                         "tokenizer_config.json"};
+    if (!checkpoint->directory)
+        return false;
+    for (uint32_t i = 0; i < checkpoint->shard_count; i++)
+        if (platform_same_file(checkpoint->shards[i].name, path))
+            return true;
+    for (size_t i = 0; i < sizeof others / sizeof *others && !checkpoint->is_gguf; i++) {
+        char *other = checkpoint_join(checkpoint->directory, others[i]);
+        bool same = other && platform_same_file(other, path);
+        free(other);
+        if (same)
+            return true;
+    }
+    return false;
+}
+
 peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const char *name,
                                       struct source *source, peridot_error *error) {
     source->name = checkpoint_join(checkpoint->directory, name);

@@ -60,6 +60,18 @@ size_t checkpoint_tensor_index(enum tensor_role role, uint32_t layer) {
            (role - TENSOR_INPUT_NORM);
 }
 
+static void name_tensor(const char *layers, const char *base, enum tensor_role role, uint32_t layer,
+                        char *out, size_t size) {
+    if (role < TENSOR_INPUT_NORM)
+        snprintf(out, size, "%s.weight", base);
+    else
+        snprintf(out, size, "%s%u.%s.weight", layers, layer, base);
+}
+
+void checkpoint_gguf_name(enum tensor_role role, uint32_t layer, char *out, size_t size) {
+    name_tensor(gguf_layers, roles[role].gguf, role, layer, out, size);
+}
+
 static bool find_in_safetensors(const struct safetensors *file, const char *name,
                                 struct found *found) {
     static const enum weight_type types[] = {
@@ -168,10 +180,7 @@ static peridot_result find_tensor(struct checkpoint *checkpoint, enum tensor_rol
     struct found found;
     if (!base)
         return PERIDOT_OK;
-    if (role < TENSOR_INPUT_NORM)
-        snprintf(name, sizeof name, "%s.weight", base);
-    else
-        snprintf(name, sizeof name, "%s%u.%s.weight", layers, layer, base);
+    name_tensor(layers, base, role, layer, name, sizeof name);
     if (!find(checkpoint, name, &found))
         return role == TENSOR_HEAD ? PERIDOT_OK : refuse_missing(checkpoint, name, error);
     found.tensor.rows = extent(&checkpoint->config, roles[role].rows);

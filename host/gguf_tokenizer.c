@@ -235,22 +235,28 @@ static peridot_result make_pieces(const struct gguf *file, const struct lists *l
     return PERIDOT_OK;
 }
 
-peridot_result gguf_tokenizer_create(const struct gguf *file, struct tokenizer **tokenizer,
-                                     peridot_error *error) {
-    struct sentencepiece_model model = {0};
+peridot_result gguf_tokenizer_pieces(const struct gguf *file, struct sentencepiece_model *model,
+                                     char **texts, peridot_error *error) {
     struct lists lists;
-    char *texts = NULL;
     bool there;
-    *tokenizer = NULL;
+    *model = (struct sentencepiece_model){0};
+    *texts = NULL;
     peridot_result result = check_model(file, &there, error);
     if (result || !there)
         return result;
     result = check_rules(file, error);
     if (!result)
         result = read_lists(file, &lists, error);
-    if (!result)
-        result = make_pieces(file, &lists, &model, &texts, error);
-    if (!result)
+    return result ? result : make_pieces(file, &lists, model, texts, error);
+}
+
+peridot_result gguf_tokenizer_create(const struct gguf *file, struct tokenizer **tokenizer,
+                                     peridot_error *error) {
+    struct sentencepiece_model model;
+    char *texts;
+    *tokenizer = NULL;
+    peridot_result result = gguf_tokenizer_pieces(file, &model, &texts, error);
+    if (!result && model.count)
         result = tokenizer_create_pieces(&model, file->name, tokenizer, error);
     free(texts);
     sentencepiece_free(&model);

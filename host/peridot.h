@@ -167,7 +167,7 @@ typedef enum peridot_weights {
 } peridot_weights;
 
 typedef struct peridot_progress {
-    const char *stage;  /* "reading", "uploading", "compiling" */
+    const char *stage;  /* "reading", "uploading", "compiling", "converting" */
     uint64_t done, all; /* bytes, or pipelines when compiling */
 } peridot_progress;
 
@@ -222,6 +222,30 @@ typedef struct peridot_model_info {
 PERIDOT_API void peridot_model_describe(const peridot_model *model, peridot_model_info *info);
 PERIDOT_API void
 peridot_model_close(peridot_model *model); /* accepts NULL; close its sessions first */
+
+/* ---- GGUF files --------------------------------------------------------------------------------
+ */
+
+typedef struct peridot_convert_params {
+    size_t struct_size;
+    peridot_weights weights; /* AUTO and FILE: each tensor as it is; NF4 has no place in GGUF */
+    uint32_t threads;        /* 0: one per processor */
+    bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
+    void *progress_user;
+    void (*message)(const char *text, void *user); /* what came out otherwise than asked for, in one
+                                                      sentence each; NULL: dropped */
+    void *message_user;
+} peridot_convert_params;
+
+/* Writes a model, a directory or GGUF file as peridot_model_load takes it, to a new GGUF file with
+ * its tokenizer, on the CPU alone. The file takes the place of `target` when it is whole and on
+ * disk; on any error what was there stays. The embedding keeps 8 bits, and rows that no block fits
+ * get a float type. Errors: ARGUMENT (struct_size is not set; `target` is one of the model's own
+ * files), FILE (also a full disk), FORMAT (a weight that is NaN or infinite: which tensor, which
+ * row), UNSUPPORTED (a weight too large for float16; NF4), HOST_MEMORY, CANCELLED. */
+PERIDOT_API peridot_result peridot_convert(const char *model, const char *target,
+                                           const peridot_convert_params *params,
+                                           peridot_error *error);
 
 /* ---- Text --------------------------------------------------------------------------------------
  */

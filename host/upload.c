@@ -145,7 +145,6 @@ static peridot_result write_rows_at_once(const struct upload *upload,
     most = most > THREADS_MAX ? THREADS_MAX : most;
     uint32_t parts = enough < most ? enough : most;
     struct row_job jobs[THREADS_MAX];
-    struct platform_thread *threads[THREADS_MAX] = {0};
     for (uint32_t i = 0; i < parts; i++) {
         uint32_t first = (uint32_t)((uint64_t)count * i / parts);
         jobs[i] = (struct row_job){
@@ -156,34 +155,24 @@ static peridot_result write_rows_at_once(const struct upload *upload,
             .end = begin + (uint32_t)((uint64_t)count * (i + 1) / parts),
             .target = memory + first * row_bytes,
         };
-        if (i + 1 < parts)
-            threads[i] = platform_thread_start(write_rows, &jobs[i]);
-        if (!threads[i])
-            write_rows(&jobs[i]);
     }
+    platform_run_at_once(write_rows, jobs, sizeof *jobs, parts);
     peridot_result result = PERIDOT_OK;
-    for (uint32_t i = 0; i < parts; i++) {
-        platform_thread_join(threads[i]);
-        if (jobs[i].result && !result)
+    for (uint32_t i = 0; i < parts && !result; i++)
+        if (jobs[i].result)
             result = fail(error, jobs[i].result, "%s", jobs[i].error.message);
-    }
     return result;
 }
 
 /* ---- One matrix ---- */
 
-/* The type that a source has on the device. The embedding, which is the head too, stays at eight
- * bits or more: fewer ruin it. */
+/* The type that a source has on the device. */
 static enum weight_type choose_type(const struct upload *upload, const struct assembly *assembly,
                                     const struct checkpoint_tensor *source) {
     enum weight_type type = source->type;
-    if (upload->params->weights != PERIDOT_WEIGHTS_FILE) {
-        type = (enum weight_type)(upload->params->weights - 1);
-        const struct weight_type_info *info = weight_type_info(type);
-        if (assembly->is_table && info->low_bits + info->high_bits < 8)
-            type = WEIGHT_Q8_0;
-        type = weight_row_type(type, source->columns);
-    }
+    if (upload->params->weights != PERIDOT_WEIGHTS_FILE)
+        type = weight_row_type((enum weight_type)(upload->params->weights - 1), assembly->is_table,
+                               source->columns);
     bool padded_within = assembly->column_group != assembly->column_group_padded &&
                          assembly->column_group != source->columns;
     if (padded_within && type == source->type && weight_type_info(type)->block > 1)
@@ -393,20 +382,11 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
     return result;
 }
 
-/* A head in the file that is no copy of the embedding. Copies are common, and cost memory. */
-static const struct checkpoint_tensor *own_head(const struct checkpoint *checkpoint) {
-    const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
-    const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
-    bool copy = head && head->type == table->type && head->size == table->size &&
-                memcmp(head->data, table->data, head->size) == 0;
-    return copy ? NULL : head;
-}
-
 /* The embedding, and the head if it is another matrix. */
 static peridot_result upload_tables(struct upload *upload, const struct checkpoint *checkpoint,
                                     peridot_error *error) {
     struct peridot_model *model = upload->model;
-    const struct checkpoint_tensor *head = own_head(checkpoint);
+    const struct checkpoint_tensor *head = checkpoint_own_head(checkpoint);
     struct assembly matrices[] = {
         {.weight = &model->embedding,
          .name = "embedding",

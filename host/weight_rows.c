@@ -4,8 +4,11 @@
 
 #include <string.h>
 
-enum weight_type weight_row_type(enum weight_type wanted, uint32_t columns) {
-    if (columns % weight_type_info(wanted)->block == 0)
+enum weight_type weight_row_type(enum weight_type wanted, bool is_table, uint32_t columns) {
+    const struct weight_type_info *info = weight_type_info(wanted);
+    if (is_table && info->low_bits + info->high_bits < 8)
+        return WEIGHT_Q8_0;
+    if (columns % info->block == 0)
         return wanted;
     switch (wanted) {
     case WEIGHT_Q2_K:
@@ -114,19 +117,23 @@ static bool fit_halves(const float *values, uint32_t count) {
     return fit;
 }
 
-bool weight_row_write(const struct weight_row *row, const uint8_t *source, uint8_t *target,
-                      void *scratch) {
+bool weight_row_convert(const struct weight_row *row, const uint8_t *source, uint8_t *blocks,
+                        void *scratch) {
     float *values = scratch, *padded = values + row->columns;
-    uint8_t *blocks = (uint8_t *)(padded + row->padded);
-    bool fits = true;
     if (row->from == row->to) {
         copy_row(row, source, blocks);
-    } else {
-        blocks_dequantise(row->from, source, row->columns, values);
-        pad_row(row, values, padded);
-        blocks_quantise(row->to, padded, row->padded, blocks);
-        fits = row->to != WEIGHT_F16 || fit_halves(values, row->columns);
+        return true;
     }
+    blocks_dequantise(row->from, source, row->columns, values);
+    pad_row(row, values, padded);
+    blocks_quantise(row->to, padded, row->padded, blocks);
+    return row->to != WEIGHT_F16 || fit_halves(values, row->columns);
+}
+
+bool weight_row_write(const struct weight_row *row, const uint8_t *source, uint8_t *target,
+                      void *scratch) {
+    uint8_t *blocks = (uint8_t *)((float *)scratch + row->columns + row->padded);
+    bool fits = weight_row_convert(row, source, blocks, scratch);
     device_row_pack(row->to, blocks, row->padded, target);
     return fits;
 }

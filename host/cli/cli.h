@@ -28,6 +28,7 @@ int command_generate(struct options *options);
 int command_tokenize(struct options *options);
 int command_logits(struct options *options);
 int command_perplexity(struct options *options);
+int command_convert(struct options *options);
 int command_inspect(struct options *options);
 int command_devices(struct options *options);
 
@@ -40,6 +41,10 @@ bool options_parse(int argc, char **argv, struct options *options);
 /* Prints an error to stderr, in one line whatever names from files it holds; returns 1, the exit
  * status. */
 int complain(const peridot_error *error);
+
+/* For params: prints a message as complain does; a line of progress, for a terminal. */
+void show_message(const char *text, void *user);
+bool show_progress(const peridot_progress *progress, void *user);
 
 /* Device and model as the options say, with progress on a terminal and the choice told with
  * --verbose. Where a tokenizer is needed, it is missed before anything is loaded. */

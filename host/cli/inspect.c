@@ -4,11 +4,6 @@
 
 #include <cjson/cJSON.h>
 
-static void show_message(const char *text, void *user) {
-    (void)user;
-    fprintf(stderr, "peridot: %s\n", text);
-}
-
 /* Of what is read for one token, without padding; the norms are too few to count. */
 static double bits_per_weight(const peridot_model_info *m) {
     return 8.0 * (double)m->ideal_bytes / (double)m->parameters;

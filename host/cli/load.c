@@ -34,7 +34,7 @@ int complain(const peridot_error *error) {
     return 1;
 }
 
-static bool show_progress(const peridot_progress *progress, void *user) {
+bool show_progress(const peridot_progress *progress, void *user) {
     (void)user;
     fprintf(stderr, "\r%s %3.0f %% ", progress->stage,
             progress->all ? 100.0 * (double)progress->done / (double)progress->all : 0.0);
@@ -44,7 +44,7 @@ static bool show_progress(const peridot_progress *progress, void *user) {
     return true;
 }
 
-static void show_message(const char *text, void *user) {
+void show_message(const char *text, void *user) {
     (void)user;
     fprintf(stderr, "peridot: %s\n", text);
 }

@@ -1,4 +1,4 @@
-/* peridot: chat, generate, tokenize, logits, perplexity, inspect, devices. */
+/* peridot: chat, generate, tokenize, logits, perplexity, convert, inspect, devices. */
 #include "cli.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@ static const struct {
     {"tokenize", command_tokenize, "text to token ids, or back with --decode"},
     {"logits", command_logits, "the logits after every token of a .npy file"},
     {"perplexity", command_perplexity, "how well a model predicts a text, and beside another one"},
+    {"convert", command_convert, "a model to a GGUF file, perhaps with other weights"},
     {"inspect", command_inspect, "a model's configuration and memory"},
     {"devices", command_devices, "the Vulkan devices here, and which would be chosen"},
 };
@@ -38,6 +39,7 @@ static int help(void) {
         "          each window begins with <bos>; its second half is scored, a text that fits in\n"
         "          one from its first token on; --stride: where the next begins, else N - 1 on;\n"
         "          a base takes 2 bytes for every scored token and token of the vocabulary\n"
+        "convert   -m DIR|FILE.gguf  -o FILE.gguf  --weights TYPE (any but nf4)|file\n"
         "inspect   --json\n"
         "batching  --prefill-rows N  --steps N  --submission-ms MS\n");
     return 0;

@@ -1,30 +1,16 @@
 /* peridot perplexity: how well a model predicts a text, and how far it is from another one. */
 #include "cli.h"
 #include "error.h"
+#include "interrupt.h"
 #include "perplexity_report.h"
 #include "platform.h"
 #include "text_scores.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #define WINDOW_DEFAULT 512
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int signal) {
-    (void)signal;
-    interrupted = 1;
-}
-
-/* A signal while a base is saved must not leave half a file behind; a second one ends at once. */
-static void catch_interrupts(void) {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 struct progress {
     double start;
@@ -40,7 +26,7 @@ static bool on_progress(uint32_t done, double loss, void *user) {
                 100.0 * done / progress->all, exp(loss / done), left);
     else if (progress->shown)
         fprintf(stderr, "\r%60s\r", "");
-    return !interrupted;
+    return !was_interrupted();
 }
 
 /* ---- Saving ---- */

@@ -131,13 +131,15 @@ static void test_conversion(void **state) {
 static void test_type_for_width(void **state) {
     (void)state;
     for (int type = 0; type < WEIGHT_TYPE_COUNT; type++) {
-        assert_int_equal(weight_row_type(type, 2048), type);
-        enum weight_type other = weight_row_type(type, 2080);
+        assert_int_equal(weight_row_type(type, false, 2048), type);
+        enum weight_type other = weight_row_type(type, false, 2080);
         const struct weight_type_info *wanted = weight_type_info(type),
                                       *got = weight_type_info(other);
         assert_true(got->block <= 32);
         /* never fewer bits than asked for */
         assert_true(got->low_bits + got->high_bits >= wanted->low_bits + wanted->high_bits);
+        enum weight_type table = weight_row_type(type, true, 2080);
+        assert_int_equal(table, wanted->low_bits + wanted->high_bits < 8 ? WEIGHT_Q8_0 : type);
     }
 }
 

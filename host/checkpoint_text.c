@@ -1,0 +1,126 @@
+/* What a checkpoint holds beside its weights: the tokenizer, the chat template, its name. */
+#include "checkpoint_parts.h"
+#include "gguf_tokenizer.h"
+#include "json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
+                                           struct tokenizer **tokenizer, peridot_error *error) {
+    const struct source *source = &checkpoint->tokenizer;
+    *tokenizer = NULL;
+    peridot_result result = PERIDOT_OK;
+    if (checkpoint->is_gguf) {
+        source = &checkpoint->shards[0];
+        result = gguf_tokenizer_create(&source->gguf, tokenizer, error);
+    } else if (source->name) {
+        result =
+            tokenizer_create(source->file.data, source->file.size, source->name, tokenizer, error);
+    }
+    if (!*tokenizer || tokenizer_vocabulary(*tokenizer) <= checkpoint->config.vocabulary)
+        return result;
+    uint32_t pieces = tokenizer_vocabulary(*tokenizer);
+    tokenizer_destroy(*tokenizer);
+    *tokenizer = NULL;
+    return fail(error, PERIDOT_ERROR_FORMAT,
+                "%s has %u pieces and the model's vocabulary %u: the files do not belong together",
+                source->name, pieces, checkpoint->config.vocabulary);
+}
+
+peridot_result checkpoint_read_pieces(const struct checkpoint *checkpoint,
+                                      struct sentencepiece_model *model, char **texts,
+                                      peridot_error *error) {
+    const struct source *source = &checkpoint->tokenizer;
+    *model = (struct sentencepiece_model){0};
+    *texts = NULL;
+    if (checkpoint->is_gguf)
+        return gguf_tokenizer_pieces(&checkpoint->shards[0].gguf, model, texts, error);
+    return source->name ? sentencepiece_parse(source->file.data, source->file.size, source->name,
+                                              model, error)
+                        : PERIDOT_OK;
+}
+
+static char *copy(const char *text, size_t length) {
+    char *copied = malloc(length + 1);
+    if (!copied)
+        return NULL;
+    memcpy(copied, text, length);
+    copied[length] = '\0';
+    return copied;
+}
+
+/* A list of templates has one for chats among those for other uses. */
+static const char *find_template(const cJSON *json) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "chat_template"), *entry;
+    if (cJSON_IsString(item))
+        return item->valuestring;
+    if (!cJSON_IsArray(item))
+        return NULL;
+    cJSON_ArrayForEach(entry, item) {
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(entry, "name");
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(entry, "template");
+        if (cJSON_IsString(name) && cJSON_IsString(text) && !strcmp(name->valuestring, "default"))
+            return text->valuestring;
+    }
+    return NULL;
+}
+
+/* From tokenizer_config.json, or a file of its own as newer checkpoints have it. */
+static peridot_result read_template(const struct checkpoint *checkpoint, struct gguf_string *found,
+                                    struct source *source, cJSON **json, peridot_error *error) {
+    static const char own[] = "chat_template.jinja", config[] = "tokenizer_config.json";
+    bool has_own = checkpoint_has_file(checkpoint, own);
+    if (!has_own && !checkpoint_has_file(checkpoint, config))
+        return PERIDOT_OK;
+    peridot_result result =
+        checkpoint_open_source(checkpoint, has_own ? own : config, source, error);
+    if (result)
+        return result;
+    if (has_own) {
+        *found = (struct gguf_string){(const char *)source->file.data, source->file.size};
+        return PERIDOT_OK;
+    }
+    *json =
+        json_parse_object((const char *)source->file.data, source->file.size, source->name, error);
+    if (!*json)
+        return PERIDOT_ERROR_FORMAT;
+    const char *text = find_template(*json);
+    *found = (struct gguf_string){text, text ? strlen(text) : 0};
+    return PERIDOT_OK;
+}
+
+peridot_result checkpoint_chat_template(const struct checkpoint *checkpoint, char **text,
+                                        peridot_error *error) {
+    struct gguf_string found = {0};
+    struct source source = {0};
+    cJSON *json = NULL;
+    *text = NULL;
+    peridot_result result =
+        checkpoint->is_gguf
+            ? gguf_string(&checkpoint->shards[0].gguf, "tokenizer.chat_template", &found, error)
+            : read_template(checkpoint, &found, &source, &json, error);
+    if (!result && found.text && !(*text = copy(found.text, found.length)))
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the chat template");
+    cJSON_Delete(json);
+    checkpoint_close_source(&source);
+    return result;
+}
+
+char *checkpoint_model_name(const struct checkpoint *checkpoint) {
+    struct gguf_string name = {0};
+    if (checkpoint->is_gguf) {
+        gguf_string(&checkpoint->shards[0].gguf, "general.name", &name, NULL);
+    } else if (checkpoint->directory) {
+        const char *path = checkpoint->directory;
+        size_t end = strlen(path);
+        while (end > 0 && path[end - 1] == '/')
+            end--;
+        size_t begin = end;
+        while (begin > 0 && path[begin - 1] != '/')
+            begin--;
+        name = (struct gguf_string){path + begin, end - begin};
+    }
+    bool plain = name.length > 0 && !gguf_string_is(name, ".") && !gguf_string_is(name, "..");
+    return plain ? copy(name.text, name.length) : NULL;
+}
