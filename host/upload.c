@@ -403,9 +403,11 @@ static peridot_result upload_tables(struct upload *upload, const struct checkpoi
 static uint64_t file_bytes(const struct checkpoint *checkpoint) {
     uint64_t bytes = 0;
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++) {
-        uint64_t count = role < TENSOR_INPUT_NORM ? 1 : checkpoint_config(checkpoint)->layers;
-        const struct checkpoint_tensor *tensor = checkpoint_tensor(checkpoint, role, 0);
-        bytes += tensor ? count * tensor->size : 0;
+        uint32_t count = role < TENSOR_INPUT_NORM ? 1 : checkpoint_config(checkpoint)->layers;
+        for (uint32_t layer = 0; layer < count; layer++) {
+            const struct checkpoint_tensor *tensor = checkpoint_tensor(checkpoint, role, layer);
+            bytes += tensor ? tensor->size : 0; /* layers may differ in types */
+        }
     }
     return bytes;
 }
