@@ -326,10 +326,13 @@ static peridot_result convert(struct conversion *conversion, peridot_error *erro
                               &has_tokenizer, error);
     if (result)
         return result;
+    result = write_target(conversion, error);
+    if (result)
+        return result;
     tell_types(conversion);
     if (!has_tokenizer)
-        tell(conversion, "there is no tokenizer beside the model: the file is written without one");
-    return write_target(conversion, error);
+        tell(conversion, "there is no tokenizer beside the model: the file is without one");
+    return PERIDOT_OK;
 }
 
 static peridot_result settle_params(const peridot_convert_params *given,

@@ -128,17 +128,23 @@ for script in chat/conversation chat/bad_input model/check_perplexity; do
     printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "the program in a pipe" "${good:-0}" "${bad:-1}"
     [ "${bad:-1}" = 0 ] || cat "$log"
 done
-# the gguf package comes from pip, into the build folder
-status=0
-python3 "$here/tests/unit/check_blocks.py" "$build/tests/libblocks.so" "$build/tests/python" >"$log" 2>&1 || status=$?
-if [ "$status" = 77 ]; then
-    echo "check_blocks.py: $(tail -n 1 "$log")"
-else
+# beside_gguf SCRIPT ARGUMENT …: a script that needs the gguf package, which comes from pip, into the build folder
+beside_gguf() {
+    script=$1 status=0
+    shift
+    python3 "$here/tests/$script.py" "$@" "$build/tests/python" >"$log" 2>&1 || status=$?
+    if [ "$status" = 77 ]; then
+        echo "${script#*/}.py: $(tail -n 1 "$log")"
+        return
+    fi
     good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-    printf '%-16s %-44s %s passed, %s failed\n' check_blocks.py "beside the gguf package" "${good:-0}" "${bad:-1}"
+    printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "beside the gguf package" "${good:-0}" "${bad:-1}"
+    sed -n 's/^\(left out: .*\)/                 \1/p' "$log"
     [ "${bad:-1}" = 0 ] || cat "$log"
-fi
+}
+beside_gguf unit/check_blocks "$build/tests/libblocks.so"
+beside_gguf model/check_convert "$build/host/cli/peridot" "$lavapipe"
 if [ "$1" = --large ]; then
     if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe" "$swiftshader"; then
         passed=$((passed + 1))

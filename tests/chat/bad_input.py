@@ -595,6 +595,50 @@ def perplexities():
     bad("base of another vocabulary", ["-f", text, "--kl-base", base, "-m", with_vocabulary(8)], base, "1024", "1032")
 
 
+def conversions():
+    def bad(name, arguments, *words):
+        refused(f"convert: {name}", ["convert", *arguments], *words)
+        left = [file for file in os.listdir(folder) if file != "there.gguf"]
+        if left or read(there) != b"there":
+            judge(f"convert: {name}: files", [f"{left} is left, or what was there is not"], 0, b"", "")
+
+    there = write(path("there.gguf"), b"there")
+    folder = os.path.dirname(there)
+    out = os.path.join(folder, "out.gguf")
+    bad("no model", ["-o", out], "-m MODEL", "-o FILE.gguf")
+    bad("no output", ["-m", DEMO], "-m MODEL", "-o FILE.gguf")
+    bad("nf4", ["-m", DEMO, "-o", out, "--weights", "nf4"], "no nf4", "q4_k")
+    bad("an unknown type", ["-m", DEMO, "-o", out, "--weights", "q4_2"], "q4_2", "q4_k")
+    bad("no such model", ["-m", "/nonexistent/gemma", "-o", out], "/nonexistent/gemma")
+    bad("no directory", ["-m", DEMO, "-o", "/nonexistent/out.gguf"], "/nonexistent/out.gguf", "No such file")
+    bad("no name", ["-m", DEMO, "-o", ""], "cannot write")
+    bad("a directory", ["-m", DEMO, "-o", scratch], scratch, "directory")
+    bad("a device", ["-m", DEMO, "-o", "/dev/full"], "/dev/full", "not a regular file")
+    place = model(DEMO)
+    for name in os.listdir(place):  # links, which lead to the files
+        bad(f"over {name}", ["-m", place, "-o", os.path.join(place, name)], name, "own files", "another")
+    bad("over the file a link leads to", ["-m", place, "-o", os.path.join(DEMO, "model.safetensors")], "own files")
+    for name in ("model-00002-of-00002.safetensors", "model.safetensors.index.json"):
+        bad(f"over {name}", ["-m", SHARDED, "-o", os.path.join(SHARDED, name)], name, "own files")
+    parts = path()
+    for name in os.listdir(GGUF):
+        shutil.copy(os.path.join(GGUF, name), parts)
+    for name in ("early-bf16-00001-of-00003.gguf", "early-bf16-00003-of-00003.gguf"):
+        bad(f"over {name}", ["-m", os.path.join(parts, "early-bf16-00001-of-00003.gguf"), "-o", os.path.join(parts, name)],
+            name, "own files")
+    nan = struct.pack("<f", float("nan"))
+    for tensor, index, row in ((Q, 5 * 96 + 1, "row 5"), (NORM, 95, "row 0"),
+                               ("model.embed_tokens.weight", 383 * 96, "row 383")):
+        for weights in ("q4_0", "f32", "file"):
+            bad(f"NaN in {tensor}, {weights}", ["-m", with_element(tensor, index, nan), "-o", there, "--weights", weights],
+                "model.safetensors", tensor, "NaN", row, "fetch")
+    bad("too large for float16", ["-m", with_element(Q, 96, struct.pack("<f", 1e30)), "-o", there, "--weights", "f16"],
+        Q, "row 1", "float16", "--weights")
+    bad("a damaged template", ["-m", model(DEMO, tokenizer_config__json=b"{"), "-o", there], "tokenizer_config.json", "JSON")
+    bad("a tokenizer of another model", ["-m", model(tokenizer__model=read(TOKENIZER)), "-o", there], "tokenizer.model",
+        "384", "do not belong together")
+
+
 def conversations():
     place = path("saved")
     status, out, err = start(["chat", "-m", DEMO, "--temperature", "0"], f"My name is Ana.\n/save {place}\n".encode())
@@ -635,7 +679,7 @@ def main():
     begin = time.monotonic()
     try:
         groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, ggufs,
-                  tokenizers, token_files, options, outputs, perplexities)
+                  tokenizers, token_files, options, outputs, perplexities, conversions)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for end in [pool.submit(group) for group in groups]:
                 end.result()
