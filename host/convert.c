@@ -366,7 +366,9 @@ peridot_result peridot_convert(const char *model, const char *target,
     if (result)
         return result;
     conversion.checkpoint = checkpoint;
-    if (checkpoint_reads(checkpoint, target))
+    if (!*target)
+        result = fail(error, PERIDOT_ERROR_FILE, "cannot write to a file without a name");
+    else if (checkpoint_reads(checkpoint, target))
         result = fail(error, PERIDOT_ERROR_ARGUMENT,
                       "%s is one of the model's own files: write to another one", target);
     if (!result)
