@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--special", action="store_true", help="pieces such as <start_of_turn> in the text are meant")
     parser.add_argument("--weights", nargs="+", choices=TYPES, default=TYPES, metavar="TYPE", help=" ".join(TYPES))
     parser.add_argument("--context", type=int, help="tokens of a window")
-    parser.add_argument("--conversations", type=int, default=100, help="of the built-in text; 100")
+    parser.add_argument("--conversations", type=int, default=40, help="of the built-in text; 40")
     parser.add_argument("--device", help="as peridot devices lists them")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peridot-quality-") as work:

@@ -4,9 +4,10 @@
 
 #include <cjson/cJSON.h>
 
-/* Of what is read for one token, without padding; the norms are too few to count. */
+/* Of all weights but the norms, which stay float32. */
 static double bits_per_weight(const peridot_model_info *m) {
-    return 8.0 * (double)m->ideal_bytes / (double)m->parameters;
+    uint64_t norms = (2ull * m->layers + 1) * m->d_model;
+    return 8.0 * (double)m->ideal_bytes / (double)(m->parameters - norms);
 }
 
 static void print_model(const peridot_model_info *m) {

@@ -39,7 +39,7 @@ static void print_estimate(const char *title, struct estimate value, double fact
                            const char *unit) {
     printf("%-20s %.6g%s", title, value.mean * factor, unit);
     if (isfinite(value.error)) /* one token has none */
-        printf(" +/- %.2g%s", value.error * factor, unit);
+        printf(" +/- %.4g%s", value.error * factor, unit);
     putchar('\n');
 }
 
@@ -58,8 +58,8 @@ void perplexity_report_print(const struct perplexity_report *r) {
     print_estimate("perplexity", r->perplexity, 1, "");
     printf("%-20s %u of %zu tokens, in %zu window%s of %u\n", "scored", r->scored, r->tokens,
            r->windows, r->windows == 1 ? "" : "s", r->window);
-    printf("%-20s %.2f s, %.1f tokens/s of %zu read\n", "time", r->seconds,
-           (double)r->run / r->seconds, r->run);
+    printf("%-20s %.2f s to read %zu tokens, %.1f tokens/s\n", "time", r->seconds, r->run,
+           (double)r->run / r->seconds);
     if (r->compared)
         print_comparison(&r->comparison);
 }

@@ -219,7 +219,7 @@ def check_table(text, noisy, base, report, options):
 
 def check_texts(work, long):
     """Short texts, special pieces, standard input."""
-    one = Text(work + "/one", "cat")
+    one = Text(work + "/one", "a")
     check("one token", len(one.ids) == 1, one.ids)
     report = perplexity("-f", one.place)
     _, logits = logits_of(DEMO, one.ids, [(0, [0])], work)
