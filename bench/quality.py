@@ -13,6 +13,7 @@ VK_DRIVER_FILES chooses a driver.
 """
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -25,7 +26,7 @@ sys.dont_write_bytecode = True
 from corpus import conversation  # noqa: E402
 
 TYPES = "f32 bf16 f16 q8_0 q6_k q5_k q5_1 q5_0 q4_k q4_1 q4_0 nf4 q3_k q2_k".split()
-COLUMNS = ("weights", "bits", "perplexity", "mean KL", "99.9 % KL", "same top token")
+COLUMNS = ("weights", "bits", "perplexity (from f32's)", "mean KL", "99.9 % KL", "same top token")
 SEED = 31  # not the one that the demo model was trained with
 
 
@@ -49,15 +50,10 @@ def run(options, command, weights, *more):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def number(value, error=None, digits=4):
-    text = "-" if value is None else f"{value:.{digits}g}"
-    return text if error is None else f"{text} ± {error:.1g}"
-
-
 def line(weights, bits, report):
-    kl = report["kl"]
-    return (weights, f"{bits:.2f}", number(report["perplexity"], report["perplexity_error"], 5),
-            number(kl["mean"], kl["error"]), number(kl["p999"]), f"{100 * report['same_top']:.2f} %")
+    kl, ratio, error = report["kl"], math.expm1(report["log_ratio"]), report["log_ratio_error"]
+    return (weights, f"{bits:.2f}", f"{report['perplexity']:.5g} ({100 * ratio:+.2f} ± {100 * error:.2f} %)",
+            f"{kl['mean']:.3g} ± {kl['error']:.1g}", f"{kl['p999']:.3g}", f"{100 * report['same_top']:.2f} %")
 
 
 def show(row):
