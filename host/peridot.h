@@ -58,10 +58,11 @@ PERIDOT_API const char *peridot_version(void); /* "0.1.0" */
 
 typedef struct peridot_device_params {
     size_t struct_size;
-    const char *choice;      /* an index, a part of the name, or a UUID; NULL: the best device */
-    bool validation;         /* load VK_LAYER_KHRONOS_validation */
-    bool minimal;            /* portable kernels only */
-    uint32_t threads;        /* for compiling pipelines; 0: one per processor, 1: none but yours */
+    const char *choice; /* an index, a part of the name, or a UUID; NULL: the best device */
+    bool validation;    /* load VK_LAYER_KHRONOS_validation */
+    bool minimal;       /* portable kernels only */
+    uint32_t threads;   /* for compiling pipelines and converting weights; 0: one per processor, 1:
+                           none but yours */
     uint64_t max_allocation; /* bytes of one buffer at most; 0: the device's own limit */
     uint64_t memory_limit;   /* bytes that Peridot may take of its memory; 0: what is free */
     const char

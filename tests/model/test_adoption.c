@@ -336,12 +336,15 @@ static peridot_device *adopt_with_budget(void) {
     return device;
 }
 
+static const peridot_model_params as_file = {.struct_size = sizeof as_file,
+                                             .weights = PERIDOT_WEIGHTS_FILE};
+
 static peridot_memory_plan inspect(peridot_device *device, uint32_t context) {
     peridot_session_params params = {.struct_size = sizeof params, .context = context};
     peridot_memory_plan plan = {.struct_size = sizeof plan};
     peridot_error error = {0};
     shim.allocations = 0;
-    if (peridot_model_inspect(device, MODEL, NULL, &params, NULL, &plan, &error))
+    if (peridot_model_inspect(device, MODEL, &as_file, &params, NULL, &plan, &error))
         fail_msg("%s", error.message);
     assert_int_equal(shim.allocations, 0);
     assert_int_equal(plan.free_bytes, shim.memory_free);
@@ -397,8 +400,8 @@ static void test_weights_do_not_fit(void **state) {
     uint64_t needed = plan.weight_bytes + plan.staging_bytes;
     shim.memory_free = needed - 1;
     shim.allocations = 0;
-    check_refusal(peridot_model_load(device, MODEL, NULL, &model, &error), &error, needed,
-                  shim.memory_free, "this model does not fit there");
+    check_refusal(peridot_model_load(device, MODEL, &as_file, &model, &error), &error, needed,
+                  shim.memory_free, ": --weights q8_0 would fit");
     assert_non_null(strstr(error.message, "the weights alone"));
     assert_null(model);
     assert_int_equal(shim.allocations, 0);
@@ -428,10 +431,14 @@ static void test_context_does_not_fit(void **state) {
         fail_msg("%s", error.message);
     uint64_t needed = two.kv_bytes + two.working_bytes;
     shim.memory_free = needed;
-    check_refusal(create(model, 0, &session, &error), &error, all.kv_bytes + all.working_bytes,
+    check_refusal(create(model, 8192, &session, &error), &error, all.kv_bytes + all.working_bytes,
                   needed, ": a context of 2048 would fit");
     assert_null(session);
     assert_int_equal(shim.allocations, 0);
+    if (create(model, 0, &session, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(peridot_session_context(session), 2048); /* what fits, where none is named */
+    peridot_session_close(session);
     if (create(model, 2048, &session, &error))
         fail_msg("%s", error.message);
     peridot_session_close(session);
