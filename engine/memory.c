@@ -221,7 +221,9 @@ static peridot_result add_block(struct arena *arena, const struct demand *demand
     uint64_t least = demand->size + demand->alignment, alone = least;
     uint64_t most = arena->device->info.limits.max_allocation;
     uint64_t usual = arena->block_size ? arena->block_size + demand->alignment : BLOCK_DEFAULT;
-    if (least < usual && usual <= most)
+    uint64_t sharing =
+        arena->block_size ? usual : BLOCK_DEFAULT / 8; /* larger ones leave too much */
+    if (least < sharing && usual <= most)
         alone = usual;
     struct block block = {.size = alone, .room = alone - demand->alignment};
     peridot_result result =
