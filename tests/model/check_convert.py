@@ -8,7 +8,6 @@ Where llama-cpp-python is importable, it loads the files too. Ends with a line "
 import importlib
 import json
 import os
-import pty
 import re
 import resource
 import signal
@@ -19,34 +18,13 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LEFT_OUT = 77
+sys.path[:0] = [HERE, os.path.join(HERE, "..")]
+from gguf_package import gguf_package
+from on_terminal import on_terminal
 
-
-def import_gguf(folder):
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        pass
-    if not folder:
-        return None
-    if not os.path.isdir(os.path.join(folder, "gguf")):
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "gguf"],
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        return None
-
-
-gguf = import_gguf(sys.argv[3] if len(sys.argv) > 3 else None)
-if gguf is None:
-    print("left out: there is no gguf package, and pip cannot install it")
-    sys.exit(LEFT_OUT)
+gguf = gguf_package(sys.argv[3] if len(sys.argv) > 3 else None)
 import numpy as np  # gguf brings it
 
-sys.path.insert(0, HERE)
 import make_gguf
 
 DATA = os.path.join(HERE, "..", "data")
@@ -490,24 +468,10 @@ def check_ends(work):
 
 def check_terminal(work):
     """Progress on a terminal, gone at the end."""
-    outer, inner = pty.openpty()
-    process = subprocess.Popen([program, "convert", "-m", DEMO, "-o", work + "/terminal.gguf"], stdout=subprocess.PIPE,
-                               stderr=inner)
-    os.close(inner)
-    shown = b""
-    while True:
-        try:
-            part = os.read(outer, 4096)
-        except OSError:  # the terminal's other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    out, _ = process.communicate()
-    os.close(outer)
+    status, out, shown = on_terminal([program, "convert", "-m", DEMO, "-o", work + "/terminal.gguf"])
     check("terminal: progress", re.search(rb"\rconverting +\d+ % ", shown), shown[:300])
     check("terminal: taken away", shown.endswith(b"\r" + b" " * 30 + b"\r"), shown[-100:])
-    check("terminal: it worked", process.returncode == 0 and not out, out)
+    check("terminal: it worked", status == 0 and not out, out)
 
 
 def check_without_vulkan(work):

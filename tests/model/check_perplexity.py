@@ -7,7 +7,6 @@ demo model and one that differs from it by noise on every weight. Ends with a li
 """
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -20,6 +19,9 @@ import time
 import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, ".."))
+from on_terminal import on_terminal
+
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
 PROMPTS = os.path.join(HERE, "..", "data", "demo_heldout.jsonl")
 NOTICE = re.compile(r"peridot: running on .*software.*\n")
@@ -238,24 +240,10 @@ def check_texts(work, long):
 
 def check_terminal(text):
     """Progress on a terminal, gone at the end."""
-    outer, inner = pty.openpty()
-    process = subprocess.Popen([program, "perplexity", "-f", text.place, "--context", "32"], stdout=subprocess.PIPE,
-                               stderr=inner)
-    os.close(inner)
-    shown = b""
-    while True:
-        try:
-            part = os.read(outer, 4096)
-        except OSError:  # the terminal's other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    out, _ = process.communicate()
-    os.close(outer)
+    status, out, shown = on_terminal([program, "perplexity", "-f", text.place, "--context", "32"])
     check("terminal: progress", re.search(rb"\rscoring +\d+ %, perplexity [\d.]+", shown), shown[:300])
     check("terminal: taken away", shown.endswith(b"\r" + b" " * 60 + b"\r"), shown[-100:])
-    check("terminal: the result", process.returncode == 0 and out.startswith(b"perplexity "), out)
+    check("terminal: the result", status == 0 and out.startswith(b"perplexity "), out)
 
 
 def check_interrupt(work, text):

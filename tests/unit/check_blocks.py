@@ -6,36 +6,13 @@ usage: check_blocks.py LIBRARY [FOLDER]
 
 LIBRARY exports blocks_dequantise, blocks_quantise and weight_type_info; FOLDER is where pip may put the package."""
 import ctypes
-import importlib
 import os
-import subprocess
 import sys
 
-LEFT_OUT = 77
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from gguf_package import gguf_package
 
-
-def import_gguf(folder):
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        pass
-    if not folder:
-        return None
-    if not os.path.isdir(os.path.join(folder, "gguf")):
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "gguf"],
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        return None
-
-
-gguf = import_gguf(sys.argv[2] if len(sys.argv) > 2 else None)
-if gguf is None:
-    print("left out: there is no gguf package, and pip cannot install it")
-    sys.exit(LEFT_OUT)
+gguf = gguf_package(sys.argv[2] if len(sys.argv) > 2 else None)
 import numpy as np  # gguf brings it
 
 
