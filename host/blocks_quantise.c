@@ -61,62 +61,39 @@ static void write_5_bits(uint8_t *bytes, const uint8_t q[32]) {
     write_nibbles(bytes + 4, q);
 }
 
-static void write_q8_0(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    fit_levels(values, 32, &q8_0, scale, offset, q);
-    write_half(block, scale);
+static void write_signed_bytes(uint8_t *bytes, const uint8_t q[32]) {
     for (int i = 0; i < 32; i++)
-        block[2 + i] = (uint8_t)(q[i] - 127);
+        bytes[i] = (uint8_t)(q[i] - 127);
 }
 
-static void write_q4_0(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    fit_levels(values, 32, &q4_0, scale, offset, q);
-    write_half(block, scale);
-    write_nibbles(block + 2, q);
-}
-
-static void write_q5_0(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    fit_levels(values, 32, &q5_0, scale, offset, q);
-    write_half(block, scale);
-    write_5_bits(block + 2, q);
-}
-
-static void write_q4_1(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    fit_levels(values, 32, &q4_1, scale, offset, q);
-    write_half(block, scale);
-    write_half(block + 2, offset);
-    write_nibbles(block + 4, q);
-}
-
-static void write_q5_1(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    fit_levels(values, 32, &q5_1, scale, offset, q);
-    write_half(block, scale);
-    write_half(block + 2, offset);
-    write_5_bits(block + 4, q);
-}
-
-static void write_nf4(const float *values, float scale, float offset, uint8_t *block) {
-    uint8_t q[32];
-    (void)offset;
-    fit_code_levels(values, scale, q);
-    write_half(block, scale);
-    write_nibbles(block + 2, q);
-}
-
+/* A block is its scale, perhaps an offset, and the codes. */
 struct format {
     const struct levels *levels;
-    void (*write)(const float *values, float scale, float offset, uint8_t *block);
+    bool has_offset;
+    void (*write_codes)(uint8_t *bytes, const uint8_t q[32]);
 };
 
 static const struct format formats[WEIGHT_TYPE_COUNT] = {
-    [WEIGHT_Q8_0] = {&q8_0, write_q8_0}, [WEIGHT_Q4_0] = {&q4_0, write_q4_0},
-    [WEIGHT_Q4_1] = {&q4_1, write_q4_1}, [WEIGHT_Q5_0] = {&q5_0, write_q5_0},
-    [WEIGHT_Q5_1] = {&q5_1, write_q5_1}, [WEIGHT_NF4] = {&nf4, write_nf4},
+    [WEIGHT_Q8_0] = {&q8_0, false, write_signed_bytes},
+    [WEIGHT_Q4_0] = {&q4_0, false, write_nibbles},
+    [WEIGHT_Q4_1] = {&q4_1, true, write_nibbles},
+    [WEIGHT_Q5_0] = {&q5_0, false, write_5_bits},
+    [WEIGHT_Q5_1] = {&q5_1, true, write_5_bits},
+    [WEIGHT_NF4] = {&nf4, false, write_nibbles},
 };
+
+static void write_block(const struct format *format, const float *values, float scale, float offset,
+                        uint8_t *block) {
+    uint8_t q[32];
+    if (format->levels == &nf4)
+        fit_code_levels(values, scale, q);
+    else
+        fit_levels(values, 32, format->levels, scale, offset, q);
+    write_half(block, scale);
+    if (format->has_offset)
+        write_half(block + 2, offset);
+    format->write_codes(block + (format->has_offset ? 4 : 2), q);
+}
 
 static void fit_tile(const struct levels *levels, const float tile[][LANES], float scale[LANES],
                      float offset[LANES]) {
@@ -140,8 +117,8 @@ static void quantise_blocks(enum weight_type type, const float *values, size_t c
         fit_load(values + 32 * done, lanes, 32, tile);
         fit_tile(format->levels, (const float(*)[LANES])tile, scale, offset);
         for (int l = 0; l < lanes; l++)
-            format->write(values + 32 * (done + l), scale[l], offset[l],
-                          blocks + bytes * (done + l));
+            write_block(format, values + 32 * (done + l), scale[l], offset[l],
+                        blocks + bytes * (done + l));
     }
 }
 

@@ -6,13 +6,13 @@
 #include "gguf_output.h"
 #include "peridot.h"
 #include "platform.h"
+#include "row_threads.h"
 #include "weight_rows.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE_BYTES (8u << 20)    /* converted and written at once, or one row */
-#define THREAD_BYTES (256u << 10) /* of a piece; less is not worth a thread */
+#define PIECE_BYTES (8u << 20) /* converted and written at once, or one row */
 
 struct part {
     const struct checkpoint_tensor *source;
@@ -152,14 +152,9 @@ static void tell_types(const struct conversion *conversion) {
 
 /* ---- Rows ---- */
 
-/* Rows `begin` to `end - 1` of a matrix, for one thread. */
-struct row_job {
+struct part_rows {
     const struct conversion *conversion;
     const struct part *part;
-    uint32_t begin, end;
-    uint8_t *target;
-    peridot_result result;
-    peridot_error error;
 };
 
 static peridot_result refuse_infinite(const struct conversion *conversion, const struct part *part,
@@ -171,59 +166,39 @@ static peridot_result refuse_infinite(const struct conversion *conversion, const
                 row);
 }
 
-static peridot_result convert_row(const struct row_job *job, uint32_t row, uint8_t *target,
-                                  void *scratch, peridot_error *error) {
-    const struct checkpoint_tensor *source = job->part->source;
+static peridot_result convert_row(const void *user, uint32_t row, uint8_t *target, void *scratch,
+                                  peridot_error *error) {
+    const struct part_rows *rows = user;
+    const struct checkpoint_tensor *source = rows->part->source;
     const uint8_t *data = source->data + row * row_bytes(source->type, source->columns);
-    const struct weight_row shape = {source->type,    job->part->type, source->columns,
-                                     source->columns, source->columns, source->columns};
+    const struct weight_row shape = {source->type,    rows->part->type, source->columns,
+                                     source->columns, source->columns,  source->columns};
     if (!weight_row_finite(source->type, data, source->columns))
-        return refuse_infinite(job->conversion, job->part, row, error);
+        return refuse_infinite(rows->conversion, rows->part, row, error);
     if (weight_row_convert(&shape, data, target, scratch))
         return PERIDOT_OK;
     return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                 "%s: tensor %s has a weight in row %u that is too large for float16: use --weights "
                 "bf16 or f32",
-                checkpoint_tensor_file(job->conversion->checkpoint, source), source->name, row);
+                checkpoint_tensor_file(rows->conversion->checkpoint, source), source->name, row);
 }
 
-static void convert_rows(void *user) {
-    struct row_job *job = user;
-    uint32_t columns = job->part->source->columns;
-    size_t bytes = row_bytes(job->part->type, columns);
-    struct weight_row shape = {.to = job->part->type, .columns = columns, .padded = columns};
-    void *scratch = malloc(weight_row_scratch(&shape));
-    job->result = scratch ? PERIDOT_OK : out_of_memory(job->conversion, &job->error);
-    for (uint32_t row = job->begin; row < job->end && !job->result; row++)
-        job->result =
-            convert_row(job, row, job->target + (row - job->begin) * bytes, scratch, &job->error);
-    free(scratch);
-}
-
-/* `count` rows from `begin` to the piece in memory. The first row that is bad is the one reported.
- */
-static peridot_result convert_at_once(const struct conversion *conversion, const struct part *part,
-                                      uint32_t begin, uint32_t count, peridot_error *error) {
-    size_t bytes = row_bytes(part->type, part->source->columns);
-    uint32_t most = conversion->params.threads, enough;
-    enough = (uint32_t)((count * bytes + THREAD_BYTES - 1) / THREAD_BYTES);
-    uint32_t jobs_count = enough < most ? enough : most;
-    struct row_job jobs[PLATFORM_JOBS_MAX];
-    for (uint32_t i = 0; i < jobs_count; i++) {
-        uint32_t first = (uint32_t)((uint64_t)count * i / jobs_count);
-        jobs[i] = (struct row_job){
-            .conversion = conversion,
-            .part = part,
-            .begin = begin + first,
-            .end = begin + (uint32_t)((uint64_t)count * (i + 1) / jobs_count),
-            .target = conversion->memory + first * bytes,
-        };
-    }
-    platform_run_at_once(convert_rows, jobs, sizeof *jobs, jobs_count);
-    for (uint32_t i = 0; i < jobs_count; i++)
-        if (jobs[i].result)
-            return fail(error, jobs[i].result, "%s", jobs[i].error.message);
-    return PERIDOT_OK;
+/* `count` rows from `begin` to the piece in memory. */
+static peridot_result convert_rows(const struct conversion *conversion, const struct part *part,
+                                   uint32_t begin, uint32_t count, peridot_error *error) {
+    uint32_t columns = part->source->columns;
+    const struct part_rows rows = {conversion, part};
+    const struct weight_row shape = {.to = part->type, .columns = columns, .padded = columns};
+    const struct row_threads work = {
+        .make = convert_row,
+        .user = &rows,
+        .row_bytes = row_bytes(part->type, columns),
+        .scratch_bytes = weight_row_scratch(&shape),
+        .threads = conversion->params.threads,
+        .doing = "writing",
+        .object = conversion->target,
+    };
+    return row_threads_run(&work, begin, count, conversion->memory, error);
 }
 
 /* GGUF's norms are 1 + weight, in float32. */
@@ -262,9 +237,9 @@ static bool write_part(struct conversion *conversion, const struct part *part, F
     uint32_t at_once = bytes < PIECE_BYTES ? (uint32_t)(PIECE_BYTES / bytes) : 1;
     for (uint32_t begin = 0; begin < source->rows; begin += at_once) {
         uint32_t count = source->rows - begin < at_once ? source->rows - begin : at_once;
-        conversion->result =
-            part->norm ? convert_norm(conversion, part, conversion->error)
-                       : convert_at_once(conversion, part, begin, count, conversion->error);
+        conversion->result = part->norm
+                                 ? convert_norm(conversion, part, conversion->error)
+                                 : convert_rows(conversion, part, begin, count, conversion->error);
         if (conversion->result || fwrite(conversion->memory, bytes, count, stream) != count)
             return false;
         checkpoint_release_pages(conversion->checkpoint, source, begin * from, count * from);
@@ -351,8 +326,6 @@ static peridot_result settle_params(const peridot_convert_params *given,
                     weight_type_info((enum weight_type)(params->weights - 1))->name);
     if (params->threads == 0)
         params->threads = platform_processor_count();
-    if (params->threads > PLATFORM_JOBS_MAX)
-        params->threads = PLATFORM_JOBS_MAX;
     return PERIDOT_OK;
 }
 

@@ -121,6 +121,7 @@ static peridot_result create(peridot_device *device, const struct checkpoint *ch
     model->query_padded =
         round_up(model->config.heads * model->head_dim_padded, ACTIVATION_ALIGNMENT);
     model->fingerprint = checkpoint_fingerprint(checkpoint);
+    model->own_head = checkpoint_own_head(checkpoint); /* reads both: once, not for every plan */
     peridot_result result = check_sizes(&model->config, error);
     return result ? result : checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
 }
@@ -155,6 +156,7 @@ static peridot_result load(peridot_device *device, struct checkpoint *checkpoint
         peridot_model_close(model);
         return result;
     }
+    model->own_head = NULL; /* went with the checkpoint */
     model->seconds_loading = platform_seconds() - start;
     *out = model;
     return PERIDOT_OK;

@@ -51,6 +51,8 @@ struct peridot_model {
     const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
     struct layer *layers;
     uint64_t fingerprint;
+    /* While loading or inspecting: the file's head, if it is no copy of the embedding */
+    const struct checkpoint_tensor *own_head;
     bool weights_chosen; /* by AUTO, smaller than the file's */
     double seconds_loading;
     uint32_t sessions; /* open ones */

@@ -2,7 +2,7 @@
 #include "abi.h"
 #include "blocks.h"
 #include "device_rows.h"
-#include "platform.h"
+#include "row_threads.h"
 #include "staging.h"
 #include "weight_rows.h"
 
@@ -11,8 +11,6 @@
 #include <string.h>
 
 #define SOURCES_MAX 3
-#define THREADS_MAX 16
-#define THREAD_BYTES (1u << 20) /* of rows, less is not worth a thread */
 
 /* A matrix on the device is made of up to three matrices of the file, row by row. */
 struct assembly {
@@ -76,92 +74,40 @@ static const struct checkpoint_tensor *source_row(const struct peridot_model *mo
     return assembly->sources[part];
 }
 
-/* Rows `begin` to `end - 1` of a shard, for one thread. */
-struct row_job {
+struct shard_rows {
     const struct upload *upload;
     const struct assembly *assembly;
     const struct shard *shard;
-    uint32_t begin, end;
-    uint8_t *target;
-    peridot_result result;
-    peridot_error error;
 };
 
-static peridot_result write_row(struct row_job *job, uint32_t row, uint8_t *target, void *scratch) {
-    const struct assembly *assembly = job->assembly;
-    const struct checkpoint *checkpoint = job->upload->checkpoint;
+static peridot_result write_row(const void *user, uint32_t row, uint8_t *target, void *scratch,
+                                peridot_error *error) {
+    const struct shard_rows *rows = user;
+    const struct assembly *assembly = rows->assembly;
+    const struct checkpoint *checkpoint = rows->upload->checkpoint;
     uint32_t source = 0;
-    const struct checkpoint_tensor *tensor = source_row(job->upload->model, assembly, row, &source);
+    const struct checkpoint_tensor *tensor =
+        source_row(rows->upload->model, assembly, rows->shard->row_begin + row, &source);
     const uint8_t *data = tensor->data + source * file_row_bytes(tensor);
     const struct weight_row shape = {
         .from = tensor->type,
-        .to = job->shard->type,
+        .to = rows->shard->type,
         .columns = tensor->columns,
         .group = assembly->column_group,
         .group_padded = assembly->column_group_padded,
-        .padded = job->shard->columns,
+        .padded = rows->shard->columns,
     };
     if (!weight_row_finite(tensor->type, data, tensor->columns))
-        return fail(&job->error, PERIDOT_ERROR_FORMAT,
+        return fail(error, PERIDOT_ERROR_FORMAT,
                     "%s: tensor %s has a NaN or an infinity in row %u: the file is damaged, fetch "
                     "it again",
                     checkpoint_tensor_file(checkpoint, tensor), tensor->name, source);
     if (!weight_row_write(&shape, data, target, scratch))
-        return fail(&job->error, PERIDOT_ERROR_UNSUPPORTED,
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "%s: tensor %s has a weight in row %u that is too large for float16: use "
                     "--weights auto",
                     checkpoint_tensor_file(checkpoint, tensor), tensor->name, source);
     return PERIDOT_OK;
-}
-
-static void write_rows(void *user) {
-    struct row_job *job = user;
-    const struct shard *shard = job->shard;
-    uint32_t widest = 0;
-    for (int i = 0; i < SOURCES_MAX && job->assembly->sources[i]; i++)
-        if (job->assembly->sources[i]->columns > widest)
-            widest = job->assembly->sources[i]->columns;
-    struct weight_row shape = {.to = shard->type, .columns = widest, .padded = shard->columns};
-    void *scratch = malloc(weight_row_scratch(&shape));
-    job->result = scratch ? PERIDOT_OK
-                          : fail(&job->error, PERIDOT_ERROR_HOST_MEMORY,
-                                 "out of memory while loading %s", job->assembly->name);
-    for (uint32_t row = job->begin; row < job->end && !job->result; row++)
-        job->result =
-            write_row(job, shard->row_begin + row,
-                      job->target + (size_t)(row - job->begin) * shard->stride * 16, scratch);
-    free(scratch);
-}
-
-/* Rows `begin` to `begin + count - 1` of a shard to `memory`, on as many threads as the device may
- * have. The first row that is bad is the one reported. */
-static peridot_result write_rows_at_once(const struct upload *upload,
-                                         const struct assembly *assembly, const struct shard *shard,
-                                         uint32_t begin, uint32_t count, uint8_t *memory,
-                                         peridot_error *error) {
-    uint64_t row_bytes = (uint64_t)shard->stride * 16;
-    uint32_t most = upload->model->device->engine->threads, enough;
-    enough = (uint32_t)((count * row_bytes + THREAD_BYTES - 1) / THREAD_BYTES);
-    most = most > THREADS_MAX ? THREADS_MAX : most;
-    uint32_t parts = enough < most ? enough : most;
-    struct row_job jobs[THREADS_MAX];
-    for (uint32_t i = 0; i < parts; i++) {
-        uint32_t first = (uint32_t)((uint64_t)count * i / parts);
-        jobs[i] = (struct row_job){
-            .upload = upload,
-            .assembly = assembly,
-            .shard = shard,
-            .begin = begin + first,
-            .end = begin + (uint32_t)((uint64_t)count * (i + 1) / parts),
-            .target = memory + first * row_bytes,
-        };
-    }
-    platform_run_at_once(write_rows, jobs, sizeof *jobs, parts);
-    peridot_result result = PERIDOT_OK;
-    for (uint32_t i = 0; i < parts && !result; i++)
-        if (jobs[i].result)
-            result = fail(error, jobs[i].result, "%s", jobs[i].error.message);
-    return result;
 }
 
 /* ---- One matrix ---- */
@@ -240,6 +186,18 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
                                  const struct shard *shard, peridot_error *error) {
     uint64_t row_bytes = (uint64_t)shard->stride * 16;
     uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes), source;
+    const struct shard_rows rows = {upload, assembly, shard};
+    const struct weight_row shape = {
+        .to = shard->type, .columns = assembly->weight->columns, .padded = shard->columns};
+    const struct row_threads work = {
+        .make = write_row,
+        .user = &rows,
+        .row_bytes = row_bytes,
+        .scratch_bytes = weight_row_scratch(&shape),
+        .threads = upload->model->device->engine->threads,
+        .doing = "loading",
+        .object = assembly->name,
+    };
     uint64_t file_row =
         file_row_bytes(source_row(upload->model, assembly, shard->row_begin, &source));
     peridot_result result = PERIDOT_OK;
@@ -248,7 +206,7 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
         void *memory = NULL;
         result = staging_next(&upload->staging, &memory, error);
         if (!result)
-            result = write_rows_at_once(upload, assembly, shard, begin, count, memory, error);
+            result = row_threads_run(&work, begin, count, memory, error);
         if (!result)
             result = staging_send(&upload->staging, shard->buffer, begin * row_bytes,
                                   count * row_bytes, error);
@@ -386,7 +344,7 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
 static peridot_result upload_tables(struct upload *upload, const struct checkpoint *checkpoint,
                                     peridot_error *error) {
     struct peridot_model *model = upload->model;
-    const struct checkpoint_tensor *head = checkpoint_own_head(checkpoint);
+    const struct checkpoint_tensor *head = model->own_head;
     struct assembly matrices[] = {
         {.weight = &model->embedding,
          .name = "embedding",
