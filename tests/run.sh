@@ -14,6 +14,8 @@ build=$here/build-tests
 cmake -S "$here" -B "$build" -G Ninja >/dev/null
 cmake --build "$build"
 
+python=$(sed -n 's/^PERIDOT_PYTHON:FILEPATH=//p' "$build/CMakeCache.txt")
+
 passed=0 failed=0
 log=$build/test.log
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
@@ -122,7 +124,7 @@ else
     cat "$log"
 fi
 for script in chat/conversation chat/bad_input model/check_perplexity; do
-    python3 "$here/tests/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
+    $python "$here/tests/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
     good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
     printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "the program in a pipe" "${good:-0}" "${bad:-1}"
@@ -132,7 +134,7 @@ done
 beside_gguf() {
     script=$1 status=0
     shift
-    python3 "$here/tests/$script.py" "$@" "$build/tests/python" >"$log" 2>&1 || status=$?
+    $python "$here/tests/$script.py" "$@" "$build/tests/python" >"$log" 2>&1 || status=$?
     if [ "$status" = 77 ]; then
         echo "${script#*/}.py: $(tail -n 1 "$log")"
         return
