@@ -1,9 +1,14 @@
 /* A GGUF file from outside: the header, the checkpoint, every tensor's bytes, the tokenizer and a
- * text through it. */
+ * text through it. Bytes that begin with PARTS are a split model: each part's length in four bytes,
+ * then the part; the last one is what is left. */
 #include "checkpoint.h"
 #include "gguf.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define PARTS "PARTS"
+#define PARTS_MAX 4
 
 static volatile uint8_t sink;
 
@@ -44,18 +49,42 @@ static void use_tokenizer(const struct checkpoint *checkpoint) {
     tokenizer_destroy(tokenizer);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    const struct checkpoint_file file = {"fuzz.gguf", data, size};
+static void open_files(const struct checkpoint_file *files, uint32_t count) {
     struct checkpoint *checkpoint;
-    struct gguf header;
     peridot_error error;
-    if (gguf_parse(data, size, "fuzz", &header, &error) == PERIDOT_OK)
-        gguf_free(&header);
-    if (checkpoint_open_memory(&file, 1, &checkpoint, &error))
-        return 0;
+    if (checkpoint_open_memory(files, count, &checkpoint, &error))
+        return;
     read_tensors(checkpoint);
     use_tokenizer(checkpoint);
     checkpoint_close(checkpoint);
+}
+
+static void open_parts(const uint8_t *data, size_t size) {
+    static const char *const names[PARTS_MAX] = {"a.gguf", "b.gguf", "c.gguf", "d.gguf"};
+    struct checkpoint_file files[PARTS_MAX];
+    uint32_t count = 0;
+    while (size >= 4 && count < PARTS_MAX) {
+        uint32_t length;
+        memcpy(&length, data, 4);
+        data += 4, size -= 4;
+        if (length > size || count == PARTS_MAX - 1)
+            length = (uint32_t)size;
+        files[count] = (struct checkpoint_file){names[count], data, length};
+        data += length, size -= length, count++;
+    }
+    open_files(files, count);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct gguf header;
+    peridot_error error;
+    if (size >= strlen(PARTS) && memcmp(data, PARTS, strlen(PARTS)) == 0) {
+        open_parts(data + strlen(PARTS), size - strlen(PARTS));
+        return 0;
+    }
+    if (gguf_parse(data, size, "fuzz", &header, &error) == PERIDOT_OK)
+        gguf_free(&header);
+    open_files(&(struct checkpoint_file){"fuzz.gguf", data, size}, 1);
     return 0;
 }

@@ -15,6 +15,28 @@ static int save(const char *folder, const char *name, struct gguf_writer *writer
     return good ? 0 : 1;
 }
 
+/* Two parts of a model, as fuzz_gguf takes them. */
+static int save_parts(const char *folder) {
+    struct gguf_writer whole = {0}, part;
+    gguf_write_bytes(&whole, "PARTS", 5);
+    for (uint32_t i = 0; i < 2; i++) {
+        gguf_write_begin(&part);
+        gguf_write_u32(&part, "split.no", i);
+        gguf_write_u32(&part, "split.count", 2);
+        if (i == 0) {
+            gguf_write_config(&part, "");
+            gguf_write_model_tensors(&part, "output_norm.weight", 2);
+        } else {
+            gguf_write_tensor(&part, "output_norm.weight", 0, 32, 0);
+        }
+        gguf_write_data(&part);
+        gguf_write_number(&whole, part.size, 4);
+        gguf_write_bytes(&whole, part.bytes, part.size);
+        gguf_write_free(&part);
+    }
+    return save(folder, "parts", &whole);
+}
+
 /* A vocabulary of every kind of piece. */
 static void write_tokenizer(struct gguf_writer *w) {
     static const struct {
@@ -68,7 +90,7 @@ int main(int count, char **arguments) {
         gguf_write_data(&w);
         failed = save(arguments[1], models[i].name, &w);
     }
-    if (failed)
+    if (failed || save_parts(arguments[1]))
         return 1;
     gguf_write_begin(&w);
     write_nested(&w);
