@@ -4,13 +4,9 @@
 #include "reference/reference.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 struct attention {
     struct bench *bench;
@@ -138,8 +134,8 @@ static void expect_kv_reads(const struct attention *a, uint32_t columns) {
         positions += a->position + (row + columns < a->rows ? row + columns : a->rows);
     uint64_t want = 2 * positions * a->kv.kv_heads * a->kv.padded;
     if (a->bench->counts_kv_reads && block->reserved != want)
-        fail_msg("%s: %u elements of K and V read instead of %llu", a->bench->title,
-                 block->reserved, (unsigned long long)want);
+        case_fail(a->bench, "%u elements of K and V read instead of %llu", block->reserved,
+                  (unsigned long long)want);
 }
 
 /* ---- Prefill ---- */

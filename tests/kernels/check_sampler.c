@@ -2,14 +2,11 @@
  * that choices are exact and only sums need a tolerance. */
 #include "forward.h"
 #include "kernel_checks.h"
+#include "reference/reference.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define LOWEST (-3.0e38f)
 #define MASS_TOLERANCE 1e-4
@@ -51,6 +48,11 @@ static void run(struct sampler *s, enum kernel kernel, struct plane *const *plan
              s->vocabulary, (double)block->temperature, block->top_k, (double)block->top_p,
              (double)block->min_p, (double)block->repetition_penalty, block->penalty_window);
     bench_run(s->bench, &key, &s->constants, planes, (uint32_t[3]){groups, 1, 1}, NULL, 0);
+}
+
+static void expect_equal(struct sampler *s, const char *what, uint32_t got, uint32_t want) {
+    if (got != want)
+        case_fail(s->bench, "%s is %u instead of %u", what, got, want);
 }
 
 static void expect_words(struct sampler *s, struct plane *plane, uint64_t first, uint64_t count) {
@@ -144,7 +146,7 @@ static void check_mark(struct sampler *s) {
     for (uint32_t i = 0; i < s->marks->size * 8; i++) {
         bool marked = ((const uint32_t *)s->marks->data)[i / 32] >> i % 32 & 1;
         if (marked != (i < s->vocabulary && is_recent(s, i)))
-            fail_msg("%s: token %u is marked %d", s->bench->title, i, marked);
+            case_fail(s->bench, "token %u is marked %d", i, marked);
     }
 }
 
@@ -162,8 +164,8 @@ static void check_total(struct sampler *s, const char *what, uint32_t maxima, ui
     for (uint32_t i = 0; i < SAMPLE_GROUPS; i++)
         got += work_float(s, sums + i) * exp(work_float(s, maxima + i) - got_top);
     if (fabs(got_top - top) > 1e-6 * fabs(top) || !(fabs(got / sum - 1) < MASS_TOLERANCE))
-        fail_msg("%s: %s: maximum %g, sum %g instead of %g, %g", s->bench->title, what, got_top,
-                 got, top, sum);
+        case_fail(s->bench, "%s: maximum %g, sum %g instead of %g, %g", what, got_top, got, top,
+                  sum);
 }
 
 static void check_score(struct sampler *s) {
@@ -180,8 +182,7 @@ static void check_score(struct sampler *s) {
             want = LOWEST;
         double got = scores_of(s)[i];
         if (!(fabs(got - want) <= 1e-6 * fabs(want)) && !(want < LOWEST && isinf(got)))
-            fail_msg("%s: the score of token %u is %g instead of %g", s->bench->title, i, got,
-                     want);
+            case_fail(s->bench, "the score of token %u is %g instead of %g", i, got, want);
         raw_top = fmax(raw_top, raw);
         top = fmax(top, got);
     }
@@ -196,7 +197,7 @@ static void check_score(struct sampler *s) {
     expect_words(s, s->work, WORK_PARTIAL_MAX, 4 * SAMPLE_GROUPS);
     expect_words(s, s->work, WORK_HISTOGRAM, WORK_WORDS - WORK_HISTOGRAM);
     for (uint32_t i = WORK_HISTOGRAM; i < WORK_WORDS; i++)
-        assert_int_equal(work_word(s, i), 0);
+        expect_equal(s, "a word of the histograms", work_word(s, i), 0);
 }
 
 /* ---- HISTOGRAM and CUT ---- */
@@ -233,7 +234,7 @@ static uint32_t count_kept(struct sampler *s, uint32_t criterion, uint32_t count
         uint32_t id = s->order[i], key = key_of(scores_of(s)[id]);
         bool keep = key > cut || (key == cut && id <= last);
         if (keep && kept < i)
-            fail_msg("%s: keeps token %u and not a better one", s->bench->title, id);
+            case_fail(s->bench, "keeps token %u and not a better one", id);
         kept += keep;
     }
     return kept;
@@ -249,7 +250,7 @@ static void check_mass(struct sampler *s, uint32_t count, uint32_t kept) {
         before += exp((double)scores_of(s)[s->order[i]] - top) / all;
     double mass = kept ? before + exp((double)scores_of(s)[s->order[kept - 1]] - top) / all : 0;
     if (kept < 1 || mass < p - MASS_TOLERANCE || (kept > 1 && before > p + MASS_TOLERANCE))
-        fail_msg("%s: top-p keeps %u tokens with %g", s->bench->title, kept, mass);
+        case_fail(s->bench, "top-p keeps %u tokens with %g", kept, mass);
 }
 
 /* Returns how many tokens are left of the best `count`. */
@@ -273,7 +274,7 @@ static uint32_t check_cut(struct sampler *s, uint32_t criterion, uint32_t count)
     expect_words(s, s->work, WORK_CUT + criterion * 8, 2);
     uint32_t kept = count_kept(s, criterion, count);
     if (criterion == 0)
-        assert_int_equal(kept, block_of(s)->top_k);
+        expect_equal(s, "the number of tokens that top-k keeps", kept, block_of(s)->top_k);
     else
         check_mass(s, count, kept);
     return kept;
@@ -327,23 +328,26 @@ static void check_draw(struct sampler *s, uint32_t kept) {
     uint32_t drawn = best_drawn(s), place = 0;
     while (place < s->vocabulary && s->order[place] != drawn)
         place++;
-    assert_true(place < s->vocabulary);
+    if (place == s->vocabulary)
+        case_fail(s->bench, "draws no token");
     if (block_of(s)->temperature == 0) { /* of equal ones the first, whatever the zeros' signs */
-        assert_true(scores_of(s)[drawn] == scores_of(s)[s->order[0]]);
-        for (uint32_t i = 0; i < drawn; i++)
-            assert_true(scores_of(s)[i] < scores_of(s)[drawn]);
+        uint32_t first = 0;
+        while (first < drawn && scores_of(s)[first] < scores_of(s)[s->order[0]])
+            first++;
+        if (scores_of(s)[drawn] < scores_of(s)[s->order[0]] || first < drawn)
+            case_fail(s->bench, "draws token %u, which is not the first of the best", drawn);
         return;
     }
     float top = scores_of(s)[s->order[0]], least = top + logf(block_of(s)->min_p);
     if (place >= kept || (block_of(s)->min_p > 0 && scores_of(s)[drawn] < least - 1e-4f))
-        fail_msg("%s: draws token %u, which was cut", s->bench->title, drawn);
+        case_fail(s->bench, "draws token %u, which was cut", drawn);
     double value = race(s, drawn);
     for (uint32_t i = 0; i < kept; i++) {
         double other = race(s, s->order[i]);
         bool likely = block_of(s)->min_p == 0 || scores_of(s)[s->order[i]] > least + 1e-4f;
         if (likely && other > value + 1e-4 * (1 + fabs(value)))
-            fail_msg("%s: draws token %u, whose value %g is below token %u's %g", s->bench->title,
-                     drawn, value, s->order[i], other);
+            case_fail(s->bench, "draws token %u, whose value %g is below token %u's %g", drawn,
+                      value, s->order[i], other);
     }
 }
 
@@ -366,18 +370,18 @@ static void check_finish(struct sampler *s) {
     double log_probability = raw_logit(s, token) - top - log(sum);
     struct ring_entry entry = ((const struct ring_entry *)s->ring->data)[slot];
     expect_words(s, s->ring, slot * 4, 4);
-    assert_int_equal(entry.position, s->end);
-    assert_int_equal(entry.token, token);
-    assert_int_equal(entry.done, stop);
+    expect_equal(s, "the position in the ring", entry.position, s->end);
+    expect_equal(s, "the token in the ring", entry.token, token);
+    expect_equal(s, "the end in the ring", entry.done, stop);
     if (!(fabs(entry.log_probability - log_probability) < 1e-4 * (1 + fabs(log_probability))))
-        fail_msg("%s: log probability %g instead of %g", s->bench->title,
-                 (double)entry.log_probability, log_probability);
+        case_fail(s->bench, "log probability %g instead of %g", (double)entry.log_probability,
+                  log_probability);
     expect_words(s, s->tokens, s->end, 1);
-    assert_int_equal(((const uint32_t *)s->tokens->data)[s->end], token);
+    expect_equal(s, "the token", ((const uint32_t *)s->tokens->data)[s->end], token);
     if (before.repetition_penalty != 1) {
         expect_words(s, s->marks, 0, s->marks->size / 4);
         for (uint32_t i = 0; i < s->marks->size / 4; i++)
-            assert_int_equal(((const uint32_t *)s->marks->data)[i], 0);
+            expect_equal(s, "a word of the marks", ((const uint32_t *)s->marks->data)[i], 0);
     }
     struct session_block want = before;
     want.position = s->end;
@@ -385,7 +389,8 @@ static void check_finish(struct sampler *s) {
     want.done = stop;
     want.sampled = before.sampled + 1;
     forward_attention_grid(&want, s->end + 1, 1);
-    assert_memory_equal(after, &want, sizeof want);
+    if (memcmp(after, &want, sizeof want) != 0)
+        case_fail(s->bench, "the session block is not that of the next step");
     expect_change(s->bench, s->session, 0, sizeof want);
 }
 
@@ -395,8 +400,7 @@ void check_sampler(struct bench *bench, const struct kernel_variant *variant, ui
     s.vocabulary = between(bench, 0, 1) ? between(bench, 33, 3000) : between(bench, 1, 32);
     case_begin(bench);
     create_planes(&s);
-    s.order = malloc(s.vocabulary * sizeof *s.order);
-    assert_non_null(s.order);
+    s.order = reference_allocate(s.vocabulary, sizeof *s.order);
     const struct session_block *block = block_of(&s);
     if (block->repetition_penalty != 1)
         check_mark(&s);

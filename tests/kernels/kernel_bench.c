@@ -2,24 +2,29 @@
 #include "blocks.h"
 #include "device_rows.h"
 #include "model.h"
-#include "open_device.h"
 #include "reference/reference.h"
 
 #include <math.h>
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #define FENCE 4096 /* bytes before and behind each plane */
 #define POISON 0x7fc17fc1u
 
-void bench_open(struct bench *bench, struct device *device, uint64_t seed) {
+/* A call with `&error` as its last argument without which the case cannot go on. */
+#define CASE_MUST(bench, call)                                                                     \
+    do {                                                                                           \
+        peridot_error error = {0};                                                                 \
+        if ((call) != PERIDOT_OK)                                                                  \
+            case_fail(bench, "%s", error.message);                                                 \
+    } while (0)
+
+peridot_result bench_open(struct bench *bench, struct device *device, uint64_t seed,
+                          peridot_error *error) {
     *bench = (struct bench){.device = device, .random = random_start(seed)};
-    MUST(lane_create(device, &bench->lane, &error));
+    return lane_create(device, &bench->lane, error);
 }
 
 void bench_close(struct bench *bench) {
@@ -28,15 +33,16 @@ void bench_close(struct bench *bench) {
 
 void case_begin(struct bench *bench) {
     bench->plane_count = 0;
-    MUST(arena_create(bench->device, MEMORY_READBACK, 1 << 20, &bench->arena, &error));
+    CASE_MUST(bench, arena_create(bench->device, MEMORY_READBACK, 1 << 20, &bench->arena, &error));
 }
 
 struct plane *plane_create(struct bench *bench, const char *name, uint64_t size) {
-    assert_true(bench->plane_count < OPERANDS_MOST);
+    if (bench->plane_count == OPERANDS_MOST)
+        case_fail(bench, "too many planes");
     struct plane *plane = &bench->planes[bench->plane_count++];
     uint64_t whole = (size + 3) / 4 * 4 + 2 * FENCE;
     *plane = (struct plane){.name = name, .size = size};
-    MUST(arena_buffer(bench->arena, whole, name, &plane->buffer, &error));
+    CASE_MUST(bench, arena_buffer(bench->arena, whole, name, &plane->buffer, &error));
     uint32_t *words = plane->buffer->mapped;
     for (uint64_t i = 0; i < whole / 4; i++)
         words[i] = POISON;
@@ -50,8 +56,8 @@ static void check_fence(struct bench *bench, const struct plane *plane, uint64_t
     const uint32_t *words = plane->buffer->mapped;
     for (uint64_t i = begin / 4; i < end / 4; i++)
         if (words[i] != POISON)
-            fail_msg("%s: wrote %lld bytes from the beginning of %s, which has %llu", bench->title,
-                     (long long)(i * 4) - FENCE, plane->name, (unsigned long long)plane->size);
+            case_fail(bench, "wrote %lld bytes from the beginning of %s, which has %llu",
+                      (long long)(i * 4) - FENCE, plane->name, (unsigned long long)plane->size);
 }
 
 static void check_plane(struct bench *bench, const struct plane *plane) {
@@ -60,8 +66,8 @@ static void check_plane(struct bench *bench, const struct plane *plane) {
     const unsigned char *data = plane->data;
     for (uint64_t i = 0; i < plane->size; i++)
         if (data[i] != plane->before[i] && !plane->changed[i] && !plane->unchecked)
-            fail_msg("%s: changed byte %llu of %s, which it was to leave alone", bench->title,
-                     (unsigned long long)i, plane->name);
+            case_fail(bench, "changed byte %llu of %s, which it was to leave alone",
+                      (unsigned long long)i, plane->name);
 }
 
 /* Remembers what a plane holds before a run; first judges the run before. */
@@ -77,34 +83,50 @@ static void keep_plane(struct bench *bench, struct plane *plane) {
 }
 
 void case_end(struct bench *bench) {
-    for (uint32_t i = 0; i < bench->plane_count; i++) {
+    for (uint32_t i = 0; i < bench->plane_count; i++)
         check_plane(bench, &bench->planes[i]);
+    case_abandon(bench);
+}
+
+void case_abandon(struct bench *bench) {
+    for (uint32_t i = 0; i < bench->plane_count; i++) {
         free(bench->planes[i].before);
         free(bench->planes[i].changed);
     }
     arena_destroy(bench->arena);
+    bench->arena = NULL;
     bench->plane_count = 0;
+}
+
+void case_fail(struct bench *bench, const char *format, ...) {
+    int length = snprintf(bench->failure, sizeof bench->failure, "%s: ", bench->title);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(bench->failure + length, sizeof bench->failure - (size_t)length, format, list);
+    va_end(list);
+    longjmp(*bench->caught, 1);
 }
 
 /* ---- Running ---- */
 
 static struct pipeline *compile(struct bench *bench, const struct pipeline_key *key) {
     struct pipeline *pipeline = pipelines_want(bench->device, key);
-    assert_non_null(pipeline);
+    if (!pipeline)
+        case_fail(bench, "out of memory for pipelines");
     if (!pipeline->handle)
-        MUST(pipelines_compile(bench->device, NULL, NULL, &error));
+        CASE_MUST(bench, pipelines_compile(bench->device, NULL, NULL, &error));
     return pipeline;
 }
 
 static void submit(struct bench *bench, const struct recording *recording) {
     VkCommandBuffer commands;
     struct emit_options options = {.host_read = true};
-    MUST(lane_commands(&bench->lane, &commands, &error));
-    MUST(lane_begin(&bench->lane, commands, false, &error));
-    MUST(recording_emit(recording, commands, &options, &error));
-    MUST(lane_end(&bench->lane, commands, &error));
-    MUST(lane_submit(&bench->lane, &(struct batch){&commands, 1}, 1, &error));
-    MUST(lane_wait(&bench->lane, bench->lane.submitted, &error));
+    CASE_MUST(bench, lane_commands(&bench->lane, &commands, &error));
+    CASE_MUST(bench, lane_begin(&bench->lane, commands, false, &error));
+    CASE_MUST(bench, recording_emit(recording, commands, &options, &error));
+    CASE_MUST(bench, lane_end(&bench->lane, commands, &error));
+    CASE_MUST(bench, lane_submit(&bench->lane, &(struct batch){&commands, 1}, 1, &error));
+    CASE_MUST(bench, lane_wait(&bench->lane, bench->lane.submitted, &error));
     lane_free_commands(&bench->lane, commands);
 }
 
@@ -119,7 +141,8 @@ void bench_run(struct bench *bench, const struct pipeline_key *key, const void *
     for (uint32_t i = 0; i < bench->plane_count; i++) {
         struct plane *plane = &bench->planes[i];
         keep_plane(bench, plane);
-        MUST(buffer_flush(bench->device, plane->buffer, 0, plane->buffer->size, &error));
+        CASE_MUST(bench,
+                  buffer_flush(bench->device, plane->buffer, 0, plane->buffer->size, &error));
     }
     struct recording recording;
     recording_begin(&recording, bench->device);
@@ -132,8 +155,8 @@ void bench_run(struct bench *bench, const struct pipeline_key *key, const void *
     submit(bench, &recording);
     recording_free(&recording);
     for (uint32_t i = 0; i < bench->plane_count; i++)
-        MUST(buffer_invalidate(bench->device, bench->planes[i].buffer, 0,
-                               bench->planes[i].buffer->size, &error));
+        CASE_MUST(bench, buffer_invalidate(bench->device, bench->planes[i].buffer, 0,
+                                           bench->planes[i].buffer->size, &error));
     for (uint32_t i = 0; i < info.operand_count; i++)
         if (planes[i] && info.operand_access[i] == ACCESS_READ)
             check_plane(bench, planes[i]);
@@ -143,7 +166,7 @@ void bench_run(struct bench *bench, const struct pipeline_key *key, const void *
 
 void expect_change(struct bench *bench, struct plane *plane, uint64_t offset, uint64_t size) {
     if (offset > plane->size || size > plane->size - offset)
-        fail_msg("%s: the test expects a change outside %s", bench->title, plane->name);
+        case_fail(bench, "the test expects a change outside %s", plane->name);
     memset(plane->changed + offset, 1, size);
 }
 
@@ -159,9 +182,9 @@ void expect_near(struct bench *bench, const char *what, const double *got, const
             worst = i;
     }
     if (!(errors <= limit * sizes))
-        fail_msg("%s: number %llu of %llu of %s is %g instead of %g (NMSE of all %g)", bench->title,
-                 (unsigned long long)worst, (unsigned long long)count, what, got[worst],
-                 want[worst], errors / sizes);
+        case_fail(bench, "number %llu of %llu of %s is %g instead of %g (NMSE of all %g)",
+                  (unsigned long long)worst, (unsigned long long)count, what, got[worst],
+                  want[worst], errors / sizes);
 }
 
 void expect_floats(struct bench *bench, struct plane *plane, uint64_t first, const double *want,
@@ -258,9 +281,8 @@ struct plane *weight_plane(struct bench *bench, const char *name, const struct w
     const struct weight_type_info *info = weight_type_info(shape->type);
     struct plane *plane = plane_create(bench, name, (uint64_t)shape->rows * shape->stride * 16);
     uint32_t blocks = (shape->columns + info->block - 1) / info->block;
-    uint8_t *row = calloc(shape->padded / info->block, info->block_bytes);
-    float *values = malloc(shape->padded * sizeof *values);
-    assert_true(row && values);
+    uint8_t *row = reference_allocate(shape->padded / info->block, info->block_bytes);
+    float *values = reference_allocate(shape->padded, sizeof *values);
     for (uint32_t r = 0; r < shape->rows; r++) {
         for (uint32_t b = 0; b < blocks; b++)
             (info->block == 1 ? fill_element : fill_block)(bench, shape->type,

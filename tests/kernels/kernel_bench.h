@@ -1,10 +1,13 @@
 /* Runs one dispatch on random data and finds out what it did: operands begin as poison, lie between
- * fences, and may change only where the kernel was to write. */
+ * fences, and may change only where the kernel was to write. What is wrong is said in words: tests
+ * fail by it, the shader lab shows it. */
 #ifndef TESTS_KERNEL_BENCH_H
 #define TESTS_KERNEL_BENCH_H
 
 #include "queue.h"
 #include "reference/random.h"
+
+#include <setjmp.h>
 
 #define OPERANDS_MOST 16
 
@@ -29,15 +32,23 @@ struct bench {
     uint32_t plane_count;
     bool counts_kv_reads; /* the variants at hand count them in the session block */
     char title[400];      /* describe() */
+    jmp_buf *caught;      /* where case_fail goes */
+    char failure[1600];
 };
 
-void bench_open(struct bench *bench, struct device *device, uint64_t seed);
+peridot_result bench_open(struct bench *bench, struct device *device, uint64_t seed,
+                          peridot_error *error);
 void bench_close(struct bench *bench);
 
 /* A case: planes, then one or several runs, each with its checks. The next run and case_end fail
  * the test where a plane changed in a place where no change was expected of the run before. */
 void case_begin(struct bench *bench);
 void case_end(struct bench *bench);
+/* Ends the case, which is wrong, and returns from kernel_passes. */
+_Noreturn void case_fail(struct bench *bench, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* After case_fail: frees the case. */
+void case_abandon(struct bench *bench);
 
 /* A poisoned plane, to be filled before the first run; stays valid until case_end. */
 struct plane *plane_create(struct bench *bench, const char *name, uint64_t size);

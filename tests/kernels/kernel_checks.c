@@ -3,6 +3,43 @@
 
 #include <string.h>
 
+kernel_check *kernel_check_of(enum kernel kernel) {
+    switch (kernel) {
+    case KERNEL_embed:
+        return check_embed;
+    case KERNEL_rmsnorm:
+        return check_rmsnorm;
+    case KERNEL_attention_decode:
+        return check_attention_decode;
+    case KERNEL_attention_join:
+        return check_attention_join;
+    case KERNEL_attention_prefill:
+        return check_attention_prefill;
+    default:
+        break;
+    }
+    if (kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_matmul_head)
+        return check_projection;
+    if (kernel >= KERNEL_sample_mark && kernel <= KERNEL_sample_finish)
+        return check_sampler;
+    return NULL;
+}
+
+bool kernel_passes(struct bench *bench, kernel_check *check, const struct kernel_variant *variant,
+                   uint32_t type) {
+    jmp_buf caught;
+    bool passes = false;
+    bench->caught = &caught;
+    if (setjmp(caught) == 0) {
+        check(bench, variant, type);
+        passes = true;
+    } else {
+        case_abandon(bench);
+    }
+    bench->caught = NULL;
+    return passes;
+}
+
 uint32_t divide_up(uint32_t value, uint32_t by) {
     return (value + by - 1) / by;
 }

@@ -19,6 +19,12 @@ kernel_check check_attention_decode, check_attention_join, check_attention_prefi
  * its own kernel and the first variants for the others. */
 kernel_check check_sampler;
 
+/* The check of a kernel; NULL: it has none. */
+kernel_check *kernel_check_of(enum kernel kernel);
+/* Runs a check once; false: bench->failure says what is wrong. */
+bool kernel_passes(struct bench *bench, kernel_check *check, const struct kernel_variant *variant,
+                   uint32_t type);
+
 /* ---- What several of them need ---- */
 
 /* The plane of a session block with random contents, for `rows` rows at `position`; one in eight is
