@@ -3,12 +3,14 @@
 
     quality.py PROGRAM                       the built-in demo model on conversations of its own kind
     quality.py PROGRAM -m DIR -f TEXT        another model, a text of yours
+    quality.py PROGRAM --generated 4         random weights in that many layers of the 2B's shape (2 GB on disk)
     quality.py PROGRAM --weights q8_0 q4_k   some types only
 
 Every type is compared with float32 by `peridot perplexity` over the same windows; float32 beside itself shows
 what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
 included. A type that does not divide a matrix's rows gives way to another there, which the bits show too.
-The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
+A generated model predicts nothing: what counts there is the divergence, at real widths, where rows have room for
+every type's own blocks. The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
 VK_DRIVER_FILES chooses a driver.
 """
 import argparse
@@ -16,6 +18,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,15 @@ def conversations(count):
     rng = random.Random(SEED)
     return "".join(f"<start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n"
                    for _ in range(count) for user, model in conversation(rng))
+
+
+def generate_model(options, directory):
+    """A checkpoint of random weights with the tests' tokenizer, whose pieces are a part of the vocabulary."""
+    tests = os.path.join(HERE, "..", "tests")
+    subprocess.run([sys.executable, os.path.join(tests, "model", "make_checkpoint.py"), "--preset", "2b", "--layers",
+                    str(options.generated), directory], check=True)
+    shutil.copy(os.path.join(tests, "data", "tokenizer.model"), directory)
+    options.model = directory
 
 
 def run(options, command, weights, *more):
@@ -83,6 +95,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", help="build/host/cli/peridot")
     parser.add_argument("-m", "--model", help="a model's directory; without it, the demo model")
+    parser.add_argument("--generated", type=int, metavar="LAYERS", help="a model of random weights, made for the run")
     parser.add_argument("-f", "--file", help="a text; without it, conversations of the demo model's small world")
     parser.add_argument("--special", action="store_true", help="pieces such as <start_of_turn> in the text are meant")
     parser.add_argument("--weights", nargs="+", choices=TYPES, default=TYPES, metavar="TYPE", help=" ".join(TYPES))
@@ -92,6 +105,8 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peridot-quality-") as work:
         text = options.file
+        if options.generated:
+            generate_model(options, os.path.join(work, "model"))
         if not text:
             text, options.special = os.path.join(work, "text"), True
             with open(text, "w", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 
     make_checkpoint.py --preset 2b DIRECTORY     the real shapes, 5 GB, two shards
     make_checkpoint.py --preset 7b-table DIRECTORY
+    make_checkpoint.py --preset 7b --layers 2 DIRECTORY
     make_checkpoint.py --layers 2 --d-model 64 --heads 2 --kv-heads 1 --head-dim 32 --hidden 128 \\
         --vocab 300 --dtype f16 --shards 2 DIRECTORY
 """
@@ -122,13 +123,15 @@ def main():
     parser.add_argument("directory")
     parser.add_argument("--preset", choices=PRESETS)
     for name in ("layers", "d-model", "heads", "kv-heads", "head-dim", "hidden", "vocab", "shards"):
-        parser.add_argument("--" + name, type=int, default=1)
+        parser.add_argument("--" + name, type=int)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--dtype", choices=SIZES, default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
-    for name, value in PRESETS.get(o.preset, {}).items():
-        setattr(o, name, value)
+    sizes = {**dict.fromkeys(PRESETS["2b"], 1), **PRESETS.get(o.preset, {})}
+    for name, value in sizes.items():
+        if getattr(o, name) is None:
+            setattr(o, name, value)
     os.makedirs(o.directory, exist_ok=True)
     write_config(o)
     write_weights(o)
