@@ -114,7 +114,8 @@ static uint32_t project_operands(const struct peridot_session *session,
         operands[count++] = WHOLE(session->model->rope);
     operands[count++] = rows_of(job->y, y_rows, job->y_stride);
     if (job->role == PROJECT_QKV)
-        operands[count++] = kv_operand(session, job->layer);
+        operands[count++] =
+            session->kv == PERIDOT_KV_Q8 ? (struct operand){0} : kv_operand(session, job->layer);
     operands[count++] = WHOLE(session->block);
     return count;
 }
@@ -160,6 +161,30 @@ static void add_projection(struct peridot_session *session, struct recording *re
     }
 }
 
+/* In q8 the projection leaves keys and values beside the queries, for this kernel to pack. */
+static void add_kv_store(struct peridot_session *session, struct recording *recording,
+                         const struct pass *pass, uint32_t layer) {
+    const struct model_config *config = &session->model->config;
+    struct pipeline *pipeline = session->kernels.kv_store;
+    uint32_t stride = query_row_floats(config, session->kv), dim = session->model->head_dim_padded;
+    struct kv_store_constants constants = {
+        .made = session->scratch.query->address,
+        .session = session->block->address,
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .kv_layer = kv_layer_quads(session, layer),
+        .stride = stride,
+    };
+    struct operand operands[] = {rows_of(session->scratch.query, pass->rows, stride),
+                                 kv_operand(session, layer), WHOLE(session->block)};
+    uint32_t rows = pass->rows * 2 * config->kv_heads; /* of the cache */
+    struct cost cost = {.bytes =
+                            (double)rows * (dim * 4.0 + (double)kv_row_bytes(session->kv, dim))};
+    add(recording, pipeline, &constants, operands,
+        divide_up(rows * divide_up(dim, 2 * KV_BLOCK), pipeline->key.spec[SPEC_WORKGROUP]), 1, 1,
+        cost);
+}
+
 static struct attention_constants attention_constants(const struct peridot_session *session,
                                                       uint32_t layer) {
     return (struct attention_constants){
@@ -170,6 +195,7 @@ static struct attention_constants attention_constants(const struct peridot_sessi
         .heads = session->model->config.heads,
         .kv_heads = session->model->config.kv_heads,
         .kv_layer = kv_layer_quads(session, layer),
+        .query_stride = query_row_floats(&session->model->config, session->kv),
         .stride = session->model->query_padded,
         .scale = (float)(1 / sqrt(session->model->config.head_dim)),
     };
@@ -179,9 +205,8 @@ static void add_attention(struct peridot_session *session, struct recording *rec
                           const struct pass *pass, uint32_t layer) {
     const struct model_config *config = &session->model->config;
     struct attention_constants constants = attention_constants(session, layer);
-    uint32_t stride = session->model->query_padded;
-    struct operand query = rows_of(session->scratch.query, pass->rows, stride);
-    struct operand result = rows_of(session->scratch.attended, pass->rows, stride);
+    struct operand query = rows_of(session->scratch.query, pass->rows, constants.query_stride);
+    struct operand result = rows_of(session->scratch.attended, pass->rows, constants.stride);
     struct operand block = WHOLE(session->block), kv = kv_operand(session, layer);
     struct cost none = {0, 0}; /* depends on the context: forward_attention_cost */
     if (pass->shape == PASS_MANY_ROWS) {
@@ -219,9 +244,11 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.weight = &layer->qkv;
     job.multiplier = layer->input_norm;
     job.x = input, job.x_stride = model->d_padded;
-    job.y = s->query, job.y_stride = model->query_padded;
+    job.y = s->query, job.y_stride = query_row_floats(&model->config, session->kv);
     add_projection(session, recording, &job);
 
+    if (session->kv == PERIDOT_KV_Q8)
+        add_kv_store(session, recording, pass, index);
     add_attention(session, recording, pass, index);
 
     job.role = PROJECT_RESIDUAL;
@@ -403,11 +430,9 @@ peridot_result forward_record_sampler(struct peridot_session *session, uint32_t 
 struct cost forward_attention_cost(const struct peridot_session *session, uint32_t rows,
                                    uint32_t length) {
     const struct model_config *config = &session->model->config;
-    double positions = (double)length * config->head_dim;
-    double element = session->kv_half ? 2 : 4;
     return (struct cost){
-        .bytes = 2 * positions * config->kv_heads * element,
-        .flops = 4 * positions * config->heads * rows,
+        .bytes = (double)kv_chunk_bytes(session) / KV_CHUNK / config->layers * length,
+        .flops = 4.0 * length * config->head_dim * config->heads * rows,
     };
 }
 

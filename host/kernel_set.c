@@ -10,7 +10,7 @@
 struct choice {
     const struct peridot_model *model;
     const struct device *device;
-    bool kv_half;
+    peridot_kv kv;
     peridot_error *error;
     peridot_result result;
 };
@@ -100,7 +100,7 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
         key.spec[SPEC_WORKGROUP] = choice->device->info.limits.subgroup_smallest;
     key.spec[SPEC_HEAD_DIM] = choice->model->head_dim_padded;
     key.spec[SPEC_GROUP] = group_of(choice->model);
-    key.spec[SPEC_KV_HALF] = choice->kv_half;
+    key.spec[SPEC_KV_TYPE] = (uint32_t)choice->kv;
     struct pipeline *pipeline = pipelines_want(choice->model->device->engine, &key);
     if (!pipeline && !choice->result)
         choice->result =
@@ -133,9 +133,9 @@ static void want_layers(struct choice *choice, struct kernel_set *set) {
     want_projections(choice, set, PROJECT_HEAD, model_head(choice->model));
 }
 
-peridot_result kernel_set_create(const struct peridot_model *model, bool kv_half,
+peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv,
                                  struct kernel_set *set, peridot_error *error) {
-    struct choice choice = {model, model->device->engine, kv_half, error, PERIDOT_OK};
+    struct choice choice = {model, model->device->engine, kv, error, PERIDOT_OK};
     *set = (struct kernel_set){0};
     for (uint32_t i = 0; i < model->embedding.shard_count; i++) {
         enum weight_type type = model->embedding.shards[i].type;
@@ -143,6 +143,8 @@ peridot_result kernel_set_create(const struct peridot_model *model, bool kv_half
     }
     set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
     want_layers(&choice, set);
+    if (kv == PERIDOT_KV_Q8)
+        set->kv_store = want(&choice, KERNEL_kv_store, 0, 0);
     set->attention_decode = want(&choice, KERNEL_attention_decode, 0, 0);
     set->attention_join = want(&choice, KERNEL_attention_join, 0, 0);
     set->attention_prefill = want(&choice, KERNEL_attention_prefill, 0, prefill_columns(model));

@@ -18,6 +18,7 @@ struct kernel_set {
     struct pipeline *embed[WEIGHT_TYPE_COUNT];
     struct pipeline *rmsnorm;
     struct pipeline *project[PASS_SHAPE_COUNT][PROJECTION_COUNT][WEIGHT_TYPE_COUNT];
+    struct pipeline *kv_store; /* NULL but for a KV cache in q8 */
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
     struct pipeline *sample_mark, *sample_score, *sample_histogram, *sample_cut, *sample_draw,
         *sample_finish;
@@ -25,7 +26,7 @@ struct kernel_set {
 
 /* Registers every pipeline that the model needs; pipelines_compile makes them.
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */
-peridot_result kernel_set_create(const struct peridot_model *model, bool kv_half,
+peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv,
                                  struct kernel_set *set, peridot_error *error);
 
 #endif

@@ -2,14 +2,31 @@
 #include "memory_plan.h"
 #include "session.h"
 
-uint64_t kv_chunk_size(const struct model_config *config, bool half) {
-    uint64_t plane =
-        (uint64_t)config->kv_heads * KV_CHUNK * round_up(config->head_dim, ROW_ALIGNMENT);
-    return 2 * plane * config->layers * (half ? 2 : 4);
+_Static_assert(KV_F16 == PERIDOT_KV_F16 && KV_F32 == PERIDOT_KV_F32 && KV_Q8 == PERIDOT_KV_Q8,
+               "shaders and callers count the types alike");
+
+const char *kv_name(peridot_kv kv) {
+    static const char *const names[] = {
+        [PERIDOT_KV_F16] = "f16", [PERIDOT_KV_F32] = "f32", [PERIDOT_KV_Q8] = "q8"};
+    return names[kv];
+}
+
+uint64_t kv_row_bytes(peridot_kv kv, uint32_t head_dim_padded) {
+    return 16ull * KV_ROW_QUADS((uint32_t)kv, head_dim_padded);
+}
+
+uint64_t kv_chunk_size(const struct model_config *config, peridot_kv kv) {
+    uint64_t row = kv_row_bytes(kv, round_up(config->head_dim, ROW_ALIGNMENT));
+    return 2 * row * KV_CHUNK * config->kv_heads * config->layers;
 }
 
 uint64_t kv_chunk_bytes(const struct peridot_session *session) {
-    return kv_chunk_size(&session->model->config, session->kv_half);
+    return kv_chunk_size(&session->model->config, session->kv);
+}
+
+uint32_t query_row_floats(const struct model_config *config, peridot_kv kv) {
+    uint32_t heads = config->heads + (kv == PERIDOT_KV_Q8 ? 2 * config->kv_heads : 0);
+    return round_up(heads * round_up(config->head_dim, ROW_ALIGNMENT), ACTIVATION_ALIGNMENT);
 }
 
 /* Zeros, so that the padding of rows never holds a NaN. */

@@ -67,7 +67,7 @@ static peridot_result plan_session(const struct peridot_model *model,
     if (!result)
         result = add_alike(device, MEMORY_READBACK, RING_BLOCK, RING_BYTES, 1, "token ring",
                            &memory->working, error);
-    uint64_t chunk = kv_chunk_size(config, shape.kv_half);
+    uint64_t chunk = kv_chunk_size(config, shape.kv);
     if (!result)
         result = add_alike(device, MEMORY_DEVICE, chunk, chunk, 1, "KV cache", &memory->kv, error);
     memory->kv *= (shape.context + KV_CHUNK - 1) / KV_CHUNK;
@@ -185,7 +185,7 @@ peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
                                          peridot_error *error) {
     struct device *device = session->model->device->engine;
     const peridot_session_params params = {
-        .kv = session->kv_half ? PERIDOT_KV_F16 : PERIDOT_KV_F32,
+        .kv = session->kv,
         .prefill_rows = session->prefill_rows,
     };
     uint32_t has = session->chunk_count * KV_CHUNK;
@@ -229,7 +229,7 @@ peridot_result memory_plan_write(const struct peridot_model *model,
     if (result)
         return result;
     plan.kv_bytes = memory.kv;
-    plan.kv_token_bytes = kv_chunk_size(&model->config, given.kv == PERIDOT_KV_F16) / KV_CHUNK;
+    plan.kv_token_bytes = kv_chunk_size(&model->config, given.kv) / KV_CHUNK;
     plan.working_bytes = memory.working;
     plan.total_bytes = plan.weight_bytes + memory.working + memory.kv;
     plan.fits = loads && plan.total_bytes <= plan.free_bytes;

@@ -281,7 +281,9 @@ PERIDOT_API peridot_result peridot_chat_tokens(const peridot_model *model,
 /* ---- Sessions ----------------------------------------------------------------------------------
  */
 
-typedef enum peridot_kv { PERIDOT_KV_F16 = 0, PERIDOT_KV_F32 } peridot_kv;
+/* How keys and values are kept. Q8 is signed bytes with a float16 scale for every 32 of them: 8.5
+ * bits an element where head_dim is 256. */
+typedef enum peridot_kv { PERIDOT_KV_F16 = 0, PERIDOT_KV_F32, PERIDOT_KV_Q8 } peridot_kv;
 
 /* Applied in this order: penalty, top-k, top-p, min-p (on the distribution at temperature 1),
  * temperature. */

@@ -1,5 +1,5 @@
-/* Sessions on disk: a header, tokens, the KV cache as [layer][K or V][head][position][padded dim]
- * in abi.h's order of dimensions, the caller's bytes, and a checksum over all of it. */
+/* Sessions on disk: a header, tokens, the KV cache as [layer][K or V][head][position] rows just as
+ * abi.h has them, the caller's bytes, and a checksum over all of it. */
 #include "checksum.h"
 #include "platform.h"
 #include "session.h"
@@ -13,12 +13,23 @@
 struct header {
     char magic[8];
     uint64_t fingerprint;
-    uint32_t kv_half, layers, kv_heads, head_dim;
+    uint32_t kv, layers, kv_heads, head_dim; /* kv: an index of kv_types */
     uint32_t length, computed, prompt_end, reserved;
     uint64_t seed, extra_size;
     float temperature, top_p, min_p, repetition_penalty;
     uint32_t top_k, penalty_window, min_tokens, reserved_too;
 };
+
+/* In the order of the file format. */
+static const peridot_kv kv_types[] = {PERIDOT_KV_F32, PERIDOT_KV_F16, PERIDOT_KV_Q8};
+#define KV_TYPES (sizeof kv_types / sizeof *kv_types)
+
+static uint32_t kv_index(peridot_kv kv) {
+    uint32_t index = 0;
+    while (kv_types[index] != kv)
+        index++;
+    return index;
+}
 
 static struct header describe(const struct peridot_session *session, size_t extra_size) {
     const struct peridot_model *model = session->model;
@@ -26,7 +37,7 @@ static struct header describe(const struct peridot_session *session, size_t extr
     struct header header = {
         .magic = MAGIC,
         .fingerprint = model->fingerprint,
-        .kv_half = session->kv_half,
+        .kv = kv_index(session->kv),
         .layers = model->config.layers,
         .kv_heads = model->config.kv_heads,
         .head_dim = model->head_dim_padded,
@@ -46,10 +57,13 @@ static struct header describe(const struct peridot_session *session, size_t extr
     return header;
 }
 
-/* Bytes of the KV cache of `computed` positions. */
+/* Bytes of the KV cache of `computed` positions, and of one row of it. */
+static uint64_t row_bytes(const struct header *header) {
+    return kv_row_bytes(kv_types[header->kv], header->head_dim);
+}
+
 static uint64_t kv_bytes(const struct header *header) {
-    return 2ull * header->layers * header->kv_heads * header->computed * header->head_dim *
-           (header->kv_half ? 2 : 4);
+    return 2ull * header->layers * header->kv_heads * header->computed * row_bytes(header);
 }
 
 /* ---- Between chunks and the file's order ---- */
@@ -67,7 +81,7 @@ static void give_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
 /* Visits all rows of positions [first, first + count) that lie in one chunk. */
 static void visit_chunk(const struct header *header, uint8_t *kv, uint8_t *chunk, uint32_t first,
                         uint32_t count, visit_rows *visit) {
-    size_t row = (size_t)header->head_dim * (header->kv_half ? 2 : 4);
+    size_t row = row_bytes(header);
     uint32_t planes = 2 * header->layers * header->kv_heads;
     for (uint32_t plane = 0; plane < planes; plane++)
         visit(kv + ((size_t)plane * header->computed + first) * row,
@@ -161,9 +175,10 @@ peridot_result saved_session_check(const uint8_t *data, size_t size, const char 
     memcpy(&header, data, sizeof header);
     uint64_t sum = checksum_add(CHECKSUM_START, data, size - 8), stored;
     memcpy(&stored, data + size - 8, 8);
-    bool sane = header.computed <= header.length && header.length <= 32768 && header.kv_half <= 1 &&
-                header.prompt_end <= header.length && header.layers <= 1024 &&
-                header.kv_heads <= 1024 && header.head_dim <= 512 && header.extra_size <= EXTRA_MAX;
+    bool sane = header.computed <= header.length && header.length <= 32768 &&
+                header.kv < KV_TYPES && header.prompt_end <= header.length &&
+                header.layers <= 1024 && header.kv_heads <= 1024 && header.head_dim <= 512 &&
+                header.extra_size <= EXTRA_MAX;
     if (!sane || sum != stored ||
         size != sizeof header + header.length * 4ull + kv_bytes(&header) + header.extra_size + 8)
         return fail(error, PERIDOT_ERROR_FORMAT, "%s: the saved session is damaged or incomplete",
@@ -177,10 +192,10 @@ static peridot_result check_fit(const struct peridot_session *session, const str
     if (header->fingerprint != own.fingerprint || header->layers != own.layers ||
         header->kv_heads != own.kv_heads || header->head_dim != own.head_dim)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED, "%s was saved with another model", path);
-    if (header->kv_half != own.kv_half)
+    if (header->kv != own.kv)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "%s was saved with --kv %s: use that here too", path,
-                    header->kv_half ? "f16" : "f32");
+                    kv_name(kv_types[header->kv]));
     if (header->length > session->context)
         return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
                     "%s holds %u tokens and the context %u: give a larger --context", path,

@@ -119,7 +119,8 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
                               enum session_buffer which, const char **name) {
     uint64_t rows = shape->prefill_rows, few = rows < FEW_ROWS ? rows : FEW_ROWS;
     uint64_t dim = round_up(config->head_dim, ROW_ALIGNMENT);
-    uint64_t query = round_up(config->heads * (uint32_t)dim, ACTIVATION_ALIGNMENT);
+    uint64_t query = query_row_floats(config, shape->kv);
+    uint64_t attended = round_up(config->heads * (uint32_t)dim, ACTIVATION_ALIGNMENT);
     uint64_t model = round_up(config->d_model, ACTIVATION_ALIGNMENT);
     uint64_t hidden = round_up(config->hidden, ACTIVATION_ALIGNMENT);
     const struct {
@@ -129,7 +130,7 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
         [SESSION_X] = {rows * model, "residual stream"},
         [SESSION_NORMED] = {rows * model, "normed rows"},
         [SESSION_QUERY] = {rows * query, "queries"},
-        [SESSION_ATTENDED] = {rows * query, "attention result"},
+        [SESSION_ATTENDED] = {rows * attended, "attention result"},
         [SESSION_PARTIAL] = {few * config->heads * SPLITS_MAX * (dim + 8), "attention partials"},
         [SESSION_HIDDEN] = {rows * hidden, "MLP hidden"},
         [SESSION_LOGITS] = {config->vocabulary, "logits"},
@@ -145,7 +146,7 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
 
 static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
     struct scratch *s = &session->scratch;
-    const struct session_shape shape = {session->context, session->prefill_rows, session->kv_half};
+    const struct session_shape shape = {session->context, session->prefill_rows, session->kv};
     const struct buffer **places[SESSION_BUFFERS] = {
         [SESSION_X] = &s->x,
         [SESSION_NORMED] = &s->normed,
@@ -213,8 +214,8 @@ static peridot_result check_params(const struct model_config *config,
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "a context of %u tokens is more than the model's %u", params->context,
                     config->context);
-    if (params->kv != PERIDOT_KV_F16 && params->kv != PERIDOT_KV_F32)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "the KV cache is float16 or float32");
+    if (params->kv != PERIDOT_KV_F16 && params->kv != PERIDOT_KV_F32 && params->kv != PERIDOT_KV_Q8)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "the KV cache is float16, float32 or q8");
     if (params->steps_per_submission > 64)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "at most 64 steps fit in a submission");
     if (params->prefill_rows > 4096)
@@ -230,7 +231,7 @@ peridot_result session_shape_settle(const struct model_config *config,
     *shape = (struct session_shape){
         .context = context,
         .prefill_rows = rows < context ? rows : context,
-        .kv_half = params->kv == PERIDOT_KV_F16,
+        .kv = params->kv,
     };
     return check_params(config, params, error);
 }
@@ -249,7 +250,7 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
         return result;
     session->context = shape.context;
     session->prefill_rows = shape.prefill_rows;
-    session->kv_half = shape.kv_half;
+    session->kv = shape.kv;
     session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
     session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
     session->shuffle_seed = params->shuffle_seed;
@@ -269,7 +270,7 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
     if (!session->held)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     peridot_result result =
-        kernel_set_create(session->model, session->kv_half, &session->kernels, error);
+        kernel_set_create(session->model, session->kv, &session->kernels, error);
     if (!result)
         result = pipelines_compile(device, NULL, NULL, error);
     if (!result)
@@ -457,10 +458,8 @@ void peridot_session_describe(const peridot_session *session, peridot_session_st
     peridot_session_statistics now = session->statistics;
     pipelines_statistics(session->model->device->engine, &pipelines);
     count_step(session, &now);
-    uint64_t element = session->kv_half ? 2 : 4;
-    now.step_bytes = step_weights(session->model) +
-                     2 * element * session->length * session->model->config.layers *
-                         session->model->config.kv_heads * session->model->head_dim_padded;
+    now.step_bytes =
+        step_weights(session->model) + kv_chunk_bytes(session) / KV_CHUNK * session->length;
     now.pipelines_compiled = pipelines.compiled;
     now.seconds_compiling = pipelines.seconds;
     now.pipeline_cache_bytes = pipelines.cache_read;

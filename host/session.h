@@ -28,8 +28,8 @@ struct pass {
 struct scratch {
     const struct buffer *x;        /* [rows][d_padded], the residual stream */
     const struct buffer *normed;   /* [rows][d_padded] */
-    const struct buffer *query;    /* [rows][heads][head_dim_padded] */
-    const struct buffer *attended; /* as query */
+    const struct buffer *query;    /* [rows][query_row_floats] */
+    const struct buffer *attended; /* [rows][heads][head_dim_padded] */
     const struct buffer *partial;  /* [FEW_ROWS][heads][SPLITS_MAX][head_dim_padded + 8] */
     const struct buffer *hidden;   /* [rows][hidden_padded] */
     const struct buffer *logits;   /* [vocabulary], of the last row */
@@ -44,7 +44,7 @@ struct kv_chunk {
 struct peridot_session {
     struct peridot_model *model;
     uint32_t context, prefill_rows, steps_per_submission;
-    bool kv_half;
+    peridot_kv kv;
     double submission_seconds;
     uint64_t shuffle_seed;
     struct kernel_set kernels;
@@ -75,7 +75,7 @@ struct peridot_session {
 /* What decides how much memory a session needs. */
 struct session_shape {
     uint32_t context, prefill_rows;
-    bool kv_half;
+    peridot_kv kv;
 };
 /* Takes the defaults for what is not given. Errors: ARGUMENT (a value out of its range). */
 peridot_result session_shape_settle(const struct model_config *config,
@@ -106,9 +106,15 @@ enum session_buffer {
 uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
                               enum session_buffer which, const char **name);
 
-/* Bytes of a chunk of a model's KV cache, and of a session's. */
-uint64_t kv_chunk_size(const struct model_config *config, bool half);
+const char *kv_name(peridot_kv kv); /* as --kv takes it */
+/* Bytes of one head's keys, or values, of one position, for a head_dim that is padded; of a chunk
+ * of a model's KV cache, and of a session's. */
+uint64_t kv_row_bytes(peridot_kv kv, uint32_t head_dim_padded);
+uint64_t kv_chunk_size(const struct model_config *config, peridot_kv kv);
 uint64_t kv_chunk_bytes(const struct peridot_session *session);
+/* Floats that the QKV projection makes of one token: queries and, on their way to a KV cache in q8,
+ * keys and values. */
+uint32_t query_row_floats(const struct model_config *config, peridot_kv kv);
 /* Makes the chunks for positions [0, positions) exist. Errors: DEVICE_MEMORY, VULKAN, DEVICE_LOST.
  */
 peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,

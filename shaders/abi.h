@@ -37,7 +37,7 @@
 #define SPEC_COLUMNS 2  /* activation rows (tokens) that one workgroup handles */
 #define SPEC_HEAD_DIM 3 /* head_dim padded to ROW_ALIGNMENT */
 #define SPEC_GROUP 4    /* query heads that share a KV head */
-#define SPEC_KV_HALF 5  /* 1: the KV cache holds float16 pairs, 0: float32 */
+#define SPEC_KV_TYPE 5  /* KV_F16, KV_F32 or KV_Q8 */
 #define SPEC_COUNT 6
 
 /* ---- The session block ---- */
@@ -81,9 +81,27 @@ struct ring_entry {
 };
 #define RING_CAPACITY 256
 
-/* A KV chunk is [layer][K then V][kv_head][KV_CHUNK][padded head_dim]. Keys are kept in pair order:
- * element 2i is dimension i, 2i + 1 is dimension i + head_dim/2 (what RoPE rotates together);
- * queries and the rows of W_q and W_k have the same order, so dot products are what they were. */
+/* ---- The KV cache ---- */
+
+/* A KV chunk is [layer][K then V][kv_head][KV_CHUNK] rows of padded head_dim elements. Keys are
+ * kept in pair order: element 2i is dimension i, 2i + 1 is dimension i + head_dim/2 (what RoPE
+ * rotates together); queries and the rows of W_q and W_k have the same order, so dot products are
+ * what they were.
+ *
+ * A row holds its elements as float16 or float32 or, in q8, as signed bytes padded to whole quads,
+ * then a float16 scale for each KV_BLOCK of them, padded to whole quads: an element is its byte
+ * times its block's scale. */
+#define KV_F16 0 /* as peridot_kv has them */
+#define KV_F32 1
+#define KV_Q8 2
+#define KV_BLOCK 32
+
+/* Quads of a row of `dim` elements in q8 without its scales, and of a whole row. */
+#define KV_CODE_QUADS(dim) (((dim) + 15) / 16)
+#define KV_ROW_QUADS(type, dim)                                                                    \
+    ((type) == KV_F16   ? (dim) / 8                                                                \
+     : (type) == KV_F32 ? (dim) / 4                                                                \
+                        : KV_CODE_QUADS(dim) + ((dim) + 8 * KV_BLOCK - 1) / (8 * KV_BLOCK))
 
 /* ---- Weights ---- */
 
@@ -143,13 +161,24 @@ struct project_constants {
     U32 heads; /* QKV: rows are [heads | kv_heads | kv_heads][head_dim] */
     U32 kv_heads;
     U32 head_dim; /* unpadded */
-    U32 kv_layer; /* QKV: this layer's K in a chunk, in quads from the chunk's address */
+    U32 kv_layer; /* QKV: this layer's K in a chunk, in quads from the chunk's address; in q8 keys
+                     and values go behind the queries in y instead */
     U32 last_row; /* HEAD: 1 = only the pass's last row, written to y row 0; 0 = all rows */
+};
+
+/* kv_store.comp: keys and values to the cache, in q8. */
+struct kv_store_constants {
+    ADDRESS(Floats) made; /* [rows][stride]: [heads | kv_heads | kv_heads][padded head_dim] */
+    ADDRESS(Session) session;
+    U32 heads;
+    U32 kv_heads;
+    U32 kv_layer; /* as in project_constants */
+    U32 stride;   /* in floats */
 };
 
 /* attention_decode.comp, attention_join.comp, attention_prefill.comp */
 struct attention_constants {
-    ADDRESS(Floats) query; /* [rows][stride]: [heads][padded head_dim], pair order */
+    ADDRESS(Floats) query; /* [rows][query_stride]: [heads][padded head_dim], pair order */
     /* decode: [rows][heads][SPLITS_MAX][padded head_dim + 8]: unnormalised output, then max and sum
      * at [padded head_dim], [padded head_dim + 1] */
     ADDRESS(Floats) partial;
@@ -157,9 +186,10 @@ struct attention_constants {
     ADDRESS(Session) session;
     U32 heads;
     U32 kv_heads;
-    U32 kv_layer; /* this layer's K in a chunk, in quads from the chunk's address */
-    U32 stride;   /* in floats */
-    F32 scale;    /* 1 / sqrt(head_dim) */
+    U32 kv_layer;     /* this layer's K in a chunk, in quads from the chunk's address */
+    U32 query_stride; /* in floats */
+    U32 stride;       /* in floats */
+    F32 scale;        /* 1 / sqrt(head_dim) */
 };
 
 /* The passes of sample.comp over the logits of the last row (see there). */

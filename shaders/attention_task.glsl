@@ -32,9 +32,17 @@ uint row_of(uint query) {
     return min(first_row() + query / GROUP, c.session.s.rows - 1);
 }
 
-/* Where a query's vector begins in `query` and `result`, in vec4. */
+/* Where a query's vector begins in its row, in `query` and in `result`, in vec4. */
+uint place_of(uint query) {
+    return (gl_WorkGroupID.y * GROUP + query % GROUP) * (HEAD_DIM / 4);
+}
+
 uint vector_of(uint query) {
-    return row_of(query) * (c.stride / 4) + (gl_WorkGroupID.y * GROUP + query % GROUP) * (HEAD_DIM / 4);
+    return row_of(query) * (c.query_stride / 4) + place_of(query);
+}
+
+uint result_of(uint query) {
+    return row_of(query) * (c.stride / 4) + place_of(query);
 }
 
 /* How many positions a query sees. */
@@ -61,7 +69,7 @@ void store(uint query, uint four, vec4 value, float weight) {
     c.partial.at[part * ((HEAD_DIM + 8) / 4) + four] = value;
 #else
     if (first_row() + query / GROUP < c.session.s.rows)
-        c.result.at[vector_of(query) + four] = value / weight;
+        c.result.at[result_of(query) + four] = value / weight;
 #endif
 }
 

@@ -4,24 +4,22 @@
 
 #ifdef EPILOGUE_QKV
 #include "f16.glsl"
+#include "kv_row.glsl"
 
-layout(constant_id = SPEC_HEAD_DIM) const uint HEAD_DIM = 256;
-layout(constant_id = SPEC_KV_HALF) const uint KV_HALF = 1;
-
-/* Elements i, i + 1 of a head's key (which = 0) or value (1) at a position. */
+/* Elements i, i + 1 of a head's key or value at a position. */
 void store_kv(uint which, uint head, uint position, uint i, vec2 pair) {
-    Quads chunk = c.session.s.kv_chunks[position / KV_CHUNK];
-    uint row = (which * c.kv_heads + head) * KV_CHUNK + position % KV_CHUNK;
-    uint element = row * HEAD_DIM + i;
-    if (KV_HALF != 0) {
-        SCALAR(chunk, c.kv_layer * 4 + element / 2) = pack_halves(pair.x, pair.y);
+    Quads chunk = kv_chunk(position);
+    uint row = 4 * kv_row(which, head, position);
+    if (KV_TYPE == KV_F16) {
+        SCALAR(chunk, row + i / 2) = pack_halves(pair.x, pair.y);
     } else {
-        SCALAR(chunk, c.kv_layer * 4 + element) = floatBitsToUint(pair.x);
-        SCALAR(chunk, c.kv_layer * 4 + element + 1) = floatBitsToUint(pair.y);
+        SCALAR(chunk, row + i) = floatBitsToUint(pair.x);
+        SCALAR(chunk, row + i + 1) = floatBitsToUint(pair.y);
     }
 }
 
-/* Rows are [heads | kv_heads | kv_heads][head_dim]; queries and keys are rotated. */
+/* Rows are [heads | kv_heads | kv_heads][head_dim]; queries and keys are rotated. In q8 other workgroups
+ * make the rest of a block, so keys and values stay in y for kv_store.comp. */
 void finish(uint row, uint token, vec2 pair, bool both) {
     uint position = c.session.s.position + token;
     if (position >= c.session.s.context)
@@ -32,7 +30,7 @@ void finish(uint row, uint token, vec2 pair, bool both) {
         float cosine = SCALAR(c.rope, entry), sine = SCALAR(c.rope, entry + 1);
         pair = vec2(pair.x * cosine - pair.y * sine, pair.x * sine + pair.y * cosine);
     }
-    if (head < c.heads) {
+    if (head < c.heads || KV_TYPE == KV_Q8) {
         uint at = token * c.y_stride + head * HEAD_DIM + i;
         SCALAR(c.y, at) = pair.x;
         SCALAR(c.y, at + 1) = pair.y;

@@ -2,15 +2,10 @@
  * Expects `c`, the attention_constants. With COUNT_KV_READS, which only a test defines, the number of
  * elements read is added up in the session block. */
 
-layout(constant_id = SPEC_HEAD_DIM) const uint HEAD_DIM = 256;
-layout(constant_id = SPEC_KV_HALF) const uint KV_HALF = 1;
-const uint OCTETS = HEAD_DIM / 8;
-const uint KEYS = 0, VALUES = 1;
+#include "f16.glsl"
+#include "kv_row.glsl"
 
-/* The octet, counted from the layer's first, at which a position's keys or values begin. */
-uint kv_row(uint which, uint head, uint position) {
-    return ((which * c.kv_heads + head) * KV_CHUNK + position % KV_CHUNK) * OCTETS;
-}
+const uint OCTETS = HEAD_DIM / 8;
 
 void count_kv(uint elements) {
 #ifdef COUNT_KV_READS
@@ -18,27 +13,48 @@ void count_kv(uint elements) {
 #endif
 }
 
+/* ---- q8 ---- */
+
+vec4 signed_bytes(uint word) {
+    return vec4(ivec4(word << 24, word << 16, word << 8, word) >> 24);
+}
+
+/* The scale of an octet of the row that begins at quad `row`. */
+float kv_scale(Quads chunk, uint row, uint octet) {
+    const uint octets = KV_BLOCK / 8;
+    uint pair = SCALAR(chunk, 4 * (row + KV_CODE_QUADS(HEAD_DIM)) + octet / (2 * octets));
+    return widen_half(pair >> octet / octets % 2 * 16 & 0xffff);
+}
+
+/* ---- Any type ---- */
+
 void load_kv(uint which, uint head, uint position, uint octet, out vec4 low, out vec4 high) {
     count_kv(8);
-    Quads chunk = c.session.s.kv_chunks[position / KV_CHUNK];
-    uint at = kv_row(which, head, position) + octet;
-    if (KV_HALF != 0) {
-        uvec4 quad = chunk.at[c.kv_layer + at];
+    Quads chunk = kv_chunk(position);
+    uint row = kv_row(which, head, position);
+    if (KV_TYPE == KV_F16) {
+        uvec4 quad = chunk.at[row + octet];
         low = vec4(unpackHalf2x16(quad.x), unpackHalf2x16(quad.y));
         high = vec4(unpackHalf2x16(quad.z), unpackHalf2x16(quad.w));
+    } else if (KV_TYPE == KV_F32) {
+        low = uintBitsToFloat(chunk.at[row + 2 * octet]);
+        high = uintBitsToFloat(chunk.at[row + 2 * octet + 1]);
     } else {
-        low = uintBitsToFloat(chunk.at[c.kv_layer + 2 * at]);
-        high = uintBitsToFloat(chunk.at[c.kv_layer + 2 * at + 1]);
+        float scale = kv_scale(chunk, row, octet);
+        low = signed_bytes(SCALAR(chunk, 4 * row + 2 * octet)) * scale;
+        high = signed_bytes(SCALAR(chunk, 4 * row + 2 * octet + 1)) * scale;
     }
 }
 
 /* Half an octet. */
 vec4 load_kv_four(uint which, uint head, uint position, uint four) {
     count_kv(4);
-    Quads chunk = c.session.s.kv_chunks[position / KV_CHUNK];
+    Quads chunk = kv_chunk(position);
     uint row = kv_row(which, head, position);
-    if (KV_HALF == 0)
-        return uintBitsToFloat(chunk.at[c.kv_layer + 2 * row + four]);
-    uint at = c.kv_layer + row + four / 2, word = four % 2 * 2;
+    if (KV_TYPE == KV_F32)
+        return uintBitsToFloat(chunk.at[row + four]);
+    if (KV_TYPE == KV_Q8)
+        return signed_bytes(SCALAR(chunk, 4 * row + four)) * kv_scale(chunk, row, four / 2);
+    uint at = row + four / 2, word = four % 2 * 2;
     return vec4(unpackHalf2x16(chunk.at[at][word]), unpackHalf2x16(chunk.at[at][word + 1]));
 }

@@ -86,7 +86,7 @@ static bool read_weights(const struct option *option, const char *text, peridot_
 }
 
 static bool apply(struct options *options, const struct option *option, const char *text) {
-    static const char *const kvs[] = {"f16", "f32", NULL};
+    static const char *const kvs[] = {"f16", "f32", "q8", NULL};
     int word = 0;
     switch (option->kind) {
     case TEXT:

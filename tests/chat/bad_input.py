@@ -470,7 +470,7 @@ def options():
     for value in ("x", "-1", "", " -1", "99999999999999999999999"):
         refused(f"--seed {value!r}", ["generate", "-p", "x", "--seed", value], "--seed")
     refused("--weights q3", ["generate", "-p", "x", "--weights", "q3"], "--weights", "q3", "q3_k")
-    refused("--kv q8", ["generate", "-p", "x", "--kv", "q8"], "--kv", "q8", "f16")
+    refused("--kv q4", ["generate", "-p", "x", "--kv", "q4"], "--kv", "q4", "f16, f32, q8")
     refused("--stop empty", ["generate", "-p", "x", "--stop", ""], "--stop")
     refused("logits without files", ["logits", "-m", SMALL], "--tokens")
     refused("unknown device", ["generate", "-p", "x", "--device", "no such card"], "no such card", "peridot devices")

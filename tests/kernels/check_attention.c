@@ -26,7 +26,7 @@ static void choose_sizes(struct attention *a, uint32_t rows_most) {
                              .layer = between(bench, 0, 1),
                              .kv_heads = between(bench, 1, 2),
                              .head_dim = 2 * between(bench, 1, 40),
-                             .half = between(bench, 0, 1)};
+                             .type = between(bench, KV_F16, KV_Q8)};
     if (between(bench, 0, 3) == 0)
         a->kv.head_dim = 256;
     a->kv.padded = round_up(a->kv.head_dim, ROW_ALIGNMENT);
@@ -39,31 +39,33 @@ static void choose_sizes(struct attention *a, uint32_t rows_most) {
         a->position = round_up(a->position, 32) + 32 - between(bench, 1, a->rows);
 }
 
-/* Where vector `i` of [rows][heads] begins in a plane of queries or results. */
-static uint64_t vector_place(const struct attention *a, uint32_t i) {
-    return (uint64_t)(i / a->heads) * a->constants.stride + i % a->heads * a->kv.padded;
+/* Where vector `i` of [rows][heads] begins in a plane of queries or results with such rows. */
+static uint64_t vector_place(const struct attention *a, uint32_t i, uint32_t stride) {
+    return (uint64_t)(i / a->heads) * stride + i % a->heads * a->kv.padded;
 }
 
 /* Queries in their planes and as doubles; padding is zero. */
 static void fill_queries(struct attention *a) {
     uint32_t dim = a->kv.head_dim;
-    memset(a->query->data, 0, (uint64_t)a->rows * a->constants.stride * 4);
-    for (uint32_t i = 0; i < a->rows * a->heads; i++)
-        fill_normal(a->bench, (float *)a->query->data + vector_place(a, i),
-                    a->queries + (size_t)i * dim, dim);
+    for (uint32_t i = 0; i < a->rows * a->heads; i++) {
+        float *vector = (float *)a->query->data + vector_place(a, i, a->constants.query_stride);
+        memset(vector, 0, a->kv.padded * sizeof *vector);
+        fill_normal(a->bench, vector, a->queries + (size_t)i * dim, dim);
+    }
 }
 
 static void fill_cache(struct attention *a, uint32_t positions) {
+    double *row = reference_doubles(a->kv.padded);
     for (uint32_t which = 0; which < 2; which++)
         for (uint32_t p = 0; p < positions; p++)
-            for (uint32_t head = 0; head < a->kv.kv_heads; head++)
-                for (uint32_t i = 0; i < a->kv.padded; i++) {
-                    double value = i < a->kv.head_dim ? random_normal(&a->bench->random) : 0;
-                    value = kv_write(&a->kv, which, head, p, i, value);
-                    size_t at = ((size_t)p * a->kv.kv_heads + head) * a->kv.head_dim + i;
-                    if (i < a->kv.head_dim)
-                        (which ? a->values : a->keys)[at] = value;
-                }
+            for (uint32_t head = 0; head < a->kv.kv_heads; head++) {
+                for (uint32_t i = 0; i < a->kv.padded; i++)
+                    row[i] = i < a->kv.head_dim ? random_normal(&a->bench->random) : 0;
+                kv_write(&a->kv, which, head, p, row);
+                size_t at = ((size_t)p * a->kv.kv_heads + head) * a->kv.head_dim;
+                memcpy((which ? a->values : a->keys) + at, row, a->kv.head_dim * sizeof *row);
+            }
+    free(row);
 }
 
 static void create_planes(struct attention *a) {
@@ -77,7 +79,9 @@ static void create_planes(struct attention *a) {
     session_of(a->session)->reserved = 0;
     kv_create(bench, &a->kv, a->session, 0, positions);
     c->stride = round_up(a->heads * a->kv.padded, ACTIVATION_ALIGNMENT);
-    a->query = plane_create(bench, "query", (uint64_t)a->recorded * c->stride * sizeof(float));
+    c->query_stride = c->stride + ROW_ALIGNMENT * between(bench, 0, 9);
+    a->query =
+        plane_create(bench, "query", (uint64_t)a->recorded * c->query_stride * sizeof(float));
     a->queries = reference_doubles(vectors);
     a->want = reference_doubles(vectors);
     a->keys = reference_doubles(cached);
@@ -106,7 +110,8 @@ static void expect_vectors(struct attention *a, const double *want) {
     double *padded = reference_doubles(a->kv.padded);
     for (uint32_t i = 0; i < a->rows * a->heads && !session_of(a->session)->done; i++) {
         memcpy(padded, want + (size_t)i * a->kv.head_dim, a->kv.head_dim * sizeof *padded);
-        expect_floats(a->bench, a->result, vector_place(a, i), padded, a->kv.padded, 0.1, NMSE_F32);
+        expect_floats(a->bench, a->result, vector_place(a, i, a->constants.stride), padded,
+                      a->kv.padded, 0.1, NMSE_F32);
     }
     free(padded);
 }
@@ -116,7 +121,7 @@ static struct pipeline_key choose_key(const struct attention *a,
     struct pipeline_key key = pipeline_key(a->bench->device, variant, 0);
     key.spec[SPEC_HEAD_DIM] = a->kv.padded;
     key.spec[SPEC_GROUP] = a->group;
-    key.spec[SPEC_KV_HALF] = a->kv.half;
+    key.spec[SPEC_KV_TYPE] = a->kv.type;
     key.spec[SPEC_COLUMNS] = 1;
     return key;
 }
@@ -150,7 +155,7 @@ void check_attention_prefill(struct bench *bench, const struct kernel_variant *v
     describe_sizes(&a, &key);
     case_begin(bench);
     create_planes(&a);
-    a.result = plane_create(bench, "result", a.query->size);
+    a.result = plane_create(bench, "result", (uint64_t)a.recorded * a.constants.stride * 4);
     a.constants.result = a.result->address;
     struct plane *planes[] = {a.query, a.kv.chunks[0], a.result, a.session};
     uint32_t grid[3] = {divide_up(a.recorded, key.spec[SPEC_COLUMNS]), a.kv.kv_heads, 1};
@@ -247,7 +252,7 @@ void check_attention_join(struct bench *bench, const struct kernel_variant *vari
         }
         join(&a, parts, splits, want + (size_t)i * a.kv.head_dim);
     }
-    a.result = plane_create(bench, "result", a.query->size);
+    a.result = plane_create(bench, "result", (uint64_t)a.recorded * a.constants.stride * 4);
     a.constants.result = a.result->address;
     struct plane *planes[] = {a.partial, a.result, a.session};
     bench_run(bench, &key, &a.constants, planes, (uint32_t[3]){a.heads, a.recorded, 1}, NULL, 0);

@@ -51,7 +51,7 @@ static void choose_sizes(struct projection *p) {
                                  .kv_heads = c->kv_heads,
                                  .head_dim = c->head_dim,
                                  .padded = round_up(c->head_dim, ROW_ALIGNMENT),
-                                 .half = between(bench, 0, 1)};
+                                 .type = between(bench, KV_F16, KV_Q8)};
     } else {
         p->all_rows = p->role == ROLE_HEAD ? between(bench, 1, 160) : 2 * between(bench, 1, 80);
     }
@@ -68,7 +68,7 @@ static void choose_sizes(struct projection *p) {
 static uint32_t y_width(const struct projection *p) {
     switch (p->role) {
     case ROLE_QKV:
-        return p->constants.heads * p->kv.padded;
+        return (p->constants.heads + (p->kv.type == KV_Q8 ? 2 * p->kv.kv_heads : 0)) * p->kv.padded;
     case ROLE_GEGLU:
         return p->all_rows / 2;
     default:
@@ -185,8 +185,8 @@ static void expect_rows(struct projection *p) {
     free(want);
 }
 
-/* Queries and keys are rotated in pairs; keys and values go to the cache. Compares what the pairs
- * of the shard became, all tokens together. */
+/* Queries and keys are rotated in pairs; keys and values go to the cache, or in q8 stay behind the
+ * queries. Compares what the pairs of the shard became, all tokens together. */
 static void expect_qkv(struct projection *p) {
     const struct project_constants *c = &p->constants;
     const struct session_block *session = session_of(p->session);
@@ -202,7 +202,8 @@ static void expect_qkv(struct projection *p) {
             uint32_t row = c->row_begin + r, head = row / c->head_dim, i = row % c->head_dim;
             const double *pair = p->products + (size_t)t * p->rows + r;
             const float *angle = (const float *)p->rope->data + position * c->head_dim + i;
-            bool rotated = head < c->heads + c->kv_heads, cached = head >= c->heads;
+            bool rotated = head < c->heads + c->kv_heads;
+            bool cached = head >= c->heads && p->kv.type != KV_Q8;
             double cosine = rotated ? angle[0] : 1, sine = rotated ? angle[1] : 0;
             size_t n = count[cached];
             want[cached][n] = pair[0] * cosine - pair[1] * sine;
@@ -221,7 +222,7 @@ static void expect_qkv(struct projection *p) {
     }
     for (int i = 0; i < 2; i++) {
         expect_near(p->bench, i ? "keys and values" : "queries", got[i], want[i], count[i],
-                    scale_of(p), i && p->kv.half ? NMSE_F16 : NMSE_F32);
+                    scale_of(p), i && p->kv.type == KV_F16 ? NMSE_F16 : NMSE_F32);
         free(want[i]);
         free(got[i]);
     }
@@ -238,7 +239,7 @@ static void choose_spec(struct bench *bench, const struct kernel_variant *varian
         key->spec[SPEC_COLUMNS] = between(bench, 0, 1) ? 8 : between(bench, 1, 4);
     }
     key->spec[SPEC_HEAD_DIM] = p->role == ROLE_QKV ? p->kv.padded : 8;
-    key->spec[SPEC_KV_HALF] = p->kv.half;
+    key->spec[SPEC_KV_TYPE] = p->kv.type;
     key->spec[SPEC_GROUP] = 1;
 }
 
@@ -267,7 +268,8 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
         planes[count++] = p.rope;
     planes[count++] = p.y;
     if (p.role == ROLE_QKV)
-        planes[count++] = p.kv.chunks[session_of(p.session)->position / KV_CHUNK];
+        planes[count++] =
+            p.kv.type == KV_Q8 ? NULL : p.kv.chunks[session_of(p.session)->position / KV_CHUNK];
     planes[count++] = p.session;
     uint32_t grid[3] = {divide_up(p.rows, key.spec[SPEC_ROWS]),
                         p.constants.last_row ? 1 : divide_up(p.recorded, key.spec[SPEC_COLUMNS]),

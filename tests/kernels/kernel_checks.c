@@ -1,5 +1,6 @@
 #include "kernel_checks.h"
 #include "reference/reference.h"
+#include "session.h"
 
 #include <string.h>
 
@@ -9,6 +10,8 @@ kernel_check *kernel_check_of(enum kernel kernel) {
         return check_embed;
     case KERNEL_rmsnorm:
         return check_rmsnorm;
+    case KERNEL_kv_store:
+        return check_kv_store;
     case KERNEL_attention_decode:
         return check_attention_decode;
     case KERNEL_attention_join:
@@ -61,55 +64,60 @@ struct plane *session_plane(struct bench *bench, uint32_t position, uint32_t row
 
 /* ---- The KV cache ---- */
 
-static uint64_t layer_elements(const struct kv_case *kv) {
-    return 2 * (uint64_t)kv->kv_heads * KV_CHUNK * kv->padded;
+static uint64_t row_size(const struct kv_case *kv) {
+    return kv_row_bytes((peridot_kv)kv->type, kv->padded);
 }
 
-static uint32_t element_bytes(const struct kv_case *kv) {
-    return kv->half ? 2 : 4;
+static uint64_t layer_size(const struct kv_case *kv) {
+    return 2 * (uint64_t)kv->kv_heads * KV_CHUNK * row_size(kv);
 }
 
 void kv_create(struct bench *bench, struct kv_case *kv, struct plane *session, uint32_t begin,
                uint32_t end) {
     for (uint32_t i = begin / KV_CHUNK; i * KV_CHUNK < end; i++) {
-        kv->chunks[i] =
-            plane_create(bench, "a KV chunk", kv->layers * layer_elements(kv) * element_bytes(kv));
+        kv->chunks[i] = plane_create(bench, "a KV chunk", kv->layers * layer_size(kv));
         session_of(session)->kv_chunks[i] = kv->chunks[i]->address;
     }
 }
 
 uint32_t kv_layer_offset(const struct kv_case *kv) {
-    return (uint32_t)(kv->layer * layer_elements(kv) * element_bytes(kv) / 16);
+    return (uint32_t)(kv->layer * layer_size(kv) / 16);
 }
 
-static uint64_t element_at(const struct kv_case *kv, uint32_t which, uint32_t head,
-                           uint32_t position, uint32_t i) {
+uint64_t kv_row_at(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position) {
     uint64_t row = (uint64_t)(which * kv->kv_heads + head) * KV_CHUNK + position % KV_CHUNK;
-    return kv->layer * layer_elements(kv) + row * kv->padded + i;
+    return kv->layer * layer_size(kv) + row * row_size(kv);
+}
+
+void kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+              double *row) {
+    uint8_t *to =
+        (uint8_t *)kv->chunks[position / KV_CHUNK]->data + kv_row_at(kv, which, head, position);
+    if (kv->type == KV_Q8) {
+        uint8_t *scales = to + 16 * KV_CODE_QUADS(kv->padded);
+        reference_q8(row, kv->padded, (int8_t *)to, (uint16_t *)(void *)scales);
+        return;
+    }
+    for (uint32_t i = 0; i < kv->padded; i++) {
+        if (kv->type == KV_F16)
+            ((uint16_t *)(void *)to)[i] = reference_double_to_f16(row[i]);
+        else
+            ((float *)(void *)to)[i] = (float)row[i];
+        row[i] = kv_read(kv, which, head, position, i);
+    }
 }
 
 double kv_read(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
                uint32_t i) {
-    const void *data = kv->chunks[position / KV_CHUNK]->data;
-    uint64_t at = element_at(kv, which, head, position, i);
-    return kv->half ? reference_f16_to_double(((const uint16_t *)data)[at])
-                    : ((const float *)data)[at];
-}
-
-double kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
-                uint32_t i, double value) {
-    void *data = kv->chunks[position / KV_CHUNK]->data;
-    uint64_t at = element_at(kv, which, head, position, i);
-    if (kv->half)
-        ((uint16_t *)data)[at] = reference_double_to_f16(value);
-    else
-        ((float *)data)[at] = (float)value;
-    return kv_read(kv, which, head, position, i);
+    const uint8_t *data = kv->chunks[position / KV_CHUNK]->data;
+    const void *from = data + kv_row_at(kv, which, head, position);
+    return kv->type == KV_F16 ? reference_f16_to_double(((const uint16_t *)from)[i])
+                              : ((const float *)from)[i];
 }
 
 void kv_expect_pair(struct bench *bench, const struct kv_case *kv, uint32_t which, uint32_t head,
                     uint32_t position, uint32_t i) {
+    uint64_t element = kv->type == KV_F16 ? 2 : 4;
     expect_change(bench, kv->chunks[position / KV_CHUNK],
-                  element_at(kv, which, head, position, i) * element_bytes(kv),
-                  2 * (uint64_t)element_bytes(kv));
+                  kv_row_at(kv, which, head, position) + i * element, 2 * element);
 }

@@ -14,6 +14,7 @@ typedef void kernel_check(struct bench *bench, const struct kernel_variant *vari
 
 kernel_check check_projection; /* matvec_*, matmul_* */
 kernel_check check_embed, check_rmsnorm;
+kernel_check check_kv_store;
 kernel_check check_attention_decode, check_attention_join, check_attention_prefill;
 /* The sampler's kernels read each other's work: this runs all of them, in order, with `variant` for
  * its own kernel and the first variants for the others. */
@@ -38,20 +39,21 @@ uint32_t divide_up(uint32_t value, uint32_t by);
  */
 struct kv_case {
     uint32_t layers, layer, kv_heads, head_dim, padded;
-    bool half;
+    uint32_t type; /* KV_F16 ... */
     struct plane *chunks[KV_CHUNKS_MAX];
 };
 void kv_create(struct bench *bench, struct kv_case *kv, struct plane *session, uint32_t begin,
                uint32_t end);
 /* The layer's place in a chunk, in quads, as kernels are told. */
 uint32_t kv_layer_offset(const struct kv_case *kv);
-/* Element i of a position's key (which = 0) or value (1), i < padded. */
+/* Where a position's key (which = 0) or value (1) begins in its chunk's plane, in bytes. */
+uint64_t kv_row_at(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position);
+/* Stores a key or value [padded], which becomes what is stored. */
+void kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
+              double *row);
+/* Element i of a key or value, not in q8. A kernel may write elements i and i + 1. */
 double kv_read(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
                uint32_t i);
-/* Rounds to float16 if the cache does; returns what is stored. */
-double kv_write(const struct kv_case *kv, uint32_t which, uint32_t head, uint32_t position,
-                uint32_t i, double value);
-/* A kernel may write elements i and i + 1 of that key or value. */
 void kv_expect_pair(struct bench *bench, const struct kv_case *kv, uint32_t which, uint32_t head,
                     uint32_t position, uint32_t i);
 

@@ -279,12 +279,12 @@ static void set_sampling(struct session_block *block) {
     block->seed[0] = 1;
 }
 
-static void check_model(const char *name) {
+static void check_model(const char *name, peridot_kv kv) {
     char path[512];
     const struct recording *list[RECORDINGS_MAX];
     peridot_model *model;
     struct world world = {0};
-    peridot_session_params params = {.struct_size = sizeof params, .context = CONTEXT};
+    peridot_session_params params = {.struct_size = sizeof params, .context = CONTEXT, .kv = kv};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
     MUST(peridot_model_load(device, path, NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &world.session, &error));
@@ -322,12 +322,17 @@ static void check_model(const char *name) {
 
 static void test_small(void **state) {
     (void)state;
-    check_model("small-f32");
+    check_model("small-f32", PERIDOT_KV_F16);
 }
 
 static void test_grouped_heads(void **state) {
     (void)state;
-    check_model("gqa-bf16");
+    check_model("gqa-bf16", PERIDOT_KV_F16);
+}
+
+static void test_kv_in_q8(void **state) {
+    (void)state;
+    check_model("gqa-bf16", PERIDOT_KV_Q8);
     assert_int_equal(validation_messages(), 0);
 }
 
@@ -335,6 +340,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_grouped_heads),
+        cmocka_unit_test(test_kv_in_q8),
     };
     return cmocka_run_group_tests_name("footprint", tests, open_device, close_device);
 }

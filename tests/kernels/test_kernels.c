@@ -90,6 +90,11 @@ static void test_matmul(void **state) {
     check_kernels(KERNEL_matmul_qkv, KERNEL_matmul_head, 1);
 }
 
+static void test_kv_store(void **state) {
+    (void)state;
+    check_kernels(KERNEL_kv_store, KERNEL_kv_store, 8);
+}
+
 static void test_attention(void **state) {
     (void)state;
     check_kernels(KERNEL_attention_decode, KERNEL_attention_prefill, 2);
@@ -141,9 +146,10 @@ static void test_sampler(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),     cmocka_unit_test(test_matvec),
-        cmocka_unit_test(test_matmul),   cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_kv_reads), cmocka_unit_test(test_sampler),
+        cmocka_unit_test(test_rows),      cmocka_unit_test(test_matvec),
+        cmocka_unit_test(test_matmul),    cmocka_unit_test(test_kv_store),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_kv_reads),
+        cmocka_unit_test(test_sampler),
     };
     return cmocka_run_group_tests_name("kernels", tests, open_bench, close_bench);
 }

@@ -140,7 +140,7 @@ static void test_sessions(void **state) {
     for (size_t i = 0; i < CHECKPOINTS; i++) {
         peridot_model *model = load(checkpoints[i], PERIDOT_WEIGHTS_AUTO, 0);
         for (size_t j = 0; j < sizeof some / sizeof *some; j++)
-            for (int kv = PERIDOT_KV_F16; kv <= PERIDOT_KV_F32; kv++) {
+            for (int kv = PERIDOT_KV_F16; kv <= PERIDOT_KV_Q8; kv++) {
                 peridot_session_params params = some[j];
                 params.struct_size = sizeof params;
                 params.kv = (peridot_kv)kv;

@@ -94,6 +94,31 @@ void reference_widen_f32(double *wide, const float *narrow, size_t count) {
         wide[i] = narrow[i];
 }
 
+static uint16_t q8_scale(double greatest) {
+    uint16_t bits = reference_double_to_f16((float)greatest * (float)(1.0 / 127));
+    bits += greatest > 127.5 * reference_f16_to_double(bits);
+    return bits < 0x7bff ? bits : 0x7bff;
+}
+
+void reference_q8(double *row, size_t count, int8_t *codes, uint16_t *scales) {
+    for (size_t begin = 0; begin < count; begin += 32) {
+        size_t end = begin + 32 < count ? begin + 32 : count;
+        double greatest = 0;
+        for (size_t i = begin; i < end; i++)
+            greatest = fmax(greatest, fabs(row[i]));
+        uint16_t bits = q8_scale(greatest);
+        double scale = reference_f16_to_double(bits);
+        if (scales)
+            scales[begin / 32] = bits;
+        for (size_t i = begin; i < end; i++) {
+            double code = scale > 0 ? fmin(fmax(nearbyint(row[i] / scale), -127), 127) : 0;
+            if (codes)
+                codes[i] = (int8_t)code;
+            row[i] = code * scale;
+        }
+    }
+}
+
 /* ---- Operations ---- */
 
 void reference_embedding(double *y, const double *table, const int32_t *tokens, size_t T, size_t D,

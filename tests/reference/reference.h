@@ -27,6 +27,12 @@ uint16_t reference_double_to_f16(double value);
 uint32_t reference_double_to_f32(double value);
 
 /* wide [count] = narrow [count]. */
+/* A row of a KV cache in q8: for every 32 elements a float16 scale, their greatest magnitude / 127
+ * (multiplied in float32, as shaders do) or the next one up where that leaves the greatest no code,
+ * 65504 at most; and codes to nearest by it. `row` [count] becomes what they stand for; `codes`
+ * [count] and `scales` [ceil(count / 32)] may be NULL. */
+void reference_q8(double *row, size_t count, int8_t *codes, uint16_t *scales);
+
 void reference_widen_bf16(double *wide, const uint16_t *narrow, size_t count);
 void reference_widen_f16(double *wide, const uint16_t *narrow, size_t count);
 void reference_widen_f32(double *wide, const float *narrow, size_t count);

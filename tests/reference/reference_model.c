@@ -1,6 +1,7 @@
 #include "reference_model.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,12 +53,25 @@ static void reserve(struct reference_cache *cache, size_t positions, size_t kv_w
     cache->capacity = capacity;
 }
 
+/* One head's key or value in q8; a key is in pair order for that. */
+static void round_q8(double *row, size_t dim, bool is_key) {
+    double *ordered = reference_doubles(dim);
+    for (size_t i = 0; i < dim; i++)
+        ordered[i] = row[is_key ? i / 2 + i % 2 * (dim / 2) : i];
+    reference_q8(ordered, dim, NULL, NULL);
+    for (size_t i = 0; i < dim; i++)
+        row[is_key ? i / 2 + i % 2 * (dim / 2) : i] = ordered[i];
+    free(ordered);
+}
+
+/* Rows [count] of head_dim each. */
 static void store(const struct reference_cache *cache, double *kept, const double *new,
-                  size_t count) {
-    for (size_t i = 0; i < count; i++)
-        kept[i] = cache->kv == REFERENCE_KV_F16
-                      ? reference_f16_to_double(reference_double_to_f16(new[i]))
-                      : new[i];
+                  size_t count, size_t dim, bool are_keys) {
+    memcpy(kept, new, count * dim * sizeof *kept);
+    for (size_t i = 0; i < count * dim && cache->kv == REFERENCE_KV_F16; i++)
+        kept[i] = reference_f16_to_double(reference_double_to_f16(kept[i]));
+    for (size_t i = 0; i < count && cache->kv == REFERENCE_KV_Q8; i++)
+        round_q8(kept + i * dim, dim, are_keys);
 }
 
 /* ---- Forward ---- */
@@ -123,8 +137,9 @@ static void attention_block(const struct reference_model *model, size_t layer,
         reference_rope(chunk->k + t * kv_width, model->kv_heads, model->head_dim, position,
                        model->rope_theta, model->angles);
     }
-    store(cache, keys + base * kv_width, chunk->k, T * kv_width);
-    store(cache, values + base * kv_width, chunk->v, T * kv_width);
+    size_t rows = T * model->kv_heads;
+    store(cache, keys + base * kv_width, chunk->k, rows, model->head_dim, true);
+    store(cache, values + base * kv_width, chunk->v, rows, model->head_dim, false);
     reference_attention(chunk->mixed, chunk->q, keys, values, T, model->heads, model->kv_heads,
                         model->head_dim, base, 1 / sqrt((double)model->head_dim));
     project(chunk->added, chunk->mixed, weights->output, T, d, q_width);

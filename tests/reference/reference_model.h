@@ -32,7 +32,10 @@ struct reference_model {
 
 enum reference_kv {
     REFERENCE_KV_DOUBLE,
-    REFERENCE_KV_F16 /* every element rounded to float16 when it is stored, keys after RoPE */
+    /* rounded when they are stored, keys after RoPE */
+    REFERENCE_KV_F16,
+    REFERENCE_KV_Q8 /* in blocks of a head's row; a key's elements i and i + head_dim/2 side by side
+                     */
 };
 
 /* What a context has left behind. Read freely; only the functions below write. */

@@ -5,6 +5,7 @@
 #include "must.h"
 #include "pipelines.h"
 #include "platform.h"
+#include "session.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -195,10 +196,10 @@ static void add_key(struct keys *keys, const struct pipeline *pipeline) {
     assert_non_null(pipeline);
     struct pipeline_key key = pipeline->key;
     enum kernel kernel = key.variant->kernel;
-    if (kernel < KERNEL_attention_decode || kernel > KERNEL_attention_prefill) {
+    if (kernel < KERNEL_kv_store || kernel > KERNEL_attention_prefill) {
         key.spec[SPEC_HEAD_DIM] = ROW_ALIGNMENT;
         key.spec[SPEC_GROUP] = 1;
-        key.spec[SPEC_KV_HALF] = 0;
+        key.spec[SPEC_KV_TYPE] = 0;
     }
     for (uint32_t i = 0; i < keys->count; i++)
         if (memcmp(&keys->keys[i], &key, sizeof key) == 0)
@@ -215,6 +216,8 @@ static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t ty
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         add_key(keys, others[i]);
+    if (set->kv_store)
+        add_key(keys, set->kv_store);
     for (uint32_t shape = 0; shape < PASS_SHAPE_COUNT; shape++)
         for (uint32_t role = 0; role < PROJECTION_COUNT; role++)
             add_key(keys, set->project[shape][role][type]);
@@ -228,11 +231,11 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
     for (uint32_t head_dim = 64; head_dim <= 256; head_dim *= 2)
         for (uint32_t group = 1; group <= 8; group *= 2)
             for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++)
-                for (int kv_half = 0; kv_half < 2; kv_half++) {
+                for (int kv = PERIDOT_KV_F16; kv <= PERIDOT_KV_Q8; kv++) {
                     struct sizes sizes;
                     struct kernel_set set;
                     set_sizes(&sizes, device, type, head_dim, group);
-                    MUST(kernel_set_create(&sizes.model, kv_half, &set, &error));
+                    MUST(kernel_set_create(&sizes.model, (peridot_kv)kv, &set, &error));
                     add_set(keys, &set, type);
                 }
     device_close(device); /* not one of its pipelines has been compiled */
@@ -241,11 +244,12 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
 static void describe(const struct pipeline *pipeline, char *text, size_t size) {
     const struct pipeline_key *key = &pipeline->key;
     struct kernel_info kernel = kernel_info(key->variant->kernel);
-    snprintf(
-        text, size, "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s",
-        kernel.name, key->variant->name, kernel.typed ? weight_type_info(key->type)->name : "-",
-        key->spec[SPEC_WORKGROUP], key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS],
-        key->spec[SPEC_HEAD_DIM], key->spec[SPEC_GROUP], key->spec[SPEC_KV_HALF] ? "f16" : "f32");
+    snprintf(text, size,
+             "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s",
+             kernel.name, key->variant->name,
+             kernel.typed ? weight_type_info(key->type)->name : "-", key->spec[SPEC_WORKGROUP],
+             key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS], key->spec[SPEC_HEAD_DIM],
+             key->spec[SPEC_GROUP], kv_name((peridot_kv)key->spec[SPEC_KV_TYPE]));
 }
 
 /* Spills and scratch memory, in the drivers' words. */
