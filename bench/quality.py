@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""What each weight type costs in quality, as a Markdown table.
+"""What each weight type, or each type of KV cache, costs in quality, as a Markdown table.
 
     quality.py PROGRAM                       the built-in demo model on conversations of its own kind
     quality.py PROGRAM -m DIR -f TEXT        another model, a text of yours
     quality.py PROGRAM --generated 4         random weights in that many layers of the 2B's shape (2 GB on disk)
     quality.py PROGRAM --weights q8_0 q4_k   some types only
+    quality.py PROGRAM --kv                  types of KV cache, with weights in float32
 
 Every type is compared with float32 by `peridot perplexity` over the same windows; float32 beside itself shows
 what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
@@ -29,7 +30,8 @@ sys.dont_write_bytecode = True
 from corpus import conversation  # noqa: E402
 
 TYPES = "f32 bf16 f16 q8_0 q6_k q5_k q5_1 q5_0 q4_k q4_1 q4_0 nf4 q3_k q2_k".split()
-COLUMNS = ("weights", "bits", "perplexity (from f32's)", "mean KL", "99.9 % KL", "same top token")
+KV_TYPES = "f32 f16 q8".split()
+COLUMNS = ("perplexity (from f32's)", "mean KL", "99.9 % KL", "same top token")
 SEED = 31  # not the one that the demo model was trained with
 
 
@@ -49,9 +51,10 @@ def generate_model(options, directory):
     options.model = directory
 
 
-def run(options, command, weights, *more):
+def run(options, command, kind, *more):
     """One command's JSON; None after its complaint."""
-    arguments = [options.program, command, "--json", "--weights", weights, *more]
+    types = ["--weights", "f32", "--kv", kind] if options.kv else ["--weights", kind]
+    arguments = [options.program, command, "--json", *types, *more]
     if options.model:
         arguments += ["-m", options.model]
     if options.device:
@@ -62,9 +65,9 @@ def run(options, command, weights, *more):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def line(weights, bits, report):
+def line(kind, size, report):
     kl, ratio, error = report["kl"], math.expm1(report["log_ratio"]), report["log_ratio_error"]
-    return (weights, f"{bits:.2f}", f"{report['perplexity']:.5g} ({100 * ratio:+.2f} ± {100 * error:.2f} %)",
+    return (kind, size, f"{report['perplexity']:.5g} ({100 * ratio:+.2f} ± {100 * error:.2f} %)",
             f"{kl['mean']:.3g} ± {kl['error']:.1g}", f"{kl['p999']:.3g}", f"{100 * report['same_top']:.2f} %")
 
 
@@ -80,14 +83,19 @@ def measure(options, text, work):
         return 1
     print(f"{first['scored']} of {first['tokens']} tokens scored, in windows of {first['context']}; KL from f32 in "
           f"nats a token.\n")
-    show(COLUMNS)
-    show("---" for _ in COLUMNS)
+    columns = ("KV cache", "bytes a token") + COLUMNS if options.kv else ("weights", "bits") + COLUMNS
+    show(columns)
+    show("---" for _ in columns)
     failed = 0
-    for weights in options.weights:
-        inspected = run(options, "inspect", weights)
-        report = inspected and run(options, "perplexity", weights, *scored, "--kl-base", base)
+    for kind in KV_TYPES if options.kv else options.weights:
+        inspected = run(options, "inspect", kind)
+        report = inspected and run(options, "perplexity", kind, *scored, "--kl-base", base)
         failed += not report
-        show(line(weights, inspected["bits_per_weight"], report) if report else (weights, *["-"] * (len(COLUMNS) - 1)))
+        if report:
+            size = str(inspected["kv_token_bytes"]) if options.kv else f"{inspected['bits_per_weight']:.2f}"
+            show(line(kind, size, report))
+        else:
+            show((kind, *["-"] * (len(columns) - 1)))
     return failed > 0
 
 
@@ -99,6 +107,7 @@ def main():
     parser.add_argument("-f", "--file", help="a text; without it, conversations of the demo model's small world")
     parser.add_argument("--special", action="store_true", help="pieces such as <start_of_turn> in the text are meant")
     parser.add_argument("--weights", nargs="+", choices=TYPES, default=TYPES, metavar="TYPE", help=" ".join(TYPES))
+    parser.add_argument("--kv", action="store_true", help="compare types of KV cache instead: " + " ".join(KV_TYPES))
     parser.add_argument("--context", type=int, help="tokens of a window")
     parser.add_argument("--conversations", type=int, default=40, help="of the built-in text; 40")
     parser.add_argument("--device", help="as peridot devices lists them")

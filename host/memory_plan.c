@@ -3,6 +3,7 @@
 #include "staging.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct session_memory {
     uint64_t working, kv;
@@ -159,6 +160,30 @@ peridot_result memory_plan_refused_weights(struct device *device, uint64_t neede
                 mebibytes(needed), device->info.name, mebibytes(memory_free(device)));
 }
 
+/* Adds to advice the first smaller type of KV cache with which the asked context fits, if any. */
+static peridot_result advise_kv(char *text, size_t size, const struct peridot_model *model,
+                                const peridot_session_params *params, uint32_t asked, uint64_t room,
+                                peridot_error *error) {
+    static const peridot_kv smaller[] = {PERIDOT_KV_F32, PERIDOT_KV_F16, PERIDOT_KV_Q8};
+    const uint32_t count = sizeof smaller / sizeof *smaller;
+    peridot_session_params given = *params;
+    peridot_result result = PERIDOT_OK;
+    uint32_t next = 0;
+    while (smaller[next++] != params->kv) {
+    }
+    for (; next < count && !result; next++) {
+        struct session_memory memory;
+        given.kv = smaller[next];
+        result = plan_session(model, &given, asked, &memory, error);
+        if (result || memory.working + memory.kv > room)
+            continue;
+        size_t length = strlen(text);
+        snprintf(text + length, size - length, ", or this one with --kv %s", kv_name(given.kv));
+        break;
+    }
+    return result;
+}
+
 peridot_result memory_plan_admit_session(const struct peridot_model *model,
                                          const peridot_session_params *params,
                                          peridot_error *error) {
@@ -169,11 +194,13 @@ peridot_result memory_plan_admit_session(const struct peridot_model *model,
     peridot_result result = plan_session(model, params, asked, &memory, error);
     if (result || memory.working + memory.kv <= room)
         return result;
+    char advice[128];
     result = largest_context(model, params, room, &fits, error);
+    advise(advice, sizeof advice, fits);
+    if (!result)
+        result = advise_kv(advice, sizeof advice, model, params, asked, room, error);
     if (result)
         return result;
-    char advice[64];
-    advise(advice, sizeof advice, fits);
     return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
                 "a context of %u tokens needs %.1f MiB beside the weights and %s has %.1f MiB "
                 "free: %s",

@@ -21,7 +21,7 @@ peridot_result memory_plan_default_context(const struct peridot_model *model,
                                            const peridot_session_params *params, uint64_t room,
                                            uint32_t *context, peridot_error *error);
 /* Whether a session on a loaded model fits, with its whole KV cache. DEVICE_MEMORY: it does not;
- * the message names a context that does. */
+ * the message names a context that does, and a smaller type of KV cache if one does. */
 peridot_result memory_plan_admit_session(const struct peridot_model *model,
                                          const peridot_session_params *params,
                                          peridot_error *error);

@@ -310,9 +310,9 @@ typedef struct peridot_session_params {
 } peridot_session_params;
 
 /* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),
- * DEVICE_MEMORY (the message says what is needed, what is free and which context would fit; the
- * whole context must fit, although the KV cache grows as tokens come), HOST_MEMORY, VULKAN,
- * CANCELLED, DEVICE_LOST. */
+ * DEVICE_MEMORY (the message says what is needed, what is free and which context, or type of KV
+ * cache, would fit; the whole context must fit, although the KV cache grows as tokens come),
+ * HOST_MEMORY, VULKAN, CANCELLED, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);

@@ -250,6 +250,40 @@ static void test_default_context(void **state) {
     peridot_model_close(model);
 }
 
+/* Where the context fits with a smaller type of KV cache, the refusal names the first such one. */
+static void test_kv_advice(void **state) {
+    (void)state;
+    static const char wide[] = "mqa-bf16";
+    peridot_model *model = load(wide, PERIDOT_WEIGHTS_AUTO, 0);
+    uint64_t before = allocated();
+    static const peridot_kv fitting[] = {PERIDOT_KV_Q8, PERIDOT_KV_F16};
+    for (int i = 0; i < 2; i++) {
+        peridot_kv kv = fitting[i];
+        peridot_session_params params = {.struct_size = sizeof params, .kv = kv};
+        device->engine->memory_limit = 0;
+        peridot_memory_plan plan = plan_for(wide, NULL, &params, NULL);
+        peridot_session *session = NULL;
+        peridot_error refused = {0};
+        char wanted[32];
+        device->engine->memory_limit = before + plan.working_bytes + plan.kv_bytes;
+        params.context = plan.context;
+        params.kv = PERIDOT_KV_F32;
+        assert_int_equal(peridot_session_create(model, &params, &session, &refused),
+                         PERIDOT_ERROR_DEVICE_MEMORY);
+        snprintf(wanted, sizeof wanted, "or this one with --kv %s", kv_name(kv));
+        assert_non_null(strstr(refused.message, wanted));
+        params.kv = kv;
+        MUST(peridot_session_create(model, &params, &session, &error));
+        peridot_session_close(session);
+        device->engine->memory_limit--;
+        assert_int_equal(peridot_session_create(model, &params, &session, &refused),
+                         PERIDOT_ERROR_DEVICE_MEMORY);
+        assert_true(kv == PERIDOT_KV_F16 || !strstr(refused.message, "--kv"));
+    }
+    device->engine->memory_limit = 0;
+    peridot_model_close(model);
+}
+
 /* A piece that holds no two rows is an error in the plan as it is in loading. */
 static void test_pieces_too_small(void **state) {
     (void)state;
@@ -286,10 +320,10 @@ static void test_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),         cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_choice),          cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_default_context), cmocka_unit_test(test_pieces_too_small),
-        cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_weights),          cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_choice),           cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_default_context),  cmocka_unit_test(test_kv_advice),
+        cmocka_unit_test(test_pieces_too_small), cmocka_unit_test(test_bad_arguments),
     };
     return cmocka_run_group_tests_name("memory plan", tests, open_device, close_device);
 }
