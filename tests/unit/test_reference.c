@@ -411,6 +411,58 @@ static void test_f16_cache(void **state) {
     reference_checkpoint_free(model);
 }
 
+/* Scales to nearest, up where that leaves no code, and within float16; codes to nearest, to even.
+ */
+static void test_q8(void **state) {
+    (void)state;
+    double row[100] = {254, -1, 3, -254, 100.9}, tiny = 1e-9, huge = -1e9;
+    row[32] = tiny;
+    row[64] = huge;
+    row[99] = 0.5;
+    int8_t codes[100];
+    uint16_t scales[4];
+    reference_q8(row, 100, codes, scales);
+    static const int8_t first[] = {127, 0, 2, -127, 50};
+    assert_memory_equal(codes, first, sizeof first);
+    assert_true(row[0] == 254 && row[1] == 0 && row[2] == 4 && row[4] == 100);
+    assert_int_equal(scales[0], 0x4000); /* 2 */
+    assert_int_equal(scales[1], 1);
+    assert_int_equal(codes[32], 0);
+    assert_int_equal(scales[2], 0x7bff);
+    assert_int_equal(codes[64], -127);
+    assert_true(row[99] == 127 * reference_f16_to_double(scales[3]));
+}
+
+/* Keys and values in q8: rounding them again changes nothing, and the logits move, a little. */
+static void test_q8_cache(void **state) {
+    (void)state;
+    const int32_t tokens[] = {2, 30, 4, 155, 61, 7};
+    struct reference_model *model = load("gqa-bf16");
+    size_t dim = model->head_dim, count = 6 * model->kv_heads * dim;
+    double *exact = run_model(model, REFERENCE_KV_DOUBLE, tokens, 6, 6);
+    double *rounded = run_model(model, REFERENCE_KV_Q8, tokens, 6, 6);
+    double nmse = reference_nmse(rounded, exact, 6 * model->vocabulary);
+    assert_true(nmse > 1e-7 && nmse < 1e-3);
+    struct reference_cache *cache = reference_cache_create(model, REFERENCE_KV_Q8);
+    reference_model_append(model, cache, tokens, 6, NULL);
+    double *again = reference_doubles(count);
+    memcpy(again, cache->values[0], count * sizeof *again);
+    reference_q8(again, count, NULL, NULL);
+    assert_memory_equal(again, cache->values[0], count * sizeof *again);
+    for (size_t i = 0; i < count; i++) /* keys in pair order */
+        again[i] = cache->keys[0][i / dim * dim + i % dim / 2 + i % 2 * (dim / 2)];
+    double *kept = reference_doubles(count);
+    memcpy(kept, again, count * sizeof *kept);
+    reference_q8(again, count, NULL, NULL);
+    assert_memory_equal(again, kept, count * sizeof *again);
+    reference_cache_free(cache);
+    free(again);
+    free(kept);
+    free(exact);
+    free(rounded);
+    reference_checkpoint_free(model);
+}
+
 /* ---- Sampling ---- */
 
 #define V 6
@@ -683,6 +735,8 @@ int main(void) {
         cmocka_unit_test(test_conformance),
         cmocka_unit_test(test_chunks_and_truncation),
         cmocka_unit_test(test_f16_cache),
+        cmocka_unit_test(test_q8),
+        cmocka_unit_test(test_q8_cache),
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_penalty_and_suppression),
         cmocka_unit_test(test_greedy),
