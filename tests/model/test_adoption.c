@@ -444,7 +444,7 @@ static void test_context_does_not_fit(void **state) {
     peridot_session_close(session);
     shim.memory_free--;
     check_refusal(create(model, 2048, &session, &error), &error, needed, shim.memory_free,
-                  ": a context of 1536 would fit");
+                  ": a context of 1536 would fit, or this one with --kv q8");
     shim.memory_free = 1000;
     peridot_memory_plan one = inspect(device, 1);
     check_refusal(create(model, 1, &session, &error), &error, one.kv_bytes + one.working_bytes,

@@ -261,12 +261,12 @@ static void test_random_recordings(void **state) {
 
 /* ---- The forward pass ---- */
 
-static void check_model(const char *name) {
+static void check_model(const char *name, peridot_kv kv) {
     char path[512];
     const struct recording *list[RECORDINGS_MAX];
     peridot_model *model;
     peridot_session *session;
-    peridot_session_params params = {.struct_size = sizeof params, .context = 64};
+    peridot_session_params params = {.struct_size = sizeof params, .context = 64, .kv = kv};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
     MUST(peridot_model_load(device, path, NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
@@ -274,8 +274,8 @@ static void check_model(const char *name) {
     record_everything(session);
     for (uint32_t i = 1; i < PASS_BUCKETS; i++) {
         uint32_t tried = judge(list, list_pass(session, i, 0, list));
-        print_message("%s, prefill of %u rows: %u barriers left out, each heard\n", name,
-                      session->passes[i].rows, tried);
+        print_message("%s, KV %s, prefill of %u rows: %u barriers left out, each heard\n", name,
+                      kv_name(kv), session->passes[i].rows, tried);
         assert_true(tried >= 4 * model->config.layers);
     }
     for (uint32_t kind = 0; kind < SAMPLER_KINDS; kind++) {
@@ -294,8 +294,9 @@ static void test_forward_pass(void **state) {
     (void)state;
     if (!device)
         skip();
-    check_model("gqa-bf16");
-    check_model("small-f32");
+    check_model("gqa-bf16", PERIDOT_KV_F16);
+    check_model("gqa-bf16", PERIDOT_KV_Q8);
+    check_model("small-f32", PERIDOT_KV_F16);
 }
 
 int main(void) {
