@@ -101,6 +101,7 @@ static void load_optional(struct device *device) {
     if (device->executable_properties) {
         LOAD(GetPipelineExecutablePropertiesKHR)
         LOAD(GetPipelineExecutableStatisticsKHR)
+        LOAD(GetPipelineExecutableInternalRepresentationsKHR)
     }
 #undef LOAD
 }
@@ -242,6 +243,7 @@ peridot_result device_open(const struct device_params *params, struct device **o
         device->memory_budget = picked->has_memory_budget;
         device->executable_properties =
             params && params->statistics && picked->has_executable_properties;
+        device->machine_code = device->executable_properties && params->machine_code;
         bool validation = list.validation;
         take_over(device, &list);
         if (validation)

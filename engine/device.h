@@ -63,6 +63,8 @@ struct device_params {
     bool minimal;       /* portable variants only: whatever exceeds the minimum is refused */
     bool statistics;    /* pipelines keep their compiler's figures (registers, spills) for
                            vkGetPipelineExecutableStatisticsKHR, where the driver has it */
+    bool machine_code;  /* with statistics: and what they compile to, for
+                           vkGetPipelineExecutableInternalRepresentationsKHR */
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
     uint64_t memory_limit;   /* bytes that engine/memory.c may allocate; 0: what the device has */
     uint32_t threads; /* of compilation and conversion; 0: as many as processors (at most 8), 1: the
@@ -102,6 +104,7 @@ struct device {
     bool debug_names;           /* objects and dispatches are named for validation and captures */
     bool memory_budget;         /* VK_EXT_memory_budget can be asked */
     bool executable_properties; /* the compiler's figures are kept and can be asked */
+    bool machine_code;          /* and what it made */
     struct device_info info;
     uint32_t needs_met; /* enabled and allowed: what variants may count on */
     struct device_callbacks callbacks;

@@ -153,10 +153,18 @@ void platform_close_library(void *library) {
         dlclose(library);
 }
 
-double platform_seconds(void) {
+static double clock_seconds(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double platform_seconds(void) {
+    return clock_seconds(CLOCK_MONOTONIC);
+}
+
+double platform_cpu_seconds(void) {
+    return clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 unsigned platform_processor_count(void) {

@@ -43,7 +43,8 @@ void *platform_open_library(const char *name); /* NULL if there is none */
 void *platform_library_symbol(void *library, const char *name);
 void platform_close_library(void *library);
 
-double platform_seconds(void); /* monotonic */
+double platform_seconds(void);     /* monotonic */
+double platform_cpu_seconds(void); /* that all threads of this process have run */
 unsigned platform_processor_count(void);
 /* Host memory in bytes: free for new work, and all of it; 0 where the system does not say. */
 void platform_host_memory(uint64_t *available, uint64_t *total);

@@ -173,17 +173,27 @@ static void shuffle(uint32_t *order, uint32_t count, uint64_t *seed) {
     }
 }
 
+/* Timestamp `index` of a timed recording. */
+static void put_timestamp(const struct device *device, VkCommandBuffer commands,
+                          const struct emit_options *options, uint32_t index) {
+    if (options->queries)
+        device->vk.CmdWriteTimestamp2(commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                                      options->queries, options->first_query + index);
+}
+
 static void emit_in_order(const struct recording *recording, VkCommandBuffer commands,
                           const bool *barrier, const uint32_t *order,
                           const struct emit_options *options) {
     const struct device *device = recording->device;
-    for (ptrdiff_t i = 0; i < arrlen(recording->dispatches); i++) {
-        if (barrier[i])
+    uint32_t count = recording_count(recording);
+    if (options->queries)
+        device->vk.CmdResetQueryPool(commands, options->queries, options->first_query, count + 1);
+    put_timestamp(device, commands, options, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        if (barrier[i] || options->queries)
             put_barrier(device, commands, recording_barrier(i == 0, false));
         put_dispatch(device, commands, &recording->dispatches[order[i]]);
-        if (options->queries)
-            device->vk.CmdWriteTimestamp2(commands, VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
-                                          options->queries, options->first_query + (uint32_t)i);
+        put_timestamp(device, commands, options, i + 1);
     }
     if (options->host_read)
         put_barrier(device, commands, recording_barrier(false, true));

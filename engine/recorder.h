@@ -66,8 +66,10 @@ VkMemoryBarrier2 recording_barrier(bool first, bool host_read);
 
 struct emit_options {
     uint64_t shuffle_seed; /* not 0: dispatches between two barriers come in a random order */
-    VkQueryPool
-        queries; /* VK_NULL_HANDLE, or a timestamp after each dispatch from `first_query` on */
+    /* Not VK_NULL_HANDLE: the recording is timed. It resets timestamps [first_query, first_query +
+     * recording_count + 1) and takes one before and one after each dispatch, each dispatch waiting
+     * for the one before it; what is between two of them is that dispatch's alone. */
+    VkQueryPool queries;
     uint32_t first_query;
     bool host_read; /* end with a barrier that makes writes visible to the host */
 };

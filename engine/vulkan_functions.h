@@ -74,7 +74,8 @@
     X(CmdBeginDebugUtilsLabelEXT)                                                                  \
     X(CmdEndDebugUtilsLabelEXT)                                                                    \
     X(GetPipelineExecutablePropertiesKHR)                                                          \
-    X(GetPipelineExecutableStatisticsKHR)
+    X(GetPipelineExecutableStatisticsKHR)                                                          \
+    X(GetPipelineExecutableInternalRepresentationsKHR)
 
 #define DECLARE(name) PFN_vk##name name;
 struct instance_functions {

@@ -1,6 +1,7 @@
 /* Prompts: tokens in batches through the layers, cut into submissions that no watchdog minds. */
 #include "forward.h"
 #include "platform.h"
+#include "timestamps.h"
 
 #include <string.h>
 
@@ -15,26 +16,6 @@ struct bundle {
     struct cost cost;
     VkQueryPool queries;
 };
-
-static double ticks_to_seconds(const struct device *device, const uint64_t ticks[2]) {
-    uint32_t bits = device->info.limits.timestamp_bits;
-    uint64_t mask = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
-    return (double)((ticks[1] - ticks[0]) & mask) * device->info.limits.timestamp_period * 1e-9;
-}
-
-static peridot_result create_queries(struct device *device, VkQueryPool *queries,
-                                     peridot_error *error) {
-    *queries = VK_NULL_HANDLE;
-    if (device->info.limits.timestamp_period == 0 || device->info.limits.timestamp_bits == 0)
-        return PERIDOT_OK;
-    VkQueryPoolCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
-        .queryType = VK_QUERY_TYPE_TIMESTAMP,
-        .queryCount = 2,
-    };
-    VkResult code = device->vk.CreateQueryPool(device->handle, &info, device->allocator, queries);
-    return code ? device_fail(device, code, "creating timestamps", error) : PERIDOT_OK;
-}
 
 /* What changes between passes, written ahead of the work that reads it. */
 static void write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
@@ -74,12 +55,10 @@ static peridot_result measure(struct bundle *bundle, double wall, peridot_error 
     double measured = wall;
     if (bundle->queries) {
         uint64_t ticks[2];
-        VkResult code = device->vk.GetQueryPoolResults(
-            device->handle, bundle->queries, 0, 2, sizeof ticks, ticks, sizeof *ticks,
-            VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
-        if (code)
-            return device_fail(device, code, "reading timestamps", error);
-        measured = ticks_to_seconds(device, ticks);
+        peridot_result result = timestamps_read(device, bundle->queries, 0, 2, ticks, error);
+        if (result)
+            return result;
+        measured = timestamps_seconds(device, ticks[0], ticks[1]);
         if (measured * 1e3 > session->statistics.longest_submission_ms)
             session->statistics.longest_submission_ms = measured * 1e3;
     }
@@ -247,12 +226,10 @@ peridot_result session_compute(struct peridot_session *session, float *logits,
     if (!result)
         result = forward_record_head(session, error);
     if (!result)
-        result = create_queries(session->lane.device, &bundle.queries, error);
+        result = timestamps_create(session->lane.device, 2, &bundle.queries, error);
     if (!result)
         result = run_chunks(&bundle, logits, error);
-    if (bundle.queries)
-        session->lane.device->vk.DestroyQueryPool(session->lane.device->handle, bundle.queries,
-                                                  session->lane.device->allocator);
+    timestamps_destroy(session->lane.device, bundle.queries);
     return result;
 }
 
