@@ -79,6 +79,44 @@ static const struct kernel_variant *choose(const struct choice *choice, enum ker
     return NULL;
 }
 
+const struct kernel_variant *kernel_set_variant(const struct peridot_model *model,
+                                                enum kernel kernel) {
+    struct choice choice = {.model = model, .device = model->device->engine};
+    return choose(&choice, kernel);
+}
+
+struct pipeline_key kernel_set_key(const struct peridot_model *model,
+                                   const struct kernel_variant *variant, uint32_t type,
+                                   uint32_t columns, peridot_kv kv) {
+    const struct device *device = model->device->engine;
+    enum kernel kernel = variant->kernel;
+    struct pipeline_key key = pipeline_key(device, variant, type);
+    if (columns)
+        key.spec[SPEC_COLUMNS] = columns;
+    /* a CPU keeps what does not fit its registers in its nearest cache: more rows share a read of x
+     */
+    if (is_projection(kernel) && variant->workgroup == 0 && is_cpu(device))
+        key.spec[SPEC_ROWS] = 8;
+    if (variant->workgroup == 0 && !is_cpu(device) && is_large(kernel, columns))
+        key.spec[SPEC_WORKGROUP] = device->info.limits.subgroup_smallest;
+    key.spec[SPEC_HEAD_DIM] = model->head_dim_padded;
+    key.spec[SPEC_GROUP] = group_of(model);
+    key.spec[SPEC_KV_TYPE] = (uint32_t)kv;
+    return key;
+}
+
+uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kernel,
+                            uint32_t columns[KERNEL_SET_COLUMNS_MAX]) {
+    columns[0] = 0;
+    if (kernel == KERNEL_attention_prefill)
+        columns[0] = prefill_columns(model);
+    if (!is_projection(kernel) || is_matmul(kernel))
+        return 1;
+    columns[0] = 1;
+    columns[1] = FEW_ROWS;
+    return 2;
+}
+
 static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t type,
                              uint32_t columns) {
     const struct kernel_variant *variant = choose(choice, kernel);
@@ -89,18 +127,7 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
                                   choice->device->info.name, kernel_info(kernel).name);
         return NULL;
     }
-    struct pipeline_key key = pipeline_key(choice->device, variant, type);
-    if (columns)
-        key.spec[SPEC_COLUMNS] = columns;
-    /* a CPU keeps what does not fit its registers in its nearest cache: more rows share a read of x
-     */
-    if (is_projection(kernel) && variant->workgroup == 0 && is_cpu(choice->device))
-        key.spec[SPEC_ROWS] = 8;
-    if (variant->workgroup == 0 && !is_cpu(choice->device) && is_large(kernel, columns))
-        key.spec[SPEC_WORKGROUP] = choice->device->info.limits.subgroup_smallest;
-    key.spec[SPEC_HEAD_DIM] = choice->model->head_dim_padded;
-    key.spec[SPEC_GROUP] = group_of(choice->model);
-    key.spec[SPEC_KV_TYPE] = (uint32_t)choice->kv;
+    struct pipeline_key key = kernel_set_key(choice->model, variant, type, columns, choice->kv);
     struct pipeline *pipeline = pipelines_want(choice->model->device->engine, &key);
     if (!pipeline && !choice->result)
         choice->result =

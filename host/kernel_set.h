@@ -24,6 +24,19 @@ struct kernel_set {
         *sample_finish;
 };
 
+/* The variant of a kernel that sessions of a model run on its device; NULL: it can run none. */
+const struct kernel_variant *kernel_set_variant(const struct peridot_model *model,
+                                                enum kernel kernel);
+/* How they build a variant: of the model its device and sizes count; `columns` as
+ * kernel_set_columns has them. */
+struct pipeline_key kernel_set_key(const struct peridot_model *model,
+                                   const struct kernel_variant *variant, uint32_t type,
+                                   uint32_t columns, peridot_kv kv);
+/* The SPEC_COLUMNS that a kernel's variants are built with (0: the variant's own); how many. */
+#define KERNEL_SET_COLUMNS_MAX 2
+uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kernel,
+                            uint32_t columns[KERNEL_SET_COLUMNS_MAX]);
+
 /* Registers every pipeline that the model needs; pipelines_compile makes them.
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */
 peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv,

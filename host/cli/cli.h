@@ -3,6 +3,7 @@
 #define CLI_H
 
 #include "peridot.h"
+#include "weights_words.h"
 
 #include <stdio.h>
 
@@ -31,9 +32,6 @@ int command_perplexity(struct options *options);
 int command_convert(struct options *options);
 int command_inspect(struct options *options);
 int command_devices(struct options *options);
-
-/* "bf16", "q4_k" …; "mixed" for PERIDOT_WEIGHTS_AUTO. */
-const char *weights_name(peridot_weights weights);
 
 /* Reads argv[2…]. False after a message: a faulty option. */
 bool options_parse(int argc, char **argv, struct options *options);

@@ -1,5 +1,4 @@
 #include "cli.h"
-#include "weight_types.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -63,26 +62,10 @@ static bool read_seed(struct options *options, const char *text) {
     return false;
 }
 
-const char *weights_name(peridot_weights weights) {
-    return weights == PERIDOT_WEIGHTS_AUTO ? "mixed" : weight_type_info(weights - 1)->name;
-}
-
-/* The types by name, two of them by their usual names too, and the file's own. */
 static bool read_weights(const struct option *option, const char *text, peridot_weights *weights) {
-    const char *words[WEIGHT_TYPE_COUNT + 5] = {"auto"};
-    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
-        words[i + 1] = weight_type_info(i)->name;
-    words[WEIGHT_TYPE_COUNT + 1] = "int8";
-    words[WEIGHT_TYPE_COUNT + 2] = "q4";
-    words[WEIGHT_TYPE_COUNT + 3] = "file";
-    int word = 0;
-    if (!read_word(option, text, words, &word))
-        return false;
-    static const peridot_weights others[] = {PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q4_K,
-                                             PERIDOT_WEIGHTS_FILE};
-    *weights =
-        word <= WEIGHT_TYPE_COUNT ? (peridot_weights)word : others[word - WEIGHT_TYPE_COUNT - 1];
-    return true;
+    int word;
+    /* the second says what it takes */
+    return weights_read(text, weights) || read_word(option, text, weights_words(), &word);
 }
 
 static bool apply(struct options *options, const struct option *option, const char *text) {
