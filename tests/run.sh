@@ -38,6 +38,8 @@ run() {
 for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p'); do
     run "" $program A=
 done
+[ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
+[ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
 for program in test_model test_sampling test_demo; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
@@ -109,7 +111,7 @@ fi
 for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
     case $icd in *lvp* | *'*'*) continue ;; esac
     VK_DRIVER_FILES=$icd "$build/host/cli/peridot" devices 2>/dev/null | grep -q '^\*' || continue
-    for program in test_kernels test_footprint test_model test_sampling test_demo; do
+    for program in test_kernels test_footprint test_model test_timed_steps test_sampling test_demo; do
         run "$(basename "$icd")" $program VK_DRIVER_FILES="$icd"
     done
 done
@@ -130,6 +132,11 @@ for script in chat/conversation chat/bad_input model/check_perplexity; do
     printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "the program in a pipe" "${good:-0}" "${bad:-1}"
     [ "${bad:-1}" = 0 ] || cat "$log"
 done
+$python "$here/tests/bench/check_bench.py" "$build/bench/peridot-bench" "$lavapipe" "$swiftshader" >"$log" 2>&1 || true
+good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
+passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
+printf '%-16s %-44s %s passed, %s failed\n' "check_bench.py" "the lab, on every software device" "${good:-0}" "${bad:-1}"
+[ "${bad:-1}" = 0 ] || cat "$log"
 # beside_gguf SCRIPT ARGUMENT …: a script that needs the gguf package, which comes from pip, into the build folder
 beside_gguf() {
     script=$1 status=0
