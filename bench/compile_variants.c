@@ -61,7 +61,7 @@ static void name_shape(struct job *job, const struct pipeline_key *key, uint32_t
 static bool add_job(struct jobs *jobs, const struct gemma *gemma,
                     const struct kernel_variant *variant, uint32_t type, uint32_t columns) {
     struct job job = {.in_use = kernel_set_variant(&gemma->model, variant->kernel) == variant};
-    struct pipeline_key key = kernel_set_key(&gemma->model, variant, type, columns, true);
+    struct pipeline_key key = kernel_set_key(&gemma->model, variant, type, columns, PERIDOT_KV_F16);
     if (!depends_on_heads(variant->kernel)) {
         key.spec[SPEC_HEAD_DIM] = ROW_ALIGNMENT; /* the same whatever these are */
         key.spec[SPEC_GROUP] = 1;
