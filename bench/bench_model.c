@@ -22,7 +22,7 @@ static const char usage[] =
     "  -m, --model PATH       a Hugging Face directory or a GGUF file\n"
     "  --device CHOICE        an index, a part of the name, or a UUID\n"
     "  --weights TYPE         auto, file, int8, q4 or a type: bf16, q4_k ... (auto)\n"
-    "  --kv f16|f32           the KV cache's type (f16)\n"
+    "  --kv f16|f32|q8        the KV cache's type (f16)\n"
     "  --pp N                 tokens of the prompt, 0: none (512)\n"
     "  --tg N                 tokens generated, 0: none (128)\n"
     "  --depth N,N...         tokens in the context before each test (0)\n"
@@ -353,7 +353,7 @@ static void describe(struct bench *bench) {
     row_number(about, "parameters", (double)info.parameters);
     cJSON_AddStringToObject(about, "weights", weights_name(info.weights));
     row_number(about, "weight_bytes", (double)info.weight_bytes);
-    cJSON_AddStringToObject(about, "kv", options->kv == PERIDOT_KV_F16 ? "f16" : "f32");
+    cJSON_AddStringToObject(about, "kv", kv_words[options->kv]);
     cJSON_AddStringToObject(about, "variants", options->minimal ? "portable" : "all");
     row_number(about, "context", peridot_session_context(bench->session));
     if (device_is_software(device))

@@ -48,11 +48,13 @@ static bool read_numbers(const struct option *option, const char *text) {
 }
 
 static bool read_kv(const char *text, peridot_kv *kv) {
-    bool half = strcmp(text, "f16") == 0, single = strcmp(text, "f32") == 0;
-    if (!half && !single)
-        fprintf(stderr, "peridot-bench: --kv takes f16 or f32, not \"%s\"\n", text);
-    *kv = half ? PERIDOT_KV_F16 : PERIDOT_KV_F32;
-    return half || single;
+    for (int i = 0; kv_words[i]; i++)
+        if (strcmp(text, kv_words[i]) == 0) {
+            *kv = (peridot_kv)i;
+            return true;
+        }
+    fprintf(stderr, "peridot-bench: --kv takes f16, f32 or q8, not \"%s\"\n", text);
+    return false;
 }
 
 static bool apply(const struct option *option, char **values) {

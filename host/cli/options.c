@@ -69,7 +69,6 @@ static bool read_weights(const struct option *option, const char *text, peridot_
 }
 
 static bool apply(struct options *options, const struct option *option, const char *text) {
-    static const char *const kvs[] = {"f16", "f32", "q8", NULL};
     int word = 0;
     switch (option->kind) {
     case TEXT:
@@ -91,7 +90,7 @@ static bool apply(struct options *options, const struct option *option, const ch
     case WEIGHTS:
         return read_weights(option, text, &options->weights.weights);
     default:
-        if (!read_word(option, text, kvs, &word))
+        if (!read_word(option, text, kv_words, &word))
             return false;
         options->session.kv = (peridot_kv)word;
         return true;

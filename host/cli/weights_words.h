@@ -1,4 +1,4 @@
-/* Weight types by the words that --weights takes. */
+/* Types of weights and of the KV cache by the words that --weights and --kv take. */
 #ifndef CLI_WEIGHTS_WORDS_H
 #define CLI_WEIGHTS_WORDS_H
 
@@ -12,5 +12,7 @@ const char *weights_name(peridot_weights weights);
 bool weights_read(const char *text, peridot_weights *weights);
 /* All words that weights_read knows, ended by NULL. */
 const char *const *weights_words(void);
+
+extern const char *const kv_words[]; /* by peridot_kv, ended by NULL */
 
 #endif
