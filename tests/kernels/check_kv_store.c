@@ -91,6 +91,15 @@ static void expect_row(const struct packing *p, uint32_t t, uint32_t which, uint
     free(row);
 }
 
+static void take_sizes(struct packing *p, const struct case_shape *shape) {
+    p->kv.kv_heads = p->constants.kv_heads = shape->kv_heads;
+    p->kv.head_dim = shape->head_dim;
+    p->kv.padded = round_up(p->kv.head_dim, ROW_ALIGNMENT);
+    p->constants.heads = shape->heads;
+    p->rows = p->recorded = shape->tokens;
+    p->position = shape->position;
+}
+
 void check_kv_store(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
     (void)type;
     struct packing p = {.bench = bench};
@@ -108,8 +117,10 @@ void check_kv_store(struct bench *bench, const struct kernel_variant *variant, u
     struct kv_store_constants *c = &p.constants;
     c->kv_heads = p.kv.kv_heads;
     c->heads = c->kv_heads * between(bench, 1, 3);
+    if (bench->shape)
+        take_sizes(&p, bench->shape);
     c->stride = (c->heads + 2 * c->kv_heads) * p.kv.padded + ROW_ALIGNMENT * between(bench, 0, 2);
-    struct pipeline_key key = pipeline_key(bench->device, variant, 0);
+    struct pipeline_key key = case_key(bench, variant, 0);
     key.spec[SPEC_HEAD_DIM] = p.kv.padded;
     key.spec[SPEC_KV_TYPE] = KV_Q8;
     describe(bench, &key, "%u and 2 * %u heads of %u, %u of %u rows at %u", c->heads, c->kv_heads,

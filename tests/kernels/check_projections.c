@@ -22,17 +22,58 @@ struct projection {
     struct project_constants constants;
     struct kv_case kv;
     struct plane *session, *weights, *x, *multiplier, *rope, *y;
-    double *w, *products; /* [rows][columns], [tokens][rows] */
+    double *w, *products; /* [distinct][columns], [tokens][distinct] */
 };
 
-static double *allocate_products(const struct projection *p) {
+static double *allocate_results(const struct projection *p) {
     return reference_doubles((size_t)p->tokens * p->rows);
+}
+
+/* What token t's input and row r of the weights make. */
+static double product(const struct projection *p, uint32_t t, uint32_t r) {
+    return p->products[(size_t)t * p->shape.distinct + r % p->shape.distinct];
 }
 
 /* ---- Sizes ---- */
 
+/* At a model's sizes rows repeat after a prime number of them: random weights take their time. */
+#define DISTINCT_ROWS 61
+
+static void take_sizes(struct projection *p, const struct case_shape *shape) {
+    struct project_constants *c = &p->constants;
+    uint32_t padded = round_up(shape->head_dim, ROW_ALIGNMENT);
+    p->columns = p->role != ROLE_RESIDUAL ? shape->d_model
+                 : shape->down            ? shape->hidden
+                                          : shape->heads * padded;
+    p->shape = weight_shape(p->type, 0, p->columns);
+    p->columns = p->shape.columns;
+    p->padded = p->shape.padded;
+    c->kv_heads = shape->kv_heads;
+    c->heads = shape->heads;
+    c->head_dim = shape->head_dim;
+    p->kv = (struct kv_case){.layers = 1,
+                             .kv_heads = shape->kv_heads,
+                             .head_dim = shape->head_dim,
+                             .padded = padded,
+                             .type = shape->kv};
+    const uint32_t rows[] = {[ROLE_QKV] = (shape->heads + 2 * shape->kv_heads) * shape->head_dim,
+                             [ROLE_RESIDUAL] = shape->d_model,
+                             [ROLE_GEGLU] = 2 * shape->hidden,
+                             [ROLE_HEAD] = shape->vocabulary};
+    uint64_t most = shape->plane_most / ((uint64_t)p->shape.stride * 16) / 2 * 2;
+    p->all_rows = rows[p->role];
+    p->rows = p->all_rows < most ? p->all_rows : (uint32_t)most;
+    p->tokens = p->recorded = shape->tokens;
+    c->row_count = p->rows;
+    c->last_row = p->role == ROLE_HEAD && p->tokens == 1;
+}
+
 static void choose_sizes(struct projection *p) {
     struct bench *bench = p->bench;
+    if (bench->shape) {
+        take_sizes(p, bench->shape);
+        return;
+    }
     bool tiles = !p->norms && p->role != ROLE_RESIDUAL;
     p->columns = between(bench, 0, 2) ? between(bench, 1, 90) : between(bench, 91, 700);
     p->shape = weight_shape(p->type, 0, p->columns);
@@ -93,10 +134,12 @@ static void create_planes(struct projection *p, uint32_t position) {
     p->session = session_plane(bench, position, p->tokens);
     if (p->role == ROLE_QKV && between(bench, 0, 5) == 0) /* rows past the context store nothing */
         session_of(p->session)->context = position + between(bench, 0, p->tokens);
-    p->shape.rows = p->rows;
-    p->w = reference_doubles((size_t)p->rows * p->columns);
+    p->shape.rows = p->shape.distinct = p->rows;
+    if (bench->shape && p->rows > DISTINCT_ROWS)
+        p->shape.distinct = DISTINCT_ROWS;
+    p->w = reference_doubles((size_t)p->shape.distinct * p->columns);
     p->weights = weight_plane(bench, "weights", &p->shape, p->w);
-    c->x_stride = p->padded + ROW_ALIGNMENT * between(bench, 0, 1);
+    c->x_stride = p->padded + (bench->shape ? 0 : ROW_ALIGNMENT * between(bench, 0, 1));
     p->x = plane_create(bench, "x", (uint64_t)p->recorded * c->x_stride * 4);
     fill_x(p);
     if (p->norms) {
@@ -104,7 +147,7 @@ static void create_planes(struct projection *p, uint32_t position) {
         memset(p->multiplier->data, 0, p->padded * 4);
         fill_normal(bench, p->multiplier->data, NULL, p->columns);
     }
-    c->y_stride = y_width(p) + between(bench, 0, 3);
+    c->y_stride = y_width(p) + (bench->shape ? 0 : between(bench, 0, 3));
     if (p->role == ROLE_QKV)
         c->y_stride = round_up(c->y_stride, ROW_ALIGNMENT);
     p->y = plane_create(bench, "y", (uint64_t)(c->last_row ? 1 : p->recorded) * c->y_stride * 4);
@@ -150,8 +193,9 @@ static void make_products(struct projection *p) {
         for (uint32_t k = 0; k < p->columns; k++)
             row[k] *= scale * ((const float *)p->multiplier->data)[k];
     }
-    p->products = allocate_products(p);
-    reference_matmul(p->products, p->rows, x, p->columns, p->w, p->columns, p->tokens, p->rows,
+    uint32_t distinct = p->shape.distinct;
+    p->products = reference_doubles((size_t)p->tokens * distinct);
+    reference_matmul(p->products, distinct, x, p->columns, p->w, p->columns, p->tokens, distinct,
                      p->columns);
     free(x);
 }
@@ -167,18 +211,19 @@ static void expect_rows(struct projection *p) {
     const struct project_constants *c = &p->constants;
     double *want = reference_doubles(p->rows);
     for (uint32_t t = c->last_row ? p->tokens - 1 : 0; t < p->tokens; t++) {
-        const double *product = p->products + (size_t)t * p->rows;
         uint64_t at = (uint64_t)(c->last_row ? 0 : t) * c->y_stride + c->row_begin;
         uint32_t count = p->rows;
-        memcpy(want, product, count * sizeof *want);
-        if (p->role == ROLE_RESIDUAL)
-            for (uint32_t i = 0; i < count; i++)
-                want[i] += ((const float *)p->y->before)[at + i];
         if (p->role == ROLE_GEGLU) {
             at -= c->row_begin / 2;
             count /= 2;
-            for (uint32_t i = 0; i < count; i++)
-                want[i] = reference_gelu_tanh(product[2 * i]) * product[2 * i + 1];
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            if (p->role == ROLE_GEGLU)
+                want[i] = reference_gelu_tanh(product(p, t, 2 * i)) * product(p, t, 2 * i + 1);
+            else
+                want[i] = product(p, t, i);
+            if (p->role == ROLE_RESIDUAL)
+                want[i] += ((const float *)p->y->before)[at + i];
         }
         expect_floats(p->bench, p->y, at, want, count, scale_of(p), NMSE_F32);
     }
@@ -193,14 +238,14 @@ static void expect_qkv(struct projection *p) {
     double *want[2], *got[2]; /* of queries, of the cache */
     size_t count[2] = {0, 0};
     for (int i = 0; i < 2; i++) {
-        want[i] = allocate_products(p);
-        got[i] = allocate_products(p);
+        want[i] = allocate_results(p);
+        got[i] = allocate_results(p);
     }
     for (uint32_t t = 0; t < p->tokens; t++) {
         uint32_t position = session->position + t;
         for (uint32_t r = 0; r < p->rows && position < session->context; r += 2) {
             uint32_t row = c->row_begin + r, head = row / c->head_dim, i = row % c->head_dim;
-            const double *pair = p->products + (size_t)t * p->rows + r;
+            const double pair[] = {product(p, t, r), product(p, t, r + 1)};
             const float *angle = (const float *)p->rope->data + position * c->head_dim + i;
             bool rotated = head < c->heads + c->kv_heads;
             bool cached = head >= c->heads && p->kv.type != KV_Q8;
@@ -234,7 +279,7 @@ static void choose_spec(struct bench *bench, const struct kernel_variant *varian
                         struct pipeline_key *key, const struct projection *p) {
     static const uint32_t heights[] = {2, 4, 8};
     bool tiled = variant->columns != 0 && variant->workgroup != 0;
-    if (!tiled) {
+    if (!tiled && !bench->spec) {
         key->spec[SPEC_ROWS] = heights[between(bench, 0, 2)];
         key->spec[SPEC_COLUMNS] = between(bench, 0, 1) ? 8 : between(bench, 1, 4);
     }
@@ -249,14 +294,16 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
     p.role = (enum role)((variant->kernel - KERNEL_matvec_qkv) % 4);
     p.norms = is_matvec && p.role != ROLE_RESIDUAL;
     choose_sizes(&p);
-    struct pipeline_key key = pipeline_key(bench->device, variant, type);
+    struct pipeline_key key = case_key(bench, variant, type);
     choose_spec(bench, variant, &key, &p);
     describe(bench, &key, "%u of %u rows from %u on, %u columns, %u of %u tokens%s", p.rows,
              p.all_rows, p.constants.row_begin, p.columns, p.tokens, p.recorded,
              p.constants.last_row ? ", the last row" : "");
 
     case_begin(bench);
-    create_planes(&p, between(bench, 0, 2) ? between(bench, 0, 40) : between(bench, 480, 560));
+    create_planes(&p, bench->shape           ? bench->shape->position
+                      : between(bench, 0, 2) ? between(bench, 0, 40)
+                                             : between(bench, 480, 560));
     set_addresses(&p);
     struct plane *planes[KERNEL_OPERANDS_MAX];
     uint32_t count = 0;

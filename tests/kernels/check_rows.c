@@ -6,10 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EMBED_ENTRIES 4096 /* of the table, at a model's sizes */
+
 void check_embed(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
+    const struct case_shape *real = bench->shape;
     uint32_t rows = between(bench, 1, 30), recorded = rows + between(bench, 0, 5);
     uint32_t entries = between(bench, 1, 60), position = between(bench, 0, 9);
-    struct weight_shape shape = weight_shape(type, entries, between(bench, 1, 300));
+    if (real) {
+        rows = recorded = real->tokens;
+        entries = EMBED_ENTRIES; /* only those of the pass are read */
+    }
+    struct weight_shape shape =
+        weight_shape(type, entries, real ? real->d_model : between(bench, 1, 300));
     uint32_t columns = shape.columns;
     struct embed_constants c = {.row_begin = between(bench, 0, 20),
                                 .row_count = entries,
@@ -18,7 +26,7 @@ void check_embed(struct bench *bench, const struct kernel_variant *variant, uint
                                 .columns = columns,
                                 .x_stride = shape.padded + ROW_ALIGNMENT * between(bench, 0, 1),
                                 .scale = (float)sqrt(columns)};
-    struct pipeline_key key = pipeline_key(bench->device, variant, type);
+    struct pipeline_key key = case_key(bench, variant, type);
     describe(bench, &key, "%u of %u tokens, shard of %u from %u on, %u columns", rows, recorded,
              entries, c.row_begin, columns);
 
@@ -53,9 +61,14 @@ void check_embed(struct bench *bench, const struct kernel_variant *variant, uint
 
 void check_rmsnorm(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
     uint32_t rows = between(bench, 1, 20), recorded = rows + between(bench, 0, 5);
-    uint32_t columns = between(bench, 1, 900), stride = round_up(columns, ROW_ALIGNMENT);
+    uint32_t columns = between(bench, 1, 900);
+    if (bench->shape) {
+        rows = recorded = bench->shape->tokens;
+        columns = bench->shape->d_model;
+    }
+    uint32_t stride = round_up(columns, ROW_ALIGNMENT);
     struct rmsnorm_constants c = {.columns = columns, .stride = stride, .epsilon = 0.3f};
-    struct pipeline_key key = pipeline_key(bench->device, variant, type);
+    struct pipeline_key key = case_key(bench, variant, type);
     describe(bench, &key, "%u of %u rows, %u columns", rows, recorded, columns);
 
     case_begin(bench);

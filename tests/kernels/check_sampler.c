@@ -40,8 +40,9 @@ static void run(struct sampler *s, enum kernel kernel, struct plane *const *plan
                 uint32_t groups) {
     struct kernel_info info = kernel_info(kernel);
     const struct kernel_variant *variant = kernel_variants(NULL) + info.first_variant;
-    struct pipeline_key key =
-        pipeline_key(s->bench->device, s->variant->kernel == kernel ? s->variant : variant, 0);
+    struct pipeline_key key = s->variant->kernel == kernel
+                                  ? case_key(s->bench, s->variant, 0)
+                                  : pipeline_key(s->bench->device, variant, 0);
     struct session_block *block = block_of(s);
     describe(s->bench, &key,
              "vocabulary %u, temperature %g, top-k %u, top-p %g, min-p %g, penalty %g over %u",
@@ -74,6 +75,12 @@ static void choose_settings(struct sampler *s) {
     block->stop_count = between(bench, 0, 3);
     for (uint32_t i = 0; i < block->stop_count; i++)
         block->stop_tokens[i] = between(bench, 0, s->vocabulary - 1);
+    if (s->bench->shape) { /* every kernel has work */
+        block->temperature = 1;
+        block->top_k = 64;
+        block->top_p = 0.95f;
+        block->repetition_penalty = 1.5f;
+    }
     block->seed[0] = (uint32_t)random_bits(&bench->random);
     block->seed[1] = (uint32_t)random_bits(&bench->random);
     block->sampled = between(bench, 0, 3 * RING_CAPACITY);
@@ -398,6 +405,8 @@ void check_sampler(struct bench *bench, const struct kernel_variant *variant, ui
     (void)type;
     struct sampler s = {.bench = bench, .variant = variant};
     s.vocabulary = between(bench, 0, 1) ? between(bench, 33, 3000) : between(bench, 1, 32);
+    if (bench->shape)
+        s.vocabulary = bench->shape->vocabulary;
     case_begin(bench);
     create_planes(&s);
     s.order = reference_allocate(s.vocabulary, sizeof *s.order);

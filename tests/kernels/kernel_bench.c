@@ -130,6 +130,14 @@ static void submit(struct bench *bench, const struct recording *recording) {
     lane_free_commands(&bench->lane, commands);
 }
 
+struct pipeline_key case_key(const struct bench *bench, const struct kernel_variant *variant,
+                             uint32_t type) {
+    struct pipeline_key key = pipeline_key(bench->device, variant, type);
+    if (bench->spec)
+        memcpy(key.spec, bench->spec, SPEC_HEAD_DIM * sizeof *key.spec);
+    return key;
+}
+
 void bench_run(struct bench *bench, const struct pipeline_key *key, const void *constants,
                struct plane *const *planes, const uint32_t grid[3], const struct plane *indirect,
                uint64_t indirect_offset) {
@@ -144,10 +152,14 @@ void bench_run(struct bench *bench, const struct pipeline_key *key, const void *
         CASE_MUST(bench,
                   buffer_flush(bench->device, plane->buffer, 0, plane->buffer->size, &error));
     }
+    struct bench_dispatch given = {compile(bench, key), constants, planes, grid, indirect,
+                                   indirect_offset};
+    if (bench->watch && key->variant == bench->watched)
+        bench->watch(bench, &given, bench->watcher);
     struct recording recording;
     recording_begin(&recording, bench->device);
     struct dispatch *dispatch =
-        recording_dispatch(&recording, compile(bench, key), constants, operands, grid);
+        recording_dispatch(&recording, given.pipeline, constants, operands, grid);
     if (dispatch && indirect) {
         dispatch->indirect = indirect->buffer;
         dispatch->indirect_offset = FENCE + indirect_offset;
@@ -181,6 +193,8 @@ void expect_near(struct bench *bench, const char *what, const double *got, const
         if (!(fabs(error) <= fabs(got[worst] - want[worst])) && !isnan(got[worst]))
             worst = i;
     }
+    if (sizes > 0 && errors / sizes / limit > bench->worst)
+        bench->worst = errors / sizes / limit;
     if (!(errors <= limit * sizes))
         case_fail(bench, "number %llu of %llu of %s is %g instead of %g (NMSE of all %g)",
                   (unsigned long long)worst, (unsigned long long)count, what, got[worst],
@@ -234,12 +248,9 @@ struct weight_shape weight_shape(enum weight_type type, uint32_t rows, uint32_t 
     if (block > 32)
         columns = round_up(columns, block);
     uint32_t padded = device_row_columns(type, columns);
-    return (struct weight_shape){type,
-                                 rows,
-                                 columns,
-                                 padded,
-                                 device_row_quads(type, padded),
-                                 padded / (block == 1 ? 8 : 32)};
+    return (struct weight_shape){
+        type, rows, columns, padded, device_row_quads(type, padded), padded / (block == 1 ? 8 : 32),
+        rows};
 }
 
 /* Where a block's float16 scales are, and what a code is worth, roughly, for scales of 1. */
@@ -279,20 +290,23 @@ static void fill_block(struct bench *bench, enum weight_type type, uint8_t *bloc
 struct plane *weight_plane(struct bench *bench, const char *name, const struct weight_shape *shape,
                            double *doubles) {
     const struct weight_type_info *info = weight_type_info(shape->type);
-    struct plane *plane = plane_create(bench, name, (uint64_t)shape->rows * shape->stride * 16);
+    size_t row_bytes = (size_t)shape->stride * 16;
+    struct plane *plane = plane_create(bench, name, shape->rows * row_bytes);
+    uint8_t *rows = plane->data;
     uint32_t blocks = (shape->columns + info->block - 1) / info->block;
     uint8_t *row = reference_allocate(shape->padded / info->block, info->block_bytes);
     float *values = reference_allocate(shape->padded, sizeof *values);
-    for (uint32_t r = 0; r < shape->rows; r++) {
+    for (uint32_t r = 0; r < shape->rows && r < shape->distinct; r++) {
         for (uint32_t b = 0; b < blocks; b++)
             (info->block == 1 ? fill_element : fill_block)(bench, shape->type,
                                                            row + b * info->block_bytes);
-        device_row_pack(shape->type, row, shape->padded,
-                        (uint8_t *)plane->data + (size_t)r * shape->stride * 16);
+        device_row_pack(shape->type, row, shape->padded, rows + r * row_bytes);
         blocks_dequantise(shape->type, row, shape->padded, values);
         for (uint32_t i = 0; i < shape->columns; i++)
             doubles[(size_t)r * shape->columns + i] = values[i];
     }
+    for (uint32_t r = shape->distinct; r < shape->rows; r++)
+        memcpy(rows + r * row_bytes, rows + (r - shape->distinct) * row_bytes, row_bytes);
     free(row);
     free(values);
     return plane;

@@ -23,6 +23,25 @@ struct plane {
     bool unchecked;                  /* may change everywhere */
 };
 
+/* Real sizes for a case instead of random ones: a model's, and those of the pass at hand. */
+struct case_shape {
+    uint32_t d_model, heads, kv_heads, head_dim, hidden, vocabulary;
+    uint32_t tokens, position; /* of the pass; how many came before it */
+    bool down;                 /* a residual product is the MLP's second, not attention's */
+    uint32_t kv;               /* KV_F16 ... */
+    uint64_t plane_most;       /* bytes: a matrix that takes more is one of its shards */
+};
+
+/* What bench_run runs. */
+struct bench_dispatch {
+    struct pipeline *pipeline;
+    const void *constants;
+    struct plane *const *planes; /* in the order of the kernel table */
+    const uint32_t *grid;        /* [3] */
+    const struct plane *indirect;
+    uint64_t indirect_offset;
+};
+
 struct bench {
     struct device *device;
     struct lane lane;
@@ -34,6 +53,14 @@ struct bench {
     char title[400];      /* describe() */
     jmp_buf *caught;      /* where case_fail goes */
     char failure[1600];
+    double worst; /* the largest NMSE that expect_near found, as a share of what is bearable */
+    /* The shader lab's wishes, NULL in tests. */
+    const struct case_shape *shape; /* sizes for the next case */
+    const uint32_t *spec;           /* [SPEC_HEAD_DIM]: the first constants of every pipeline */
+    /* Is told of each run of this variant, whose planes hold what the kernel will read. */
+    const struct kernel_variant *watched;
+    void (*watch)(const struct bench *bench, const struct bench_dispatch *dispatch, void *user);
+    void *watcher;
 };
 
 peridot_result bench_open(struct bench *bench, struct device *device, uint64_t seed,
@@ -53,6 +80,9 @@ void case_abandon(struct bench *bench);
 /* A poisoned plane, to be filled before the first run; stays valid until case_end. */
 struct plane *plane_create(struct bench *bench, const char *name, uint64_t size);
 
+/* How a case compiles a variant: by default, or as the lab wants it. */
+struct pipeline_key case_key(const struct bench *bench, const struct kernel_variant *variant,
+                             uint32_t type);
 /* Compiles the variant and runs it once. `spec` as in pipeline_key. `planes` are in the order of
  * the kernel table, NULL for an operand not used. `indirect` (may be NULL): the plane that holds
  * the grid, at indirect_offset. Fences and operands declared as read must stay as they were. */
@@ -84,11 +114,12 @@ struct weight_shape {
     enum weight_type type;
     uint32_t rows, columns;
     uint32_t padded, stride, steps; /* as in struct shard; stride in quads */
+    uint32_t distinct;              /* rows that differ, one after another, again and again */
 };
 /* Of about so many columns: K formats have whole blocks. */
 struct weight_shape weight_shape(enum weight_type type, uint32_t rows, uint32_t columns);
 /* A plane of random weights, subnormal ones or subnormal scales among them; `doubles`
- * [rows][columns] gets their exact values. */
+ * [distinct][columns] gets their exact values. */
 struct plane *weight_plane(struct bench *bench, const char *name, const struct weight_shape *shape,
                            double *doubles);
 
