@@ -3,6 +3,7 @@
 #define BENCH_H
 
 /* `peridot-bench NAME …`: the arguments after the name; the exit status. */
+int bench_kernels(int argc, char **argv);
 int bench_model(int argc, char **argv);
 int bench_compile(int argc, char **argv);
 

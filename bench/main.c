@@ -1,4 +1,4 @@
-/* peridot-bench, the shader lab: model, compile. */
+/* peridot-bench, the shader lab: kernels, model, compile. */
 #include "bench.h"
 #include "commit.h"
 #include "peridot.h"
@@ -14,6 +14,10 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
+    {"kernels", bench_kernels,
+     "whether each variant of each kernel is right, and how fast it is at a model's\n"
+     "             sizes:\n"
+     "             peridot-bench kernels --kernel matvec --type q4_k --model 2b"},
     {"model", bench_model,
      "how fast a model reads prompts and generates, at several depths, and which\n"
      "             kernels take the time:\n"

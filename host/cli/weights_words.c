@@ -1,10 +1,10 @@
 #include "weights_words.h"
 #include "weight_types.h"
 
+#include <string.h>
+
 const char *const kv_words[] = {
     [PERIDOT_KV_F16] = "f16", [PERIDOT_KV_F32] = "f32", [PERIDOT_KV_Q8] = "q8", NULL};
-
-#include <string.h>
 
 static const struct {
     const char *word;

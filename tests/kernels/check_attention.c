@@ -176,6 +176,15 @@ static void expect_kv_reads(const struct attention *a, uint32_t columns) {
 
 /* ---- Prefill ---- */
 
+/* What a pass cannot do without: queries, results, and K and V once. */
+static void tell_cost(const struct attention *a, bool splits) {
+    const struct attention_constants *c = &a->constants;
+    uint32_t length = a->position + a->rows;
+    double cache = 2.0 * length * a->kv.kv_heads * 16 * KV_ROW_QUADS(a->kv.type, a->kv.padded);
+    a->bench->bytes = cache + 4.0 * a->rows * (c->query_stride + (splits ? 0 : c->stride));
+    a->bench->flops = 4.0 * a->kv.head_dim * a->heads * a->rows * (a->position + a->rows / 2.0);
+}
+
 void check_attention_prefill(struct bench *bench, const struct kernel_variant *variant,
                              uint32_t type) {
     (void)type;
@@ -191,6 +200,7 @@ void check_attention_prefill(struct bench *bench, const struct kernel_variant *v
     a.constants.result = a.result->address;
     struct plane *planes[] = {a.query, a.kv.chunks[0], a.result, a.session};
     uint32_t grid[3] = {divide_up(a.recorded, key.spec[SPEC_COLUMNS]), a.kv.kv_heads, 1};
+    tell_cost(&a, false);
     bench_run(bench, &key, &a.constants, planes, grid, NULL, 0);
     expect_vectors(&a, a.want);
     expect_kv_reads(&a, key.spec[SPEC_COLUMNS]);
@@ -246,6 +256,7 @@ void check_attention_decode(struct bench *bench, const struct kernel_variant *va
     struct pipeline_key key = begin_decode(&a, variant);
     uint32_t splits = session_of(a.session)->attention_grid[0];
     struct plane *planes[] = {a.query, a.kv.chunks[0], a.partial, a.session};
+    tell_cost(&a, true);
     bench_run(bench, &key, &a.constants, planes, (uint32_t[3]){1, 1, 1}, a.session,
               offsetof(struct session_block, attention_grid));
     double *joined = reference_doubles(a.kv.head_dim);

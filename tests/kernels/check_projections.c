@@ -321,6 +321,7 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
     uint32_t grid[3] = {divide_up(p.rows, key.spec[SPEC_ROWS]),
                         p.constants.last_row ? 1 : divide_up(p.recorded, key.spec[SPEC_COLUMNS]),
                         1};
+    bench->flops = 2.0 * p.rows * p.columns * p.tokens;
     bench_run(bench, &key, &p.constants, planes, grid, NULL, 0);
     if (!session_of(p.session)->done) {
         make_products(&p);

@@ -33,6 +33,7 @@ void bench_close(struct bench *bench) {
 
 void case_begin(struct bench *bench) {
     bench->plane_count = 0;
+    bench->bytes = bench->flops = 0;
     CASE_MUST(bench, arena_create(bench->device, MEMORY_READBACK, 1 << 20, &bench->arena, &error));
 }
 

@@ -53,6 +53,7 @@ struct bench {
     char title[400];      /* describe() */
     jmp_buf *caught;      /* where case_fail goes */
     char failure[1600];
+    double bytes, flops; /* of the dispatch at hand, where a check says more than its operands do */
     double worst; /* the largest NMSE that expect_near found, as a share of what is bearable */
     /* The shader lab's wishes, NULL in tests. */
     const struct case_shape *shape; /* sizes for the next case */
