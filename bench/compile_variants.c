@@ -60,7 +60,8 @@ static void name_shape(struct job *job, const struct pipeline_key *key, uint32_t
 
 static bool add_job(struct jobs *jobs, const struct gemma *gemma,
                     const struct kernel_variant *variant, uint32_t type, uint32_t columns) {
-    struct job job = {.in_use = kernel_set_variant(&gemma->model, variant->kernel) == variant};
+    struct job job = {.in_use =
+                          kernel_set_variant(&gemma->model, variant->kernel, columns) == variant};
     struct pipeline_key key = kernel_set_key(&gemma->model, variant, type, columns, PERIDOT_KV_F16);
     if (!depends_on_heads(variant->kernel)) {
         key.spec[SPEC_HEAD_DIM] = ROW_ALIGNMENT; /* the same whatever these are */
@@ -76,6 +77,8 @@ static bool add_variant(struct jobs *jobs, const struct kernel_variant *variant)
     bool typed = kernel_info(variant->kernel).typed;
     int models = depends_on_heads(variant->kernel) ? GEMMA_COUNT : 1;
     for (uint32_t type = 0; type < (typed ? WEIGHT_TYPE_COUNT : 1u); type++) {
+        if (!variant->module[type].words)
+            continue;
         if (typed && !pattern_matches(jobs->choice->types, weight_type_info(type)->name, false))
             continue;
         for (int model = 0; model < models; model++) {

@@ -13,8 +13,9 @@
 enum {
     BY_TOKENS = 1,
     BY_CONTEXT = 2,
-    BY_PART = 4, /* attention's output projection and the MLP's second */
-    PROMPT = 8,  /* of a pass of many rows only */
+    BY_PART = 4,     /* attention's output projection and the MLP's second */
+    PROMPT = 8,      /* of a pass of many rows only */
+    PROMPT_TOO = 16, /* without columns of many rows */
 };
 
 static unsigned dependence(enum kernel kernel) {
@@ -35,6 +36,12 @@ static unsigned dependence(enum kernel kernel) {
         return BY_CONTEXT;
     case KERNEL_attention_prefill:
         return BY_TOKENS | BY_CONTEXT | PROMPT;
+    case KERNEL_dot_residual:
+        return BY_TOKENS | BY_PART | PROMPT_TOO;
+    case KERNEL_dot_qkv:
+    case KERNEL_dot_geglu:
+    case KERNEL_dot_head:
+        return BY_TOKENS | PROMPT_TOO;
     default:
         return kernel >= KERNEL_sample_mark ? 0 : BY_TOKENS;
     }
@@ -66,7 +73,7 @@ static void add_job(struct listing *list, const struct kernel_variant *variant, 
     const struct peridot_model *model = &list->gemma.model;
     struct kernel_job job = {.variant = variant, .shape = shape};
     job.key = kernel_set_key(model, variant, type, columns, list->choice->kv);
-    job.in_use = kernel_set_variant(model, variant->kernel) == variant;
+    job.in_use = kernel_set_variant(model, variant->kernel, columns) == variant;
     if (!kernel_variant_supported(list->device, variant, &job.left_out) && !job.left_out)
         job.left_out = "the device cannot run it";
     name_shape(&job, list->sizes->name, by);
@@ -87,8 +94,10 @@ static void add_shapes(struct listing *list, const struct kernel_variant *varian
                                .vocabulary = sizes->vocabulary,
                                .kv = (uint32_t)choice->kv,
                                .plane_most = choice->plane_most};
-    shape.tokens = by & PROMPT ? choice->tokens : columns ? columns : 1;
-    if (variant->kernel == KERNEL_matmul_head && shape.tokens > HEAD_TOKENS)
+    bool prompt = by & PROMPT || (by & PROMPT_TOO && columns == 0);
+    shape.tokens = prompt ? choice->tokens : columns ? columns : 1;
+    if ((variant->kernel == KERNEL_matmul_head || variant->kernel == KERNEL_dot_head) &&
+        shape.tokens > HEAD_TOKENS)
         shape.tokens = HEAD_TOKENS;
     for (uint32_t part = 0; part < (by & BY_PART ? 2u : 1u); part++)
         for (uint32_t i = 0; i < (by & BY_CONTEXT ? choice->contexts.count : 1u); i++) {
@@ -110,7 +119,7 @@ static bool wanted(const struct kernel_choice *choice, const struct kernel_varia
     char name[128];
     struct kernel_info info = kernel_info(variant->kernel);
     snprintf(name, sizeof name, "%s/%s", info.name, variant->name);
-    return pattern_matches(choice->kernels, name, true) &&
+    return variant->module[type].words && pattern_matches(choice->kernels, name, true) &&
            (!info.typed || pattern_matches(choice->types, weight_type_info(type)->name, false));
 }
 

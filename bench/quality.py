@@ -6,6 +6,7 @@
     quality.py PROGRAM --generated 4         random weights in that many layers of the 2B's shape (2 GB on disk)
     quality.py PROGRAM --weights q8_0 q4_k   some types only
     quality.py PROGRAM --kv                  types of KV cache, with weights in float32
+    quality.py PROGRAM --activations int8    the same with activations in eight bits
 
 Every type is compared with float32 by `peridot perplexity` over the same windows; float32 beside itself shows
 what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
@@ -89,7 +90,8 @@ def measure(options, text, work):
     failed = 0
     for kind in KV_TYPES if options.kv else options.weights:
         inspected = run(options, "inspect", kind)
-        report = inspected and run(options, "perplexity", kind, *scored, "--kl-base", base)
+        report = inspected and run(options, "perplexity", kind, *scored, "--kl-base", base,
+                                   "--activations", options.activations)
         failed += not report
         if report:
             size = str(inspected["kv_token_bytes"]) if options.kv else f"{inspected['bits_per_weight']:.2f}"
@@ -108,6 +110,8 @@ def main():
     parser.add_argument("--special", action="store_true", help="pieces such as <start_of_turn> in the text are meant")
     parser.add_argument("--weights", nargs="+", choices=TYPES, default=TYPES, metavar="TYPE", help=" ".join(TYPES))
     parser.add_argument("--kv", action="store_true", help="compare types of KV cache instead: " + " ".join(KV_TYPES))
+    parser.add_argument("--activations", choices=("f32", "int8"), default="f32",
+                        help="of what is compared with float32 weights and activations")
     parser.add_argument("--context", type=int, help="tokens of a window")
     parser.add_argument("--conversations", type=int, default=40, help="of the built-in text; 40")
     parser.add_argument("--device", help="as peridot devices lists them")

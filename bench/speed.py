@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """How fast each weight type decodes, as a Markdown table, side by side on every driver given.
 
-    speed.py PROGRAM -m MODEL [--driver ICD.json ...] [--weights bf16 q4_k ...] [-n 16]
+    speed.py PROGRAM -m MODEL [--driver ICD.json ...] [--weights bf16 q4_k ...] [--activations f32 int8] [-n 16]
 
 MODEL may be one that tests/model/make_checkpoint.py generates: what the weights are does not matter. The types take
 turns, round after round, and each one's best round counts, because machines are noisy. GB/s are weights read.
 """
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -22,12 +23,12 @@ def run(options, driver, command, weights, *more):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def measure(options, driver, weights):
+def measure(options, driver, weights, activations):
     """tokens/s and GB/s of one round, after a prompt of one token."""
     count = str(options.count)
     plan = run(options, driver, "inspect", weights, "--context", "512")
     result = run(options, driver, "generate", weights, "-p", "a", "-n", count, "--min-tokens", count, "--temperature",
-                 "0", "--context", "512")
+                 "0", "--context", "512", "--activations", activations)
     if not (plan and result):
         return None
     rate = options.count / result["decode_seconds"]
@@ -40,20 +41,21 @@ def main():
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--driver", nargs="*", default=[None], help="ICD files; by default what Vulkan finds")
     parser.add_argument("--weights", nargs="*", default=TYPES)
+    parser.add_argument("--activations", nargs="*", choices=("f32", "int8"), default=["f32"])
     parser.add_argument("-n", "--count", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     for driver in options.driver:
         best = {}
         for _ in range(options.rounds):
-            for weights in options.weights:
-                found = measure(options, driver, weights)
-                if found and (weights not in best or found[0] > best[weights][0]):
-                    best[weights] = found
+            for kind in itertools.product(options.weights, options.activations):
+                found = measure(options, driver, *kind)
+                if found and (kind not in best or found[0] > best[kind][0]):
+                    best[kind] = found
         print(f"\n{os.path.basename(driver) if driver else 'the default device'}\n")
-        print("| weights | tokens/s | GB/s |\n|---|---|---|")
-        for weights, (rate, bandwidth) in best.items():
-            print(f"| {weights} | {rate:.3g} | {bandwidth:.3g} |", flush=True)
+        print("| weights | activations | tokens/s | GB/s |\n|---|---|---|---|")
+        for (weights, activations), (rate, bandwidth) in best.items():
+            print(f"| {weights} | {activations} | {rate:.3g} | {bandwidth:.3g} |", flush=True)
 
 
 if __name__ == "__main__":

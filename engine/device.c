@@ -19,6 +19,7 @@ void device_required_features(struct device_features *features) {
         .v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
                 .synchronization2 = VK_TRUE,
                 .maintenance4 = VK_TRUE,
+                .shaderIntegerDotProduct = VK_TRUE,
                 .subgroupSizeControl = VK_TRUE,
                 .computeFullSubgroups = VK_TRUE},
     };
@@ -305,6 +306,21 @@ static const char *missing_feature(const VkPhysicalDeviceFeatures2 *features) {
                           : NULL;
 }
 
+/* Which no kernel is without: an application that has not enabled it has the others. */
+static bool has_packed_dot(const VkPhysicalDeviceFeatures2 *features) {
+    const VkBaseInStructure *next = features->pNext;
+    for (; next; next = next->pNext) {
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES &&
+            ((const VkPhysicalDeviceVulkan13Features *)next)->shaderIntegerDotProduct)
+            return true;
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES &&
+            ((const VkPhysicalDeviceShaderIntegerDotProductFeatures *)next)
+                ->shaderIntegerDotProduct)
+            return true;
+    }
+    return false;
+}
+
 static peridot_result check_adoption(const struct device_adoption *adoption, peridot_error *error) {
     if (!adoption->instance || !adoption->physical || !adoption->device ||
         !adoption->get_instance_proc_addr || !adoption->queue)
@@ -353,6 +369,8 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     device->callbacks = adoption->callbacks;
     device->info.physical = adoption->physical;
     device_describe(&list, params, adoption->queue_family, &device->info);
+    if (adoption->features && !has_packed_dot(adoption->features))
+        device->info.needs_met &= ~(uint32_t)NEEDS_PACKED_DOT;
     for (uint32_t i = 0; i < adoption->extension_count; i++)
         device->memory_budget |=
             strcmp(adoption->extensions[i], VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0;

@@ -13,15 +13,17 @@ enum device_needs {
     NEEDS_NOTHING = 0,
     NEEDS_SUBGROUP_ARITHMETIC = 1 << 0, /* and a subgroup size that is known */
     NEEDS_SUBGROUP_SHUFFLE = 1 << 1,    /* arithmetic and shuffle */
+    NEEDS_PACKED_DOT = 1 << 2,          /* shaderIntegerDotProduct, of four bytes in a word */
 };
 
 struct device_limits {
-    uint32_t subgroup_size;     /* the size that subgroup variants are built for; a power of two */
-    bool subgroup_settable;     /* it can be required of a pipeline; if not, it is the only one */
-    uint32_t subgroup_smallest; /* that can be required: where it is less than subgroup_size, its
-                                   lanes have more registers each */
-    uint32_t max_workgroup;     /* invocations */
-    uint32_t max_shared;        /* bytes */
+    uint32_t subgroup_size;      /* the size that subgroup variants are built for; a power of two */
+    bool subgroup_settable;      /* it can be required of a pipeline; if not, it is the only one */
+    uint32_t subgroup_smallest;  /* that can be required: where it is less than subgroup_size, its
+                                    lanes have more registers each */
+    bool packed_dot_accelerated; /* dot products of packed integers are instructions of its own */
+    uint32_t max_workgroup;      /* invocations */
+    uint32_t max_shared;         /* bytes */
     uint32_t max_grid[3];
     uint64_t max_allocation; /* bytes of one buffer */
     float timestamp_period;  /* nanoseconds a tick; 0: the queue has no timestamps */

@@ -55,6 +55,9 @@ static void describe_limits(const struct device_params *params,
     limits->subgroup_settable = v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
     limits->subgroup_smallest =
         limits->subgroup_settable ? v13->minSubgroupSize : limits->subgroup_size;
+    limits->packed_dot_accelerated = v13->integerDotProduct4x8BitPackedSignedAccelerated;
+    if (!(params && params->minimal))
+        info->needs_met |= NEEDS_PACKED_DOT;
     bool sized = limits->subgroup_settable || v13->minSubgroupSize == v13->maxSubgroupSize;
     bool compute = v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
     if (!(params && params->minimal) && sized && compute) {
@@ -150,6 +153,7 @@ static void judge_features(const struct device_list *list, struct device_info *i
         {has.v12.timelineSemaphore, "timelineSemaphore"},
         {has.v13.synchronization2, "synchronization2"},
         {has.v13.maintenance4, "maintenance4"},
+        {has.v13.shaderIntegerDotProduct, "shaderIntegerDotProduct"},
         {has.v13.subgroupSizeControl, "subgroupSizeControl"},
         {has.v13.computeFullSubgroups, "computeFullSubgroups"},
     };

@@ -69,6 +69,8 @@ bool kernel_variant_supported(const struct device *device, const struct kernel_v
         missing = "the device has no subgroup arithmetic, or it is not allowed";
     else if (needs & NEEDS_SUBGROUP_SHUFFLE)
         missing = "the device has no subgroup shuffle, or it is not allowed";
+    else if (needs & NEEDS_PACKED_DOT)
+        missing = "the device has no dot product of packed integers, or it is not allowed";
     else if (variant->workgroup > device->info.limits.max_workgroup)
         missing = "its workgroup is larger than the device allows";
     if (why)

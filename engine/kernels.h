@@ -24,7 +24,7 @@ struct kernel_info {
     uint32_t operand_count;
     const char *operand_names[KERNEL_OPERANDS_MAX]; /* not NUL-terminated: up to ':' */
     enum access operand_access[KERNEL_OPERANDS_MAX];
-    bool typed;
+    bool typed; /* compiled once for each type of weights, or for some of them */
     uint32_t first_variant, variant_count; /* in the table of variants */
 };
 
@@ -36,7 +36,7 @@ struct kernel_variant {
     uint32_t workgroup, rows, columns; /* as in kernels.def */
     struct {
         const uint32_t *words, *end; /* SPIR-V */
-    } module[WEIGHT_TYPE_COUNT];     /* by weight type, or [0] alone */
+    } module[WEIGHT_TYPE_COUNT];     /* by weight type, NULL where it has none; or [0] alone */
 };
 
 struct kernel_info kernel_info(enum kernel kernel);

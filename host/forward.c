@@ -93,22 +93,92 @@ struct projection_job {
     enum pass_shape shape;
     uint32_t rows; /* activation rows */
     const struct weight *weight;
-    const struct buffer *x, *y, *multiplier; /* multiplier: NULL without a norm */
+    const struct buffer *x, *y, *multiplier; /* multiplier: of the norm before it, or NULL */
     uint32_t x_stride, y_stride;
     uint32_t layer;
     bool last_row;
 };
 
+/* What a projection reads: float32 rows, or quantised ones. */
+struct input {
+    const struct buffer *buffer;
+    uint32_t stride; /* in words */
+    bool norms;      /* the kernel norms them */
+};
+
+static uint32_t quantised_stride(uint32_t columns) {
+    return 4 * QUANTISED_QUADS(columns / QUANTISED_BLOCK);
+}
+
+/* Of a shard of that type. */
+static struct input input_of(const struct peridot_session *session,
+                             const struct projection_job *job, enum weight_type type) {
+    if (kernel_set_quantises(&session->kernels, type))
+        return (struct input){session->scratch.quantised, quantised_stride(job->x_stride), false};
+    bool norms = job->multiplier != NULL, many = job->shape == PASS_MANY_ROWS;
+    return (struct input){norms && many ? session->scratch.normed : job->x, job->x_stride,
+                          norms && !many};
+}
+
+/* Rows of the job's x, normed if it has norm weights, to scratch.quantised. */
+static void add_quantise(struct peridot_session *session, struct recording *recording,
+                         const struct projection_job *job) {
+    const struct buffer *y = session->scratch.quantised;
+    uint32_t blocks = job->x_stride / QUANTISED_BLOCK, stride = quantised_stride(job->x_stride);
+    struct quantise_constants constants = {
+        .x = job->x->address,
+        .multiplier = job->multiplier ? job->multiplier->address : 0,
+        .y = y->address,
+        .session = session->block->address,
+        .columns = session->model->config.d_model,
+        .blocks = blocks,
+        .x_stride = job->x_stride,
+        .y_stride = stride,
+        .epsilon = (float)session->model->config.rms_eps,
+        .last_row = job->last_row,
+    };
+    struct operand operands[KERNEL_OPERANDS_MAX];
+    uint32_t count = 0;
+    operands[count++] = rows_of(job->x, job->rows, job->x_stride);
+    if (job->multiplier)
+        operands[count++] = WHOLE(job->multiplier);
+    operands[count++] = rows_of(y, job->rows, stride);
+    operands[count++] = WHOLE(session->block);
+    struct pipeline *pipeline =
+        job->multiplier ? session->kernels.quantise_norm : session->kernels.quantise;
+    uint32_t groups = job->multiplier ? 1 : divide_up(blocks, pipeline->key.spec[SPEC_WORKGROUP]);
+    uint32_t rows = job->last_row ? 1 : job->rows;
+    struct cost cost = {.bytes = 4.0 * rows * (job->x_stride + stride)};
+    add(recording, pipeline, &constants, operands, groups, rows, 1, cost);
+}
+
+/* What the job's kernels read, of the rows in its x: normed, quantised, or both where the types of
+ * the weight's shards differ. */
+static void prepare_input(struct peridot_session *session, struct recording *recording,
+                          const struct projection_job *job) {
+    const struct weight *weight = job->weight;
+    bool quantised = false, floats = false;
+    for (uint32_t i = 0; i < weight->shard_count; i++) {
+        bool is_quantised = kernel_set_quantises(&session->kernels, weight->shards[i].type);
+        quantised |= is_quantised;
+        floats |= !is_quantised;
+    }
+    if (quantised)
+        add_quantise(session, recording, job);
+    if (floats && job->multiplier && job->shape == PASS_MANY_ROWS)
+        add_norm(session, recording, job->multiplier, job->rows);
+}
+
 /* Operands in the order of the kernel table: matvec's norm weights and QKV's extras are there or
  * not. */
 static uint32_t project_operands(const struct peridot_session *session,
                                  const struct projection_job *job, const struct shard *shard,
-                                 struct operand *operands) {
+                                 const struct input *input, struct operand *operands) {
     uint32_t count = 0;
     uint32_t y_rows = job->last_row ? 1 : job->rows;
     operands[count++] = WHOLE(shard->buffer);
-    operands[count++] = rows_of(job->x, job->rows, job->x_stride);
-    if (job->shape != PASS_MANY_ROWS && job->role != PROJECT_RESIDUAL)
+    operands[count++] = rows_of(input->buffer, job->rows, input->stride);
+    if (input->norms)
         operands[count++] = WHOLE(job->multiplier);
     if (job->role == PROJECT_QKV)
         operands[count++] = WHOLE(session->model->rope);
@@ -124,14 +194,16 @@ static void add_projection(struct peridot_session *session, struct recording *re
                            const struct projection_job *job) {
     const struct peridot_model *model = session->model;
     const struct weight *weight = job->weight;
+    prepare_input(session, recording, job);
     for (uint32_t i = 0; i < weight->shard_count; i++) {
         const struct shard *shard = &weight->shards[i];
+        struct input input = input_of(session, job, shard->type);
         struct pipeline *pipeline = session->kernels.project[job->shape][job->role][shard->type];
         const uint32_t *spec = pipeline->key.spec;
         struct project_constants constants = {
             .weights = shard->buffer->address,
-            .x = job->x->address,
-            .multiplier = job->multiplier ? job->multiplier->address : 0,
+            .x = input.buffer->address,
+            .multiplier = input.norms ? job->multiplier->address : 0,
             .rope = model->rope->address,
             .y = job->y->address,
             .session = session->block->address,
@@ -140,7 +212,7 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .columns = model->config.d_model,
             .row_begin = shard->row_begin,
             .row_count = shard->row_count,
-            .x_stride = job->x_stride,
+            .x_stride = input.stride,
             .y_stride = job->y_stride,
             .epsilon = (float)model->config.rms_eps,
             .heads = model->config.heads,
@@ -150,10 +222,9 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .last_row = job->last_row,
         };
         struct operand operands[KERNEL_OPERANDS_MAX];
-        project_operands(session, job, shard, operands);
+        project_operands(session, job, shard, &input, operands);
         struct cost cost = {
-            .bytes =
-                (double)shard->row_count * shard->stride * 16 + job->rows * job->x_stride * 4.0,
+            .bytes = (double)shard->row_count * shard->stride * 16 + job->rows * input.stride * 4.0,
             .flops = 2.0 * shard->row_count * shard->columns * job->rows,
         };
         add(recording, pipeline, &constants, operands, divide_up(shard->row_count, spec[SPEC_ROWS]),
@@ -234,16 +305,12 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     const struct peridot_model *model = session->model;
     const struct layer *layer = &model->layers[index];
     const struct scratch *s = &session->scratch;
-    bool many = pass->shape == PASS_MANY_ROWS;
     struct projection_job job = {.shape = pass->shape, .rows = pass->rows, .layer = index};
-    const struct buffer *input = many ? s->normed : s->x;
 
-    if (many)
-        add_norm(session, recording, layer->input_norm, pass->rows);
     job.role = PROJECT_QKV;
     job.weight = &layer->qkv;
     job.multiplier = layer->input_norm;
-    job.x = input, job.x_stride = model->d_padded;
+    job.x = s->x, job.x_stride = model->d_padded;
     job.y = s->query, job.y_stride = query_row_floats(&model->config, session->kv);
     add_projection(session, recording, &job);
 
@@ -258,12 +325,10 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.y = s->x, job.y_stride = model->d_padded;
     add_projection(session, recording, &job);
 
-    if (many)
-        add_norm(session, recording, layer->post_attention_norm, pass->rows);
     job.role = PROJECT_GEGLU;
     job.weight = &layer->gate_up;
     job.multiplier = layer->post_attention_norm;
-    job.x = input, job.x_stride = model->d_padded;
+    job.x = s->x, job.x_stride = model->d_padded;
     job.y = s->hidden, job.y_stride = model->hidden_padded;
     add_projection(session, recording, &job);
 
@@ -360,10 +425,6 @@ peridot_result forward_record_logits(struct peridot_session *session, const stru
     struct projection_job job = head_job(session, pass->rows);
     job.shape = pass->shape;
     job.y = logits;
-    if (job.shape == PASS_MANY_ROWS) {
-        add_norm(session, &recording, session->model->final_norm, pass->rows);
-        job.x = session->scratch.normed;
-    }
     add_projection(session, &recording, &job);
     struct emit_options options = {.shuffle_seed = session->shuffle_seed};
     peridot_result result = recording_emit(&recording, commands, &options, error);

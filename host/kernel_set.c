@@ -31,7 +31,7 @@ static bool is_cpu(const struct device *device) {
 }
 
 static bool is_projection(enum kernel kernel) {
-    return kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_matmul_head;
+    return kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_dot_head;
 }
 
 static bool is_attention(enum kernel kernel) {
@@ -42,9 +42,25 @@ static bool is_matmul(enum kernel kernel) {
     return kernel >= KERNEL_matmul_qkv && kernel <= KERNEL_matmul_head;
 }
 
+static bool is_dot(enum kernel kernel) {
+    return kernel >= KERNEL_dot_qkv && kernel <= KERNEL_dot_head;
+}
+
+/* Tiles, which have a number of columns, are for many rows, but not for a CPU, which has no use for
+ * shared memory. The instruction is slow where it is made of others. */
+static bool suits_dot(const struct choice *choice, const struct kernel_variant *variant,
+                      bool many) {
+    bool packed = variant->needs & NEEDS_PACKED_DOT;
+    bool tile = variant->columns != 0;
+    return tile == (many && !is_cpu(choice->device)) &&
+           (!packed || choice->device->info.limits.packed_dot_accelerated);
+}
+
 /* Whether a variant that the device can run is also a good idea for the model's sizes. */
-static bool suits(const struct choice *choice, const struct kernel_variant *variant) {
+static bool suits(const struct choice *choice, const struct kernel_variant *variant, bool many) {
     enum kernel kernel = variant->kernel;
+    if (is_dot(kernel))
+        return suits_dot(choice, variant, many);
     /* on a CPU the barriers of portable variants cost more than anything; other devices spill */
     if (variant->workgroup != 0 || is_cpu(choice->device))
         return true;
@@ -69,20 +85,21 @@ static bool is_large(enum kernel kernel, uint32_t columns) {
     return is_projection(kernel) ? columns > 1 : is_attention(kernel);
 }
 
-static const struct kernel_variant *choose(const struct choice *choice, enum kernel kernel) {
+static const struct kernel_variant *choose(const struct choice *choice, enum kernel kernel,
+                                           uint32_t columns) {
     struct kernel_info info = kernel_info(kernel);
     const struct kernel_variant *variants = kernel_variants(NULL) + info.first_variant;
     for (uint32_t i = info.variant_count; i-- > 0;)
         if (kernel_variant_supported(choice->device, &variants[i], NULL) &&
-            (i == 0 || suits(choice, &variants[i])))
+            (i == 0 || suits(choice, &variants[i], columns == 0)))
             return &variants[i];
     return NULL;
 }
 
 const struct kernel_variant *kernel_set_variant(const struct peridot_model *model,
-                                                enum kernel kernel) {
+                                                enum kernel kernel, uint32_t columns) {
     struct choice choice = {.model = model, .device = model->device->engine};
-    return choose(&choice, kernel);
+    return choose(&choice, kernel, columns);
 }
 
 struct pipeline_key kernel_set_key(const struct peridot_model *model,
@@ -91,7 +108,9 @@ struct pipeline_key kernel_set_key(const struct peridot_model *model,
     const struct device *device = model->device->engine;
     enum kernel kernel = variant->kernel;
     struct pipeline_key key = pipeline_key(device, variant, type);
-    if (columns)
+    if (is_dot(kernel) && columns == 0)
+        columns = FEW_ROWS; /* where no tile is at hand */
+    if (columns && !variant->columns)
         key.spec[SPEC_COLUMNS] = columns;
     /* a CPU keeps what does not fit its registers in its nearest cache: more rows share a read of x
      */
@@ -114,12 +133,13 @@ uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kerne
         return 1;
     columns[0] = 1;
     columns[1] = FEW_ROWS;
-    return 2;
+    columns[2] = 0;
+    return is_dot(kernel) ? 3 : 2;
 }
 
 static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t type,
                              uint32_t columns) {
-    const struct kernel_variant *variant = choose(choice, kernel);
+    const struct kernel_variant *variant = choose(choice, kernel, columns);
     if (!variant) {
         if (!choice->result)
             choice->result = fail(choice->error, PERIDOT_ERROR_UNSUPPORTED,
@@ -135,17 +155,25 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
     return pipeline;
 }
 
+bool kernel_set_quantises(const struct kernel_set *set, enum weight_type type) {
+    return set->int8 && weight_type_info(type)->block > 1;
+}
+
 static void want_projections(struct choice *choice, struct kernel_set *set, enum projection role,
                              const struct weight *weight) {
     static const enum kernel matvec[] = {KERNEL_matvec_qkv, KERNEL_matvec_residual,
                                          KERNEL_matvec_geglu, KERNEL_matvec_head};
     static const enum kernel matmul[] = {KERNEL_matmul_qkv, KERNEL_matmul_residual,
                                          KERNEL_matmul_geglu, KERNEL_matmul_head};
+    static const enum kernel dot[] = {KERNEL_dot_qkv, KERNEL_dot_residual, KERNEL_dot_geglu,
+                                      KERNEL_dot_head};
     for (uint32_t i = 0; i < weight->shard_count; i++) {
         enum weight_type type = weight->shards[i].type;
-        set->project[PASS_ONE_ROW][role][type] = want(choice, matvec[role], type, 1);
-        set->project[PASS_FEW_ROWS][role][type] = want(choice, matvec[role], type, FEW_ROWS);
-        set->project[PASS_MANY_ROWS][role][type] = want(choice, matmul[role], type, 0);
+        bool int8 = kernel_set_quantises(set, type);
+        enum kernel few = int8 ? dot[role] : matvec[role], many = int8 ? dot[role] : matmul[role];
+        set->project[PASS_ONE_ROW][role][type] = want(choice, few, type, 1);
+        set->project[PASS_FEW_ROWS][role][type] = want(choice, few, type, FEW_ROWS);
+        set->project[PASS_MANY_ROWS][role][type] = want(choice, many, type, 0);
     }
 }
 
@@ -160,15 +188,19 @@ static void want_layers(struct choice *choice, struct kernel_set *set) {
     want_projections(choice, set, PROJECT_HEAD, model_head(choice->model));
 }
 
-peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv,
+peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error) {
     struct choice choice = {model, model->device->engine, kv, error, PERIDOT_OK};
-    *set = (struct kernel_set){0};
+    *set = (struct kernel_set){.int8 = int8};
     for (uint32_t i = 0; i < model->embedding.shard_count; i++) {
         enum weight_type type = model->embedding.shards[i].type;
         set->embed[type] = want(&choice, KERNEL_embed, type, 0);
     }
     set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
+    if (int8) {
+        set->quantise = want(&choice, KERNEL_quantise, 0, 0);
+        set->quantise_norm = want(&choice, KERNEL_quantise_norm, 0, 0);
+    }
     want_layers(&choice, set);
     if (kv == PERIDOT_KV_Q8)
         set->kv_store = want(&choice, KERNEL_kv_store, 0, 0);

@@ -15,8 +15,10 @@ enum pass_shape { PASS_ONE_ROW, PASS_FEW_ROWS, PASS_MANY_ROWS, PASS_SHAPE_COUNT 
 enum projection { PROJECT_QKV, PROJECT_RESIDUAL, PROJECT_GEGLU, PROJECT_HEAD, PROJECTION_COUNT };
 
 struct kernel_set {
+    bool int8; /* activations in eight bits, wherever weights have blocks */
     struct pipeline *embed[WEIGHT_TYPE_COUNT];
     struct pipeline *rmsnorm;
+    struct pipeline *quantise, *quantise_norm; /* NULL without int8 */
     struct pipeline *project[PASS_SHAPE_COUNT][PROJECTION_COUNT][WEIGHT_TYPE_COUNT];
     struct pipeline *kv_store; /* NULL but for a KV cache in q8 */
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
@@ -24,22 +26,25 @@ struct kernel_set {
         *sample_finish;
 };
 
-/* The variant of a kernel that sessions of a model run on its device; NULL: it can run none. */
+/* The variant of a kernel that sessions of a model run on its device; NULL: it can run none.
+ * `columns` as kernel_set_columns has them. */
 const struct kernel_variant *kernel_set_variant(const struct peridot_model *model,
-                                                enum kernel kernel);
-/* How they build a variant: of the model its device and sizes count; `columns` as
- * kernel_set_columns has them. */
+                                                enum kernel kernel, uint32_t columns);
+/* How they build a variant: of the model its device and sizes count. */
 struct pipeline_key kernel_set_key(const struct peridot_model *model,
                                    const struct kernel_variant *variant, uint32_t type,
                                    uint32_t columns, peridot_kv kv);
-/* The SPEC_COLUMNS that a kernel's variants are built with (0: the variant's own); how many. */
-#define KERNEL_SET_COLUMNS_MAX 2
+/* The SPEC_COLUMNS that a kernel's variants are built with (0: the variant's own, for passes of
+ * many rows); how many. */
+#define KERNEL_SET_COLUMNS_MAX 3
 uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kernel,
                             uint32_t columns[KERNEL_SET_COLUMNS_MAX]);
 
 /* Registers every pipeline that the model needs; pipelines_compile makes them.
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */
-peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv,
+peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error);
+/* Whether projections of such weights take quantised activations. */
+bool kernel_set_quantises(const struct kernel_set *set, enum weight_type type);
 
 #endif

@@ -44,7 +44,8 @@ static peridot_result add_scratch(struct device *device, const struct model_conf
         const char *name;
         const struct buffer *none;
         uint64_t bytes = session_buffer_bytes(config, shape, i, &name);
-        result = arena_buffer(arena, bytes, name, &none, error);
+        if (bytes)
+            result = arena_buffer(arena, bytes, name, &none, error);
     }
     if (!result)
         *sum += arena_allocated(arena);
@@ -214,6 +215,7 @@ peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
     const peridot_session_params params = {
         .kv = session->kv,
         .prefill_rows = session->prefill_rows,
+        .activations = session->int8 ? PERIDOT_ACTIVATIONS_INT8 : PERIDOT_ACTIVATIONS_F32,
     };
     uint32_t has = session->chunk_count * KV_CHUNK;
     struct session_memory memory;

@@ -131,8 +131,10 @@ PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption
 typedef struct peridot_requirements {
     size_t struct_size;
     uint32_t api_version;                      /* of instance and device, at least */
-    const VkPhysicalDeviceFeatures2 *features; /* required; ready for VkDeviceCreateInfo::pNext,
-                                                  and valid until the library is unloaded */
+    const VkPhysicalDeviceFeatures2 *features; /* required, but for shaderIntegerDotProduct, which
+                                                  int8 activations are slower without; ready for
+                                                  VkDeviceCreateInfo::pNext, and valid until the
+                                                  library is unloaded */
     const char *const *recommended_extensions; /* enabled if present, Peridot uses them */
     uint32_t recommended_extension_count;
     VkQueueFlags queue_flags; /* what the queue's family must be able to do */
@@ -285,6 +287,14 @@ PERIDOT_API peridot_result peridot_chat_tokens(const peridot_model *model,
  * bits an element where head_dim is 256. */
 typedef enum peridot_kv { PERIDOT_KV_F16 = 0, PERIDOT_KV_F32, PERIDOT_KV_Q8 } peridot_kv;
 
+/* What weights in blocks are multiplied with: INT8 rounds activations to eight bits in blocks of
+ * 32, for integer dot products; it is less accurate, and faster where the device has instructions
+ * for them. Weights of float types are always multiplied with float32. */
+typedef enum peridot_activations {
+    PERIDOT_ACTIVATIONS_F32 = 0,
+    PERIDOT_ACTIVATIONS_INT8
+} peridot_activations;
+
 /* Applied in this order: penalty, top-k, top-p, min-p (on the distribution at temperature 1),
  * temperature. */
 typedef struct peridot_sampling {
@@ -307,6 +317,7 @@ typedef struct peridot_session_params {
     uint32_t steps_per_submission; /* decode steps in one submission; 0: 4 */
     float submission_ms; /* GPU time of one submission at most, as predicted and measured; 0: 500 */
     uint64_t shuffle_seed; /* for tests: not 0 shuffles dispatches between barriers */
+    peridot_activations activations;
 } peridot_session_params;
 
 /* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),

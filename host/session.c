@@ -123,6 +123,9 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
     uint64_t attended = round_up(config->heads * (uint32_t)dim, ACTIVATION_ALIGNMENT);
     uint64_t model = round_up(config->d_model, ACTIVATION_ALIGNMENT);
     uint64_t hidden = round_up(config->hidden, ACTIVATION_ALIGNMENT);
+    uint64_t widest = hidden > model ? hidden : model;
+    widest = widest > query ? widest : query;
+    uint64_t quantised = shape->int8 ? 4 * QUANTISED_QUADS(widest / QUANTISED_BLOCK) : 0;
     const struct {
         uint64_t words;
         const char *name;
@@ -133,6 +136,7 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
         [SESSION_ATTENDED] = {rows * attended, "attention result"},
         [SESSION_PARTIAL] = {few * config->heads * SPLITS_MAX * (dim + 8), "attention partials"},
         [SESSION_HIDDEN] = {rows * hidden, "MLP hidden"},
+        [SESSION_QUANTISED] = {rows * quantised, "quantised activations"},
         [SESSION_LOGITS] = {config->vocabulary, "logits"},
         [SESSION_SCORES] = {config->vocabulary, "scores"},
         [SESSION_MARKS] = {(config->vocabulary + 31) / 32, "marks"},
@@ -146,7 +150,8 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
 
 static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
     struct scratch *s = &session->scratch;
-    const struct session_shape shape = {session->context, session->prefill_rows, session->kv};
+    const struct session_shape shape = {session->context, session->prefill_rows, session->kv,
+                                        session->int8};
     const struct buffer **places[SESSION_BUFFERS] = {
         [SESSION_X] = &s->x,
         [SESSION_NORMED] = &s->normed,
@@ -154,6 +159,7 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
         [SESSION_ATTENDED] = &s->attended,
         [SESSION_PARTIAL] = &s->partial,
         [SESSION_HIDDEN] = &s->hidden,
+        [SESSION_QUANTISED] = &s->quantised,
         [SESSION_LOGITS] = &s->logits,
         [SESSION_SCORES] = &s->scores,
         [SESSION_MARKS] = &s->marks,
@@ -167,7 +173,8 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
     for (int i = 0; i < SESSION_BUFFERS && !result; i++) {
         const char *name;
         uint64_t bytes = session_buffer_bytes(&session->model->config, &shape, i, &name);
-        result = arena_buffer(session->arena, bytes, name, places[i], error);
+        if (bytes)
+            result = arena_buffer(session->arena, bytes, name, places[i], error);
     }
     if (!result)
         result = arena_create(device, MEMORY_READBACK, RING_BLOCK, &session->readback_arena, error);
@@ -184,14 +191,15 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
 /* All scratch starts as zeros: padding must hold no NaN, and marks and histograms begin empty. */
 static peridot_result clear_scratch(struct peridot_session *session, peridot_error *error) {
     const struct scratch *s = &session->scratch;
-    const struct buffer *buffers[] = {s->x,       s->normed, s->query,       s->attended,
-                                      s->partial, s->hidden, s->logits,      s->scores,
-                                      s->marks,   s->work,   session->block, session->tokens};
+    const struct buffer *buffers[] = {
+        s->x,      s->normed, s->query, s->attended,    s->partial,      s->hidden,   s->logits,
+        s->scores, s->marks,  s->work,  session->block, session->tokens, s->quantised};
     VkCommandBuffer commands;
     peridot_result result = session_begin_transfer(session, &commands, error);
     if (result)
         return result;
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+    size_t count = sizeof buffers / sizeof *buffers - (s->quantised == NULL);
+    for (size_t i = 0; i < count; i++)
         session->lane.device->vk.CmdFillBuffer(commands, buffers[i]->handle, 0, VK_WHOLE_SIZE, 0);
     return session_end_transfer(session, commands, error);
 }
@@ -216,6 +224,9 @@ static peridot_result check_params(const struct model_config *config,
                     config->context);
     if (params->kv != PERIDOT_KV_F16 && params->kv != PERIDOT_KV_F32 && params->kv != PERIDOT_KV_Q8)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "the KV cache is float16, float32 or q8");
+    if (params->activations != PERIDOT_ACTIVATIONS_F32 &&
+        params->activations != PERIDOT_ACTIVATIONS_INT8)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "activations are float32 or int8");
     if (params->steps_per_submission > 64)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "at most 64 steps fit in a submission");
     if (params->prefill_rows > 4096)
@@ -232,6 +243,7 @@ peridot_result session_shape_settle(const struct model_config *config,
         .context = context,
         .prefill_rows = rows < context ? rows : context,
         .kv = params->kv,
+        .int8 = params->activations == PERIDOT_ACTIVATIONS_INT8,
     };
     return check_params(config, params, error);
 }
@@ -251,6 +263,7 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
     session->context = shape.context;
     session->prefill_rows = shape.prefill_rows;
     session->kv = shape.kv;
+    session->int8 = shape.int8;
     session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
     session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
     session->shuffle_seed = params->shuffle_seed;
@@ -270,7 +283,7 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
     if (!session->held)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     peridot_result result =
-        kernel_set_create(session->model, session->kv, &session->kernels, error);
+        kernel_set_create(session->model, session->kv, session->int8, &session->kernels, error);
     if (!result)
         result = pipelines_compile(device, NULL, NULL, error);
     if (!result)

@@ -24,15 +24,17 @@ struct pass {
 #define PASS_BUCKETS 5  /* 1, 8, 32, 128 and prefill_rows rows */
 #define SAMPLER_KINDS 8 /* bits: penalty, top-k, top-p */
 
-/* Buffers of activations, all float32, zero in their padding. */
+/* Buffers of activations, float32 but for `quantised`, zero in their padding. */
 struct scratch {
-    const struct buffer *x;        /* [rows][d_padded], the residual stream */
-    const struct buffer *normed;   /* [rows][d_padded] */
-    const struct buffer *query;    /* [rows][query_row_floats] */
-    const struct buffer *attended; /* [rows][heads][head_dim_padded] */
-    const struct buffer *partial;  /* [FEW_ROWS][heads][SPLITS_MAX][head_dim_padded + 8] */
-    const struct buffer *hidden;   /* [rows][hidden_padded] */
-    const struct buffer *logits;   /* [vocabulary], of the last row */
+    const struct buffer *x;         /* [rows][d_padded], the residual stream */
+    const struct buffer *normed;    /* [rows][d_padded] */
+    const struct buffer *query;     /* [rows][query_row_floats] */
+    const struct buffer *attended;  /* [rows][heads][head_dim_padded] */
+    const struct buffer *partial;   /* [FEW_ROWS][heads][SPLITS_MAX][head_dim_padded + 8] */
+    const struct buffer *hidden;    /* [rows][hidden_padded] */
+    const struct buffer *quantised; /* [rows] of any of those, one at a time (abi.h); NULL: float32
+                                       activations throughout */
+    const struct buffer *logits;    /* [vocabulary], of the last row */
     const struct buffer *scores, *marks, *work; /* the sampler's */
 };
 
@@ -45,6 +47,7 @@ struct peridot_session {
     struct peridot_model *model;
     uint32_t context, prefill_rows, steps_per_submission;
     peridot_kv kv;
+    bool int8; /* activations */
     double submission_seconds;
     uint64_t shuffle_seed;
     struct kernel_set kernels;
@@ -76,6 +79,7 @@ struct peridot_session {
 struct session_shape {
     uint32_t context, prefill_rows;
     peridot_kv kv;
+    bool int8;
 };
 /* Takes the defaults for what is not given. Errors: ARGUMENT (a value out of its range). */
 peridot_result session_shape_settle(const struct model_config *config,
@@ -91,6 +95,7 @@ enum session_buffer {
     SESSION_ATTENDED,
     SESSION_PARTIAL,
     SESSION_HIDDEN,
+    SESSION_QUANTISED,
     SESSION_LOGITS,
     SESSION_SCORES,
     SESSION_MARKS,
@@ -102,7 +107,7 @@ enum session_buffer {
 #define SESSION_BLOCK (1u << 20)
 #define RING_BLOCK (1u << 16)
 #define RING_BYTES (RING_CAPACITY * sizeof(struct ring_entry))
-/* The bytes of one, and its name. */
+/* The bytes of one, and its name; 0: a session of this shape has none. */
 uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
                               enum session_buffer which, const char **name);
 

@@ -113,6 +113,15 @@ struct ring_entry {
 /* W_gate_up: row 2r is gate row r, row 2r + 1 is up row r. */
 /* W_o's columns are padded head by head: [heads][padded head_dim]. */
 
+/* ---- Quantised activations ---- */
+
+/* A row of activations in eight bits has blocks of 32, as weights have steps: first all blocks'
+ * codes, signed bytes in -127 to 127, two quads a block; then for each block the float32 scale d,
+ * of which an element is code * d, and a word with the sums of the codes of its first and its last
+ * 16 elements, as int16, the first one low. Both planes are padded to whole quads. */
+#define QUANTISED_BLOCK 32
+#define QUANTISED_QUADS(blocks) (2 * (blocks) + ((blocks) + 1) / 2)
+
 /* ---- Push constants ---- */
 
 /* embed.comp: x[t][i] = table[tokens[position + t]][i] * scale, for tokens in this shard. */
@@ -142,10 +151,27 @@ struct rmsnorm_constants {
     F32 epsilon;
 };
 
-/* matvec.comp and matmul.comp: y = epilogue(W x). matvec also norms its input (see there). */
+/* quantise.comp: rows of x to quantised ones, and RMSNorm before that in quantise_norm. */
+struct quantise_constants {
+    ADDRESS(Floats) x;          /* [rows][x_stride], zero in the padding */
+    ADDRESS(Floats) multiplier; /* [32 * blocks], 1 + weight; quantise_norm only */
+    ADDRESS(Quads) y;           /* [rows][y_stride] */
+    ADDRESS(Session) session;
+    U32 columns;  /* d_model, the norm's divisor */
+    U32 blocks;   /* of a row */
+    U32 x_stride; /* in floats */
+    U32 y_stride; /* in words, a multiple of 4 */
+    F32 epsilon;
+    U32 last_row; /* 1 = only the pass's last row, in its place; 0 = all rows */
+};
+
+/* matvec.comp, matmul.comp and dot_tile.comp: y = epilogue(W x). matvec also norms its input (see
+ * there). */
 struct project_constants {
-    ADDRESS(Quads) weights;     /* this shard: [row_count][stride] */
-    ADDRESS(Floats) x;          /* [rows][x_stride], zero-padded to the weights' padded columns */
+    ADDRESS(Quads) weights; /* this shard: [row_count][stride] */
+    /* [rows][x_stride], zero-padded to the weights' padded columns; Floats, or quantised for the
+     * dot_* kernels */
+    ADDRESS(Activations) x;
     ADDRESS(Floats) multiplier; /* RMSNorm's 1 + weight, [padded columns]; matvec only */
     ADDRESS(Floats) rope;       /* [position][head_dim/2] of (cos, sin); QKV epilogue only */
     ADDRESS(Floats) y;          /* [rows][y_stride] */
@@ -155,7 +181,7 @@ struct project_constants {
     U32 columns;   /* d_model, the norm's divisor */
     U32 row_begin; /* the shard's first row in the whole tensor; even */
     U32 row_count; /* rows in the shard; even, or odd only in the HEAD epilogue */
-    U32 x_stride;  /* in floats, a multiple of ACTIVATION_ALIGNMENT */
+    U32 x_stride;  /* in words, a multiple of 4 */
     U32 y_stride;  /* in floats */
     F32 epsilon;
     U32 heads; /* QKV: rows are [heads | kv_heads | kv_heads][head_dim] */

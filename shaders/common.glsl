@@ -12,6 +12,11 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words {
     uint at[];
 };
 layout(buffer_reference) buffer Session;
+#ifdef DOT
+#define Activations Quads
+#else
+#define Activations Floats
+#endif
 layout(buffer_reference) buffer Ring;
 
 #include "abi.h"

@@ -1,7 +1,8 @@
 /* y[t][r] = epilogue(sum_k W[r][k] x[t][k]) for COLUMNS rows of activations at once, W being read once for
  * all of them. The QKV, GEGLU and HEAD products norm their input on the way,
  *     y = sum_k W[r][k] x[k] m[k] / sqrt(mean(x^2) + epsilon),
- * whose sum of squares costs no further pass over x; NORMED leaves that out, for input already normed.
+ * whose sum of squares costs no further pass over x; NORMED leaves that out, for input already normed. With DOT,
+ * x is quantised (abi.h), and normed before that.
  *
  * Grid (ceil(row_count / ROWS), ceil(rows / COLUMNS), 1), y = 1 where last_row is set. A workgroup makes
  * ROWS neighbouring rows; its invocations share k, a step of the weights' type at a time. With SUBGROUP the workgroup
@@ -15,7 +16,7 @@
 #endif
 #include "weights.glsl"
 
-#if defined(EPILOGUE_RESIDUAL) || defined(NORMED)
+#if defined(EPILOGUE_RESIDUAL) || defined(NORMED) || defined(DOT)
 const uint NORMS = 0;
 #else
 const uint NORMS = 1; /* sums of squares to a token */
@@ -30,18 +31,51 @@ layout(push_constant) uniform Constants {
 };
 #include "epilogue.glsl"
 
+#ifndef DOT
 /* Steps whose weights an invocation requests at once. More in flight hides a GPU's latency where the
  * registers allow it; a CPU gains nothing. */
 const uint WIDE_UNROLL = ROWS + COLUMNS <= 8 && !SCALED ? 2u : 1u;
 const uint UNROLL = gl_WorkGroupSize.x >= 32 ? WIDE_UNROLL : 1u;
-const uint PAIRS = ROWS / 2 * COLUMNS;
 const bool LATE = SCALED && COLUMNS <= 2;
+#endif
+const uint PAIRS = ROWS / 2 * COLUMNS;
 
 /* The sums of [token][row], then the sums of squares of [token]. */
 const uint SQUARES = ROWS * COLUMNS;
 const uint TOTALS = SQUARES + NORMS * COLUMNS;
 float sums[TOTALS];
 
+#ifdef DOT
+#include "dot.glsl"
+
+/* Adds a piece of a step of all rows to the sums of all tokens. */
+void add_piece(uint first_token, uint step, uint piece, raw_weights raw[ROWS]) {
+    integer_weights w[ROWS];
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        w[r] = take_piece(raw[r], piece);
+    [[unroll]] for (uint t = 0; t < COLUMNS; t++) {
+        uint token = min(first_token + t, c.session.s.rows - 1);
+        uint at = token * (c.x_stride / 4) + 2 * step + piece;
+        uvec4 quads[2 / PIECES];
+        [[unroll]] for (uint q = 0; q < 2 / PIECES; q++)
+            quads[q] = c.x.at[at + q];
+        integer_activations x = unpack_activations(quads, load_scale(token, step), piece);
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            sums[t * ROWS + r] += product(w[r], x);
+    }
+}
+
+/* This invocation's share of all sums. Rows and tokens past the end repeat the last one. */
+void accumulate(uint first_row, uint first_token) {
+    for (uint step = gl_LocalInvocationID.x; step < c.steps; step += gl_WorkGroupSize.x) {
+        raw_weights raw[ROWS];
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            raw[r] = load_raw(c.weights, min(first_row + r, c.row_count - 1) * c.stride, c.steps, step);
+        [[unroll]] for (uint piece = 0; piece < PIECES; piece++)
+            add_piece(first_token, step, piece, raw);
+    }
+}
+#else
 /* Group `group` of a step of token `token`, normed but for the scale; its squares are added to theirs. Tokens
  * past the end repeat the last one; a step that is not inside counts nothing. */
 vec4 activations(uint first_token, uint token, uint group, bool inside) {
@@ -104,6 +138,7 @@ void accumulate(uint first_row, uint first_token) {
         }
     }
 }
+#endif
 
 /* add_all() adds up the whole workgroup's sums; then total_pair(i) is what rows 2r and 2r + 1 of the
  * workgroup made of token t, i = t * ROWS / 2 + r, and total_square(t) the token's sum of squares. */

@@ -14,22 +14,7 @@ layout(push_constant) uniform Constants {
     rmsnorm_constants c;
 };
 
-#ifdef SUBGROUP
-float add_all(float value) {
-    return subgroupAdd(value);
-}
-#else
-shared float parts[gl_WorkGroupSize.x];
-
-float add_all(float value) {
-    parts[gl_LocalInvocationID.x] = value;
-    barrier();
-    float sum = 0;
-    for (uint i = 0; i < gl_WorkGroupSize.x; i++)
-        sum += parts[i];
-    return sum;
-}
-#endif
+#include "add_lanes.glsl"
 
 /* Quad i of row `row` of y, as far as it lies before the padding. */
 void store(uint row, uint i, vec4 value) {

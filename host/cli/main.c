@@ -26,7 +26,7 @@ static int help(void) {
         printf("  peridot %-10s %s\n", commands[i].name, commands[i].help);
     printf(
         "\n"
-        "model     -m DIR|FILE.gguf  --context N  --kv f16|f32|q8\n"
+        "model     -m DIR|FILE.gguf  --context N  --kv f16|f32|q8  --activations f32|int8\n"
         "          --weights auto|file|f32|bf16|f16|int8|q4, or a type of GGUF: q8_0, q4_k ...\n"
         "device    --device INDEX|NAME|UUID  --memory MIB  --minimal  --validation  --verbose\n"
         "generate  -p TEXT | -f FILE  -n N  --chat  --system TEXT  --stop TEXT  --json\n"

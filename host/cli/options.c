@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, MEMORY, KV };
+enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, MEMORY, KV, ACTIVATIONS };
 
 struct option {
     const char *name, *brief;
@@ -69,6 +69,7 @@ static bool read_weights(const struct option *option, const char *text, peridot_
 }
 
 static bool apply(struct options *options, const struct option *option, const char *text) {
+    static const char *const activations[] = {"f32", "int8", NULL};
     int word = 0;
     switch (option->kind) {
     case TEXT:
@@ -89,6 +90,11 @@ static bool apply(struct options *options, const struct option *option, const ch
         return true;
     case WEIGHTS:
         return read_weights(option, text, &options->weights.weights);
+    case ACTIVATIONS:
+        if (!read_word(option, text, activations, &word))
+            return false;
+        options->session.activations = (peridot_activations)word;
+        return true;
     default:
         if (!read_word(option, text, kv_words, &word))
             return false;
@@ -127,6 +133,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--stop", "", STOP, NULL, 0, 0},
         {"--weights", "", WEIGHTS, NULL, 0, 0},
         {"--kv", "", KV, NULL, 0, 0},
+        {"--activations", "", ACTIVATIONS, NULL, 0, 0},
         {"--chat", "", FLAG, &options->chat, 0, 0},
         {"--json", "", FLAG, &options->json, 0, 0},
         {"--jsonl", "", FLAG, &options->jsonl, 0, 0},

@@ -460,7 +460,8 @@ def options():
     refused("unknown command", ["frobnicate"], "frobnicate", "help")
     refused("unknown option", ["generate", "--frob", "1"], "--frob", "help")
     refused("stray word", ["generate", "hello"], "hello", "help")
-    for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--seed", "--stop", "--kv"):
+    for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--seed", "--stop", "--kv",
+                   "--activations"):
         refused(f"{option} without a value", ["generate", option], "needs a value", option)
     for value in ("0", "-1", "32769", "x", "", "12x", "1.5", "nan", "inf", "1e99", "99999999999999999999"):
         refused(f"--context {value!r}", ["generate", "-p", "x", "--context", value], "--context", "32768", f'"{value}"')
@@ -471,6 +472,7 @@ def options():
         refused(f"--seed {value!r}", ["generate", "-p", "x", "--seed", value], "--seed")
     refused("--weights q3", ["generate", "-p", "x", "--weights", "q3"], "--weights", "q3", "q3_k")
     refused("--kv q4", ["generate", "-p", "x", "--kv", "q4"], "--kv", "q4", "f16, f32, q8")
+    refused("--activations f16", ["generate", "-p", "x", "--activations", "f16"], "--activations", "f16", "int8")
     refused("--stop empty", ["generate", "-p", "x", "--stop", ""], "--stop")
     refused("logits without files", ["logits", "-m", SMALL], "--tokens")
     refused("unknown device", ["generate", "-p", "x", "--device", "no such card"], "no such card", "peridot devices")

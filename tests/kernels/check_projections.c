@@ -13,7 +13,7 @@ struct projection {
     struct bench *bench;
     enum role role;
     uint32_t type;
-    bool norms;               /* the kernel norms its input */
+    bool norms, quantised;    /* the kernel norms its input; its input is quantised */
     uint32_t columns, padded; /* of the weights */
     struct weight_shape shape;
     uint32_t rows;             /* of the shard */
@@ -23,6 +23,9 @@ struct projection {
     struct kv_case kv;
     struct plane *session, *weights, *x, *multiplier, *rope, *y;
     double *w, *products; /* [distinct][columns], [tokens][distinct] */
+    double *inputs;       /* [tokens][padded]: what x is worth */
+    float *originals;     /* [tokens][padded]: before x was quantised */
+    double limit;         /* NMSE at most */
 };
 
 static double *allocate_results(const struct projection *p) {
@@ -74,7 +77,7 @@ static void choose_sizes(struct projection *p) {
         take_sizes(p, bench->shape);
         return;
     }
-    bool tiles = !p->norms && p->role != ROLE_RESIDUAL;
+    bool tiles = !p->norms && !p->quantised && p->role != ROLE_RESIDUAL;
     p->columns = between(bench, 0, 2) ? between(bench, 1, 90) : between(bench, 91, 700);
     p->shape = weight_shape(p->type, 0, p->columns);
     p->columns = p->shape.columns;
@@ -120,12 +123,42 @@ static uint32_t y_width(const struct projection *p) {
 /* ---- Contents ---- */
 
 static void fill_x(struct projection *p) {
-    float *x = p->x->data;
     uint32_t stride = p->constants.x_stride;
+    p->inputs = reference_doubles((size_t)p->tokens * p->padded);
+    p->originals = reference_allocate((size_t)p->tokens * p->padded, sizeof *p->originals);
     for (uint32_t t = 0; t < p->tokens; t++) {
-        memset(x + (size_t)t * stride, 0, p->padded * sizeof *x);
-        fill_normal(p->bench, x + (size_t)t * stride, NULL, p->columns);
+        float *row = p->originals + (size_t)t * p->padded;
+        double *values = p->inputs + (size_t)t * p->padded;
+        memset(row, 0, p->padded * sizeof *row);
+        memset(values, 0, p->padded * sizeof *values);
+        fill_normal(p->bench, row, values, p->columns);
+        uint32_t *place = (uint32_t *)p->x->data + (size_t)t * stride;
+        if (p->quantised)
+            quantise_row(row, p->shape.steps, place, values);
+        else
+            memcpy(place, row, p->padded * sizeof *row);
     }
+}
+
+/* NF4's sixteen values are no integers, so its kernels round them: to the nearest of these units.
+ */
+#define NORMAL_UNIT 112.0302178
+
+/* The weights as those kernels take them: code / NORMAL_UNIT * scale. */
+static double *rounded_nf4(const struct projection *p) {
+    double *rounded = reference_doubles((size_t)p->rows * p->columns);
+    for (uint32_t r = 0; r < p->rows; r++)
+        for (uint32_t i = 0; i < p->columns; i++) {
+            const uint8_t *row =
+                (const uint8_t *)p->weights->data + (size_t)r * p->shape.stride * 16;
+            size_t at = (size_t)r * p->columns + i;
+            uint16_t half;
+            memcpy(&half, row + 16 * p->shape.steps + i / 32 * 2, 2);
+            double scale = reference_f16_to_double(half);
+            double value = scale == 0 ? 0 : p->w[at] / scale;
+            rounded[at] = rint(value * NORMAL_UNIT) / NORMAL_UNIT * scale;
+        }
+    return rounded;
 }
 
 static void create_planes(struct projection *p, uint32_t position) {
@@ -139,7 +172,8 @@ static void create_planes(struct projection *p, uint32_t position) {
         p->shape.distinct = DISTINCT_ROWS;
     p->w = reference_doubles((size_t)p->shape.distinct * p->columns);
     p->weights = weight_plane(bench, "weights", &p->shape, p->w);
-    c->x_stride = p->padded + (bench->shape ? 0 : ROW_ALIGNMENT * between(bench, 0, 1));
+    c->x_stride = p->quantised ? 4 * QUANTISED_QUADS(p->shape.steps) : p->padded;
+    c->x_stride += bench->shape ? 0 : ROW_ALIGNMENT * between(bench, 0, 1);
     p->x = plane_create(bench, "x", (uint64_t)p->recorded * c->x_stride * 4);
     fill_x(p);
     if (p->norms) {
@@ -178,13 +212,12 @@ static void set_addresses(struct projection *p) {
 
 /* ---- What must come out ---- */
 
-static void make_products(struct projection *p) {
+static void make_products(struct projection *p, const double *w) {
     double *x = reference_doubles((size_t)p->tokens * p->columns);
-    const float *from = p->x->data;
     for (uint32_t t = 0; t < p->tokens; t++) {
         double *row = x + (size_t)t * p->columns, square = 0;
         for (uint32_t k = 0; k < p->columns; k++) {
-            row[k] = from[(size_t)t * p->constants.x_stride + k];
+            row[k] = p->inputs[(size_t)t * p->padded + k];
             square += row[k] * row[k];
         }
         if (!p->norms)
@@ -195,7 +228,7 @@ static void make_products(struct projection *p) {
     }
     uint32_t distinct = p->shape.distinct;
     p->products = reference_doubles((size_t)p->tokens * distinct);
-    reference_matmul(p->products, distinct, x, p->columns, p->w, p->columns, p->tokens, distinct,
+    reference_matmul(p->products, distinct, x, p->columns, w, p->columns, p->tokens, distinct,
                      p->columns);
     free(x);
 }
@@ -225,7 +258,7 @@ static void expect_rows(struct projection *p) {
             if (p->role == ROLE_RESIDUAL)
                 want[i] += ((const float *)p->y->before)[at + i];
         }
-        expect_floats(p->bench, p->y, at, want, count, scale_of(p), NMSE_F32);
+        expect_floats(p->bench, p->y, at, want, count, scale_of(p), p->limit);
     }
     free(want);
 }
@@ -267,10 +300,30 @@ static void expect_qkv(struct projection *p) {
     }
     for (int i = 0; i < 2; i++) {
         expect_near(p->bench, i ? "keys and values" : "queries", got[i], want[i], count[i],
-                    scale_of(p), i && p->kv.type == KV_F16 ? NMSE_F16 : NMSE_F32);
+                    scale_of(p), i && p->kv.type == KV_F16 ? fmax(NMSE_F16, p->limit) : p->limit);
         free(want[i]);
         free(got[i]);
     }
+}
+
+static void expect_all(struct projection *p, const double *w, double limit) {
+    make_products(p, w);
+    p->limit = limit;
+    if (p->role == ROLE_QKV)
+        expect_qkv(p);
+    else
+        expect_rows(p);
+    free(p->products);
+}
+
+/* Near what the kernel was given, and near what had been quantised. */
+static void expect_quantised(struct projection *p) {
+    double *rounded = p->type == WEIGHT_NF4 ? rounded_nf4(p) : NULL;
+    expect_all(p, rounded ? rounded : p->w, NMSE_F32);
+    free(rounded);
+    for (size_t i = 0; i < (size_t)p->tokens * p->padded; i++)
+        p->inputs[i] = p->originals[i];
+    expect_all(p, p->w, NMSE_INT8);
 }
 
 /* ---- The check ---- */
@@ -293,6 +346,7 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
     struct projection p = {.bench = bench, .type = type};
     p.role = (enum role)((variant->kernel - KERNEL_matvec_qkv) % 4);
     p.norms = is_matvec && p.role != ROLE_RESIDUAL;
+    p.quantised = variant->kernel >= KERNEL_dot_qkv;
     choose_sizes(&p);
     struct pipeline_key key = case_key(bench, variant, type);
     choose_spec(bench, variant, &key, &p);
@@ -324,13 +378,13 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
     bench->flops = 2.0 * p.rows * p.columns * p.tokens;
     bench_run(bench, &key, &p.constants, planes, grid, NULL, 0);
     if (!session_of(p.session)->done) {
-        make_products(&p);
-        if (p.role == ROLE_QKV)
-            expect_qkv(&p);
+        if (p.quantised)
+            expect_quantised(&p);
         else
-            expect_rows(&p);
+            expect_all(&p, p.w, NMSE_F32);
     }
     case_end(bench);
     free(p.w);
-    free(p.products);
+    free(p.inputs);
+    free(p.originals);
 }

@@ -1,4 +1,4 @@
-/* The kernels that make rows of the residual stream: embedding and RMSNorm. */
+/* The kernels that make rows of activations: embedding, RMSNorm and quantising. */
 #include "kernel_checks.h"
 #include "reference/reference.h"
 
@@ -100,6 +100,107 @@ void check_rmsnorm(struct bench *bench, const struct kernel_variant *variant, ui
             row[i] = ((const float *)x->data)[t * stride + i];
         reference_rmsnorm(row, row, weight, 1, columns, c.epsilon);
         expect_floats(bench, y, (uint64_t)t * stride, row, columns, 0, NMSE_F32);
+    }
+    case_end(bench);
+    free(weight);
+    free(row);
+}
+
+/* A quantised row that a kernel made of `want` [32 * blocks]: each scale is the largest magnitude /
+ * 127, each code to nearest but for what rounding in float32 tips over, each sum that of the codes.
+ */
+static void expect_quantised(struct bench *bench, const uint32_t *row, const double *want,
+                             uint32_t blocks) {
+    const int8_t *codes = (const int8_t *)row;
+    for (uint32_t b = 0; b < blocks; b++, codes += QUANTISED_BLOCK, want += QUANTISED_BLOCK) {
+        const uint32_t *place = row + QUANTISED_BLOCK / 4 * blocks + 2 * b;
+        double most = 0;
+        int32_t sums[2] = {0, 0};
+        float scale;
+        memcpy(&scale, place, 4);
+        for (uint32_t i = 0; i < QUANTISED_BLOCK; i++) {
+            most = fmax(most, fabs(want[i]));
+            sums[i / (QUANTISED_BLOCK / 2)] += codes[i];
+        }
+        if (fabs(scale - most / 127) > 1e-5 * most / 127 + 1e-31)
+            case_fail(bench, "the scale of block %u is %g instead of %g", b, scale, most / 127);
+        for (uint32_t i = 0; i < QUANTISED_BLOCK; i++)
+            if (fabs(codes[i] * (double)scale - want[i]) > (0.5 + 2e-3) * scale + 1e-30)
+                case_fail(bench, "code %u of block %u is %d of %g instead of %g", i, b, codes[i],
+                          scale, want[i]);
+        uint32_t packed = (uint32_t)(sums[0] & 0xffff) | (uint32_t)sums[1] << 16;
+        if (place[1] != packed)
+            case_fail(bench, "the sums of block %u are %08x instead of %08x", b, place[1], packed);
+    }
+}
+
+/* Rows of any size, one block in eight all zeros, one in sixteen too small for a scale. */
+static void fill_rows(struct bench *bench, float *x, uint32_t rows, uint32_t stride,
+                      uint32_t columns) {
+    memset(x, 0, (size_t)rows * stride * sizeof *x);
+    for (uint32_t t = 0; t < rows; t++)
+        for (uint32_t i = 0; i < columns; i += QUANTISED_BLOCK) {
+            uint32_t count = columns - i < QUANTISED_BLOCK ? columns - i : QUANTISED_BLOCK;
+            float size =
+                between(bench, 0, 7) == 0 ? 0 : expf(3 * (float)random_normal(&bench->random));
+            if (between(bench, 0, 15) == 0)
+                size = 1e-37f;
+            float *values = x + (size_t)t * stride + i;
+            fill_normal(bench, values, NULL, count);
+            for (uint32_t j = 0; j < count; j++)
+                values[j] *= size;
+        }
+}
+
+void check_quantise(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
+    bool norms = variant->kernel == KERNEL_quantise_norm;
+    uint32_t rows = between(bench, 1, 20), recorded = rows + between(bench, 0, 5);
+    uint32_t columns = between(bench, 1, 900);
+    if (bench->shape) {
+        rows = recorded = bench->shape->tokens;
+        columns = norms ? bench->shape->d_model : bench->shape->hidden;
+    }
+    uint32_t blocks = divide_up(columns, QUANTISED_BLOCK);
+    struct quantise_constants c = {
+        .columns = columns,
+        .blocks = blocks,
+        .x_stride = QUANTISED_BLOCK * blocks + 4 * between(bench, 0, 2),
+        .y_stride = 4 * (QUANTISED_QUADS(blocks) + between(bench, 0, 1)),
+        .epsilon = 0.3f,
+        .last_row = between(bench, 0, 1),
+    };
+    struct pipeline_key key = case_key(bench, variant, type);
+    describe(bench, &key, "%u of %u rows, %u columns%s", rows, recorded, columns,
+             c.last_row ? ", the last row" : "");
+
+    case_begin(bench);
+    struct plane *session = session_plane(bench, between(bench, 0, 99), rows);
+    struct plane *x = plane_create(bench, "x", (uint64_t)recorded * c.x_stride * 4);
+    struct plane *multiplier = plane_create(bench, "multiplier", (uint64_t)blocks * 128);
+    struct plane *y = plane_create(bench, "y", (uint64_t)recorded * c.y_stride * 4);
+    double *weight = reference_doubles(columns), *row = reference_doubles(blocks * 32);
+    memset(multiplier->data, 0, multiplier->size);
+    fill_normal(bench, multiplier->data, weight, columns);
+    for (uint32_t i = 0; i < columns; i++)
+        weight[i] -= 1; /* the reference adds it */
+    fill_rows(bench, x->data, rows, c.x_stride, columns);
+    c.x = x->address;
+    c.multiplier = multiplier->address;
+    c.y = y->address;
+    c.session = session->address;
+    struct plane *with_norm[] = {x, multiplier, y, session}, *without[] = {x, y, session};
+    uint32_t groups = bench->shape ? divide_up(blocks, key.spec[SPEC_WORKGROUP])
+                                   : between(bench, 1, 3); /* any number will do */
+    uint32_t grid[3] = {norms ? 1 : groups, c.last_row ? 1 : recorded, 1};
+    bench_run(bench, &key, &c, norms ? with_norm : without, grid, NULL, 0);
+    for (uint32_t t = c.last_row ? rows - 1 : 0; t < rows && !session_of(session)->done; t++) {
+        for (uint32_t i = 0; i < columns; i++)
+            row[i] = ((const float *)x->data)[(size_t)t * c.x_stride + i];
+        if (norms)
+            reference_rmsnorm(row, row, weight, 1, columns, c.epsilon);
+        uint64_t at = (uint64_t)t * c.y_stride * 4;
+        expect_change(bench, y, at, (uint64_t)blocks * 40); /* of the padding, nothing */
+        expect_quantised(bench, (const uint32_t *)y->data + at / 4, row, blocks);
     }
     case_end(bench);
     free(weight);

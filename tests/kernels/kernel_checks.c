@@ -2,6 +2,7 @@
 #include "reference/reference.h"
 #include "session.h"
 
+#include <math.h>
 #include <string.h>
 
 kernel_check *kernel_check_of(enum kernel kernel) {
@@ -10,6 +11,9 @@ kernel_check *kernel_check_of(enum kernel kernel) {
         return check_embed;
     case KERNEL_rmsnorm:
         return check_rmsnorm;
+    case KERNEL_quantise:
+    case KERNEL_quantise_norm:
+        return check_quantise;
     case KERNEL_kv_store:
         return check_kv_store;
     case KERNEL_attention_decode:
@@ -21,7 +25,7 @@ kernel_check *kernel_check_of(enum kernel kernel) {
     default:
         break;
     }
-    if (kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_matmul_head)
+    if (kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_dot_head)
         return check_projection;
     if (kernel >= KERNEL_sample_mark && kernel <= KERNEL_sample_finish)
         return check_sampler;
@@ -60,6 +64,28 @@ struct plane *session_plane(struct bench *bench, uint32_t position, uint32_t row
     block->done = !bench->shape && between(bench, 0, 7) == 0;
     block->context = position + rows + between(bench, 0, 9);
     return plane;
+}
+
+/* ---- Quantised activations ---- */
+
+void quantise_row(const float *x, uint32_t blocks, uint32_t *row, double *values) {
+    int8_t *codes = (int8_t *)row;
+    for (uint32_t b = 0; b < blocks; b++, x += QUANTISED_BLOCK) {
+        float most = 0;
+        int32_t sums[2] = {0, 0};
+        for (uint32_t i = 0; i < QUANTISED_BLOCK; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        float scale = most / 127;
+        for (uint32_t i = 0; i < QUANTISED_BLOCK; i++) {
+            int32_t code = scale > 0 ? (int32_t)lrint((double)x[i] / scale) : 0;
+            codes[QUANTISED_BLOCK * b + i] = (int8_t)code;
+            sums[i / (QUANTISED_BLOCK / 2)] += code;
+            values[QUANTISED_BLOCK * b + i] = (double)scale * code;
+        }
+        uint32_t *place = row + QUANTISED_BLOCK / 4 * blocks + 2 * b;
+        memcpy(place, &scale, 4);
+        place[1] = (uint32_t)(sums[0] & 0xffff) | (uint32_t)sums[1] << 16;
+    }
 }
 
 /* ---- The KV cache ---- */

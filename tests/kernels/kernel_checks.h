@@ -9,12 +9,15 @@
 #define NMSE_F32 1e-11
 /* Where results are stored as float16: 2^-11 at most for each, so 8e-8 on average. */
 #define NMSE_F16 1e-6
+/* Products with activations in eight bits against those with the float32 ones. */
+#define NMSE_INT8 5e-4
 
 typedef void kernel_check(struct bench *bench, const struct kernel_variant *variant, uint32_t type);
 
-kernel_check check_projection; /* matvec_*, matmul_* */
+kernel_check check_projection; /* matvec_*, matmul_*, dot_* */
 kernel_check check_embed, check_rmsnorm;
 kernel_check check_kv_store;
+kernel_check check_quantise; /* quantise, quantise_norm */
 kernel_check check_attention_decode, check_attention_join, check_attention_prefill;
 /* The sampler's kernels read each other's work: this runs all of them, in order, with `variant` for
  * its own kernel and the first variants for the others. */
@@ -27,6 +30,10 @@ bool kernel_passes(struct bench *bench, kernel_check *check, const struct kernel
                    uint32_t type);
 
 /* ---- What several of them need ---- */
+
+/* Floats [32 * blocks] to a row of quantised activations as abi.h has it; `values` gets what its
+ * elements are worth. */
+void quantise_row(const float *x, uint32_t blocks, uint32_t *row, double *values);
 
 /* The plane of a session block with random contents, for `rows` rows at `position`; one in eight is
  * done, and then a kernel must not do anything. */

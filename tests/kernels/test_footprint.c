@@ -210,7 +210,8 @@ static void plant_fault(struct world *world, const struct dispatch *dispatch, ui
         world->faults++;
     }
     enum kernel kernel = dispatch->pipeline->key.variant->kernel;
-    bool residual = kernel == KERNEL_matvec_residual || kernel == KERNEL_matmul_residual;
+    bool residual = kernel == KERNEL_matvec_residual || kernel == KERNEL_matmul_residual ||
+                    kernel == KERNEL_dot_residual;
     if (faulty.access[index] == ACCESS_BOTH && residual) {
         faulty.access[index] = ACCESS_WRITE;
         must_notice(reads_outside(world, &faulty, dispatch), dispatch, index,
@@ -279,14 +280,17 @@ static void set_sampling(struct session_block *block) {
     block->seed[0] = 1;
 }
 
-static void check_model(const char *name, peridot_kv kv) {
+static void check_model(const char *name, peridot_weights weights, peridot_kv kv,
+                        peridot_activations activations) {
     char path[512];
     const struct recording *list[RECORDINGS_MAX];
     peridot_model *model;
     struct world world = {0};
-    peridot_session_params params = {.struct_size = sizeof params, .context = CONTEXT, .kv = kv};
+    peridot_session_params params = {
+        .struct_size = sizeof params, .context = CONTEXT, .kv = kv, .activations = activations};
+    peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
-    MUST(peridot_model_load(device, path, NULL, &model, &error));
+    MUST(peridot_model_load(device, path, &loading, &model, &error));
     MUST(peridot_session_create(model, &params, &world.session, &error));
     assert_true(model->config.layers + 3 <= RECORDINGS_MAX);
     record_everything(world.session);
@@ -322,17 +326,24 @@ static void check_model(const char *name, peridot_kv kv) {
 
 static void test_small(void **state) {
     (void)state;
-    check_model("small-f32", PERIDOT_KV_F16);
+    check_model("small-f32", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_F16, PERIDOT_ACTIVATIONS_F32);
 }
 
 static void test_grouped_heads(void **state) {
     (void)state;
-    check_model("gqa-bf16", PERIDOT_KV_F16);
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_F16, PERIDOT_ACTIVATIONS_F32);
+    assert_int_equal(validation_messages(), 0);
 }
 
 static void test_kv_in_q8(void **state) {
     (void)state;
-    check_model("gqa-bf16", PERIDOT_KV_Q8);
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_Q8, PERIDOT_ACTIVATIONS_F32);
+    assert_int_equal(validation_messages(), 0);
+}
+
+static void test_quantised_activations(void **state) {
+    (void)state;
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_Q8_0, PERIDOT_KV_Q8, PERIDOT_ACTIVATIONS_INT8);
     assert_int_equal(validation_messages(), 0);
 }
 
@@ -341,6 +352,7 @@ int main(void) {
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_grouped_heads),
         cmocka_unit_test(test_kv_in_q8),
+        cmocka_unit_test(test_quantised_activations),
     };
     return cmocka_run_group_tests_name("footprint", tests, open_device, close_device);
 }

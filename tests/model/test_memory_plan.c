@@ -134,6 +134,7 @@ static void test_sessions(void **state) {
         {.context = 511, .prefill_rows = 1},
         {.context = 512},
         {.context = 513, .prefill_rows = 33},
+        {.context = 513, .prefill_rows = 33, .activations = PERIDOT_ACTIVATIONS_INT8},
         {.context = 8192, .prefill_rows = 4096},
         {0},
     };

@@ -294,6 +294,55 @@ static void test_block_weights(void **state) {
     check_blocks("mha-wide-bf16-sharded", WEIGHT_Q4_K, 64); /* which has none for blocks of 256 */
 }
 
+/* ---- Activations in eight bits ---- */
+
+static float *run_int8(peridot_model *model, const struct data *data, uint32_t prefill_rows) {
+    return run(model, data,
+               &(peridot_session_params){.kv = PERIDOT_KV_F32,
+                                         .prefill_rows = prefill_rows,
+                                         .activations = PERIDOT_ACTIVATIONS_INT8});
+}
+
+/* Near float32 activations, and the same however many tokens a pass has, but for codes that the
+ * order of float32 sums tips over. */
+static void check_int8(const char *name, enum weight_type type) {
+    static const uint32_t chunks[] = {1, 7, 64};
+    struct data data = read_data(name);
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
+    data.count = data.rows = data.rows < 150 ? data.rows : 150;
+    size_t count = data.rows * data.vocabulary;
+    peridot_model_params params = {.struct_size = sizeof params,
+                                   .weights = (peridot_weights)(type + 1)};
+    peridot_model *model = NULL;
+    MUST(peridot_model_load(device, path, &params, &model, &error));
+    float *want = run(model, &data, &(peridot_session_params){.kv = PERIDOT_KV_F32});
+    float *whole = run_int8(model, &data, 0);
+    double error = nmse(whole, want, count), most = 0;
+    for (size_t i = 0; i < 3; i++) {
+        float *parts = run_int8(model, &data, chunks[i]);
+        most = fmax(most, nmse(parts, whole, count));
+        free(parts);
+    }
+    print_message("%-22s as %s, int8: NMSE %.2g from float32, %.2g between chunks\n", name,
+                  weight_type_info(type)->name, error, most);
+    assert_true(error <= 1e-3 && most <= 1e-4);
+    assert_true((error > 0) == (weight_type_info(type)->block > 1)); /* floats stay floats */
+    peridot_model_close(model);
+    free(want);
+    free(whole);
+    free_data(&data);
+}
+
+static void test_int8_activations(void **state) {
+    (void)state;
+    check_int8("mqa-bf16", WEIGHT_Q4_K);
+    check_int8("mqa-bf16", WEIGHT_BF16);
+    check_int8("mha-wide-bf16-sharded", WEIGHT_Q8_0);
+    for (int type = WEIGHT_Q4_0; type < WEIGHT_TYPE_COUNT && !is_quick(); type++)
+        check_int8("mqa-bf16", (enum weight_type)type);
+}
+
 /* ---- Generation ---- */
 
 struct taken {
@@ -554,6 +603,9 @@ static void test_bad_arguments(void **state) {
     peridot_session_params params = {.struct_size = sizeof params, .context = 1 << 20};
     peridot_session *none;
     assert_int_equal(peridot_session_create(model, &params, &none, &error), PERIDOT_ERROR_ARGUMENT);
+    params.context = 16, params.activations = (peridot_activations)2;
+    assert_int_equal(peridot_session_create(model, &params, &none, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "activations"));
     peridot_session_close(session);
     peridot_model_close(model);
     assert_int_equal(peridot_model_load(device, "no/such/place", NULL, &model, &error),
@@ -576,6 +628,7 @@ int main(void) {
         cmocka_unit_test(test_shuffled_dispatches),
         cmocka_unit_test(test_sharded_and_converted_weights),
         cmocka_unit_test(test_block_weights),
+        cmocka_unit_test(test_int8_activations),
         cmocka_unit_test(test_steps_per_submission),
         cmocka_unit_test(test_prefill_equals_decode),
         cmocka_unit_test(test_truncate_is_exact),

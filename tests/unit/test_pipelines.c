@@ -74,6 +74,8 @@ static uint32_t want_all(struct device *device) {
         for (uint32_t type = 0; type < (typed ? WEIGHT_TYPE_COUNT : 1u); type++) {
             if (cpu && type > WEIGHT_F16 && type % 4 != i % 4)
                 continue;
+            if (!variants[i].module[type].words)
+                continue;
             struct pipeline_key key = pipeline_key(device, &variants[i], type);
             key.spec[SPEC_HEAD_DIM] = 64;
             assert_non_null(pipelines_want(device, &key));
@@ -184,7 +186,7 @@ static void set_sizes(struct sizes *sizes, struct device *device, uint32_t type,
     sizes->model.embedding = weight;
 }
 
-#define KEYS_MAX 512
+#define KEYS_MAX 1024
 
 struct keys {
     struct pipeline_key keys[KEYS_MAX];
@@ -221,6 +223,10 @@ static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t ty
     for (uint32_t shape = 0; shape < PASS_SHAPE_COUNT; shape++)
         for (uint32_t role = 0; role < PROJECTION_COUNT; role++)
             add_key(keys, set->project[shape][role][type]);
+    if (set->int8) {
+        add_key(keys, set->quantise);
+        add_key(keys, set->quantise_norm);
+    }
 }
 
 /* What Gemma's shapes (head_dim 256; eight query heads to a KV head, or one) and smaller ones run,
@@ -235,8 +241,10 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
                     struct sizes sizes;
                     struct kernel_set set;
                     set_sizes(&sizes, device, type, head_dim, group);
-                    MUST(kernel_set_create(&sizes.model, (peridot_kv)kv, &set, &error));
-                    add_set(keys, &set, type);
+                    for (int int8 = 0; int8 < 2; int8++) {
+                        MUST(kernel_set_create(&sizes.model, (peridot_kv)kv, int8, &set, &error));
+                        add_set(keys, &set, type);
+                    }
                 }
     device_close(device); /* not one of its pipelines has been compiled */
 }
