@@ -1,5 +1,6 @@
 /* Whole models against the conformance data, and every way of running them against each other. */
 #include "checkpoint.h"
+#include "model.h"
 #include "npy.h"
 #include "open_device.h"
 #include "reference/reference_checkpoint.h"
@@ -343,6 +344,47 @@ static void test_int8_activations(void **state) {
         check_int8("mqa-bf16", (enum weight_type)type);
 }
 
+/* Rows of a weight in blocks, until those that begin the second shard of one in a float type. */
+static void mix(struct weight *blocks, const struct weight *floats, struct shard shards[32]) {
+    assert_int_equal(blocks->shard_count, 1);
+    assert_true(floats->shard_count >= 2 && floats->shard_count <= 32);
+    memcpy(shards, floats->shards, floats->shard_count * sizeof *shards);
+    shards[0] = blocks->shards[0];
+    shards[0].row_count = floats->shards[0].row_count;
+    blocks->shards = shards;
+    blocks->shard_count = floats->shard_count;
+}
+
+/* One product then reads quantised activations for some rows and float32 ones for others. */
+static void test_int8_activations_beside_float_weights(void **state) {
+    (void)state;
+    static struct shard shards[4][32];
+    struct data data = read_data("mqa-bf16");
+    size_t count = data.rows * data.vocabulary;
+    peridot_model_params params = {.struct_size = sizeof params, .weights = PERIDOT_WEIGHTS_Q8_0};
+    peridot_model *model = NULL, *floats = NULL;
+    MUST(peridot_model_load(device, TEST_DATA "/mqa-bf16", &params, &model, &error));
+    params.weights = PERIDOT_WEIGHTS_BF16, params.max_piece = 1 << 16;
+    MUST(peridot_model_load(device, TEST_DATA "/mqa-bf16", &params, &floats, &error));
+    struct layer *layer = &model->layers[0], own = *layer;
+    mix(&layer->qkv, &floats->layers[0].qkv, shards[0]);
+    mix(&layer->output, &floats->layers[0].output, shards[1]);
+    mix(&layer->gate_up, &floats->layers[0].gate_up, shards[2]);
+    mix(&layer->down, &floats->layers[0].down, shards[3]);
+    float *want = run(model, &data, &(peridot_session_params){.kv = PERIDOT_KV_F32});
+    float *many = run_int8(model, &data, 0), *few = run_int8(model, &data, 7);
+    double error = nmse(many, want, count), between = nmse(few, many, count);
+    print_message("mqa-bf16 as q8_0 and bf16, int8: NMSE %.2g from float32\n", error);
+    assert_true(error > 0 && error <= 1e-3 && between <= 1e-4);
+    *layer = own;
+    peridot_model_close(model);
+    peridot_model_close(floats);
+    free(want);
+    free(many);
+    free(few);
+    free_data(&data);
+}
+
 /* ---- Generation ---- */
 
 struct taken {
@@ -629,6 +671,7 @@ int main(void) {
         cmocka_unit_test(test_sharded_and_converted_weights),
         cmocka_unit_test(test_block_weights),
         cmocka_unit_test(test_int8_activations),
+        cmocka_unit_test(test_int8_activations_beside_float_weights),
         cmocka_unit_test(test_steps_per_submission),
         cmocka_unit_test(test_prefill_equals_decode),
         cmocka_unit_test(test_truncate_is_exact),
