@@ -261,14 +261,17 @@ static void test_random_recordings(void **state) {
 
 /* ---- The forward pass ---- */
 
-static void check_model(const char *name, peridot_kv kv) {
+static void check_model(const char *name, peridot_weights weights, peridot_kv kv,
+                        peridot_activations activations) {
     char path[512];
     const struct recording *list[RECORDINGS_MAX];
     peridot_model *model;
     peridot_session *session;
-    peridot_session_params params = {.struct_size = sizeof params, .context = 64, .kv = kv};
+    peridot_session_params params = {
+        .struct_size = sizeof params, .context = 64, .kv = kv, .activations = activations};
+    peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
-    MUST(peridot_model_load(device, path, NULL, &model, &error));
+    MUST(peridot_model_load(device, path, &loading, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
     assert_true(2 * (model->config.layers + 3) <= RECORDINGS_MAX);
     record_everything(session);
@@ -294,9 +297,10 @@ static void test_forward_pass(void **state) {
     (void)state;
     if (!device)
         skip();
-    check_model("gqa-bf16", PERIDOT_KV_F16);
-    check_model("gqa-bf16", PERIDOT_KV_Q8);
-    check_model("small-f32", PERIDOT_KV_F16);
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_F16, PERIDOT_ACTIVATIONS_F32);
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_Q8, PERIDOT_ACTIVATIONS_F32);
+    check_model("small-f32", PERIDOT_WEIGHTS_AUTO, PERIDOT_KV_F16, PERIDOT_ACTIVATIONS_F32);
+    check_model("gqa-bf16", PERIDOT_WEIGHTS_Q8_0, PERIDOT_KV_Q8, PERIDOT_ACTIVATIONS_INT8);
 }
 
 int main(void) {
