@@ -230,10 +230,11 @@ static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t ty
 }
 
 /* What Gemma's shapes (head_dim 256; eight query heads to a KV head, or one) and smaller ones run,
- * in every precision. */
+ * in every precision; on a CPU, eight-bit activations with a quarter of them. */
 static void collect_keys(const struct device_params *params, struct keys *keys) {
     struct device *device = NULL;
     MUST(device_open(params, &device, &error));
+    bool cpu = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     for (uint32_t head_dim = 64; head_dim <= 256; head_dim *= 2)
         for (uint32_t group = 1; group <= 8; group *= 2)
             for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++)
@@ -241,7 +242,7 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
                     struct sizes sizes;
                     struct kernel_set set;
                     set_sizes(&sizes, device, type, head_dim, group);
-                    for (int int8 = 0; int8 < 2; int8++) {
+                    for (int int8 = 0; int8 < (cpu && type % 4 ? 1 : 2); int8++) {
                         MUST(kernel_set_create(&sizes.model, (peridot_kv)kv, int8, &set, &error));
                         add_set(keys, &set, type);
                     }
