@@ -19,7 +19,7 @@ static struct operand rows_of(const struct buffer *buffer, uint32_t rows, uint32
 /* This layer's keys and values within a chunk. All chunks are alike, so the first stands for them.
  */
 static struct operand kv_operand(const struct peridot_session *session, uint32_t layer) {
-    uint64_t bytes = kv_chunk_bytes(session) / session->model->config.layers;
+    uint64_t bytes = kv_chunk_bytes(session) / session->model->layer_count;
     return (struct operand){session->chunks[0].buffer, layer * bytes, bytes};
 }
 
@@ -218,7 +218,7 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .heads = model->config.heads,
             .kv_heads = model->config.kv_heads,
             .head_dim = model->config.head_dim,
-            .kv_layer = kv_layer_quads(session, job->layer),
+            .kv_layer = job->role == PROJECT_QKV ? kv_layer_quads(session, job->layer) : 0,
             .last_row = job->last_row,
         };
         struct operand operands[KERNEL_OPERANDS_MAX];
@@ -369,14 +369,17 @@ peridot_result forward_record_pass(struct peridot_session *session, struct pass 
                                    peridot_error *error) {
     if (pass->layers)
         return PERIDOT_OK;
-    uint32_t layers = session->model->config.layers;
-    pass->layers = calloc(layers, sizeof *pass->layers);
+    uint32_t layers = session->model->layer_count;
+    pass->layers = calloc(layers ? layers : 1, sizeof *pass->layers);
     if (!pass->layers)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while recording");
     struct device *device = session->model->device->engine;
-    recording_begin(&pass->embed.recording, device);
-    add_embed(session, &pass->embed.recording, pass->rows);
-    peridot_result result = finish_segment(session, &pass->embed, false, error);
+    peridot_result result = PERIDOT_OK;
+    if (session->model->is_home) {
+        recording_begin(&pass->embed.recording, device);
+        add_embed(session, &pass->embed.recording, pass->rows);
+        result = finish_segment(session, &pass->embed, false, error);
+    }
     for (uint32_t i = 0; i < layers && !result; i++) {
         recording_begin(&pass->layers[i].recording, device);
         record_layer(session, &pass->layers[i].recording, pass, i);
@@ -492,9 +495,17 @@ struct cost forward_attention_cost(const struct peridot_session *session, uint32
                                    uint32_t length) {
     const struct model_config *config = &session->model->config;
     return (struct cost){
-        .bytes = (double)kv_chunk_bytes(session) / KV_CHUNK / config->layers * length,
+        .bytes = (double)kv_chunk_size(config, 1, session->kv) / KV_CHUNK * length,
         .flops = 4.0 * length * config->head_dim * config->heads * rows,
     };
+}
+
+void forward_begin_pass(struct session_block *block, uint32_t base, uint32_t rows) {
+    block->position = base;
+    block->rows = rows;
+    block->done = 0;
+    block->sampled = 0;
+    forward_attention_grid(block, base + rows, rows);
 }
 
 void forward_attention_grid(struct session_block *block, uint32_t length, uint32_t rows) {

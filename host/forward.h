@@ -25,6 +25,8 @@ void forward_free_segment(struct peridot_session *session, struct segment *segme
 /* What attention of `rows` new rows costs at a context of `length`, in one layer. */
 struct cost forward_attention_cost(const struct peridot_session *session, uint32_t rows,
                                    uint32_t length);
+/* Sets a block for a pass over the `rows` tokens from position `base` on. */
+void forward_begin_pass(struct session_block *block, uint32_t base, uint32_t rows);
 /* How decode attention cuts `length` positions; the sampler's last kernel computes the same. */
 void forward_attention_grid(struct session_block *block, uint32_t length, uint32_t rows);
 

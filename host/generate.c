@@ -1,5 +1,8 @@
-/* Generation: decode steps, several to a submission, read from the ring as they come. */
+/* Generation: decode steps, several to a submission, read from the ring as they come. Where the
+ * layers lie on several devices, the host carries the row from one to the next, a step at a time.
+ */
 #include "forward.h"
+#include "hand_over.h"
 #include "platform.h"
 
 #include <stdlib.h>
@@ -15,6 +18,7 @@ struct generation {
     uint64_t values[RING_CAPACITY]; /* the timeline value of step i, at i % RING_CAPACITY */
     uint32_t kind;                  /* of sampler */
     double step_seconds;            /* smoothed; 0: not measured yet */
+    double waited;                  /* for other devices, seconds */
     VkCommandBuffer
         updates[UPDATES_MAX]; /* one-time command buffers, freed at the end of the call */
     uint32_t update_count;
@@ -63,15 +67,22 @@ static peridot_result add_update(struct generation *generation, bool all, perido
     return lane_end(&session->lane, *commands, error);
 }
 
+/* One row's command buffers up to the end of the part's layers. */
+static uint32_t layer_commands(const struct peridot_session *part, VkCommandBuffer *commands) {
+    uint32_t count = 0;
+    commands[count++] = part->model->is_home ? part->passes[0].embed.commands : part->take.commands;
+    for (uint32_t i = 0; i < part->model->layer_count; i++)
+        commands[count++] = part->passes[0].layers[i].commands;
+    return count;
+}
+
 /* The command buffers of step `step`: forward passes precede all samplings but the first. */
 static uint32_t step_commands(const struct generation *generation, uint32_t step,
                               VkCommandBuffer *commands) {
     const struct peridot_session *session = generation->session;
     uint32_t count = 0;
     if (step > 0) {
-        commands[count++] = session->passes[0].embed.commands;
-        for (uint32_t i = 0; i < session->model->config.layers; i++)
-            commands[count++] = session->passes[0].layers[i].commands;
+        count = layer_commands(session, commands);
         commands[count++] = session->head.commands;
     }
     commands[count++] = session->samplers[generation->kind].commands;
@@ -90,21 +101,30 @@ static uint32_t steps_at_once(const struct generation *generation) {
     return steps < left ? steps : left;
 }
 
-/* Sends `steps` steps in one vkQueueSubmit2, each a batch that signals the timeline. */
-static peridot_result submit_steps(struct generation *generation, uint32_t steps,
-                                   peridot_error *error) {
+/* Makes room for positions [0, positions) and the update, if one is due, that home is to have. */
+static peridot_result make_room(struct generation *generation, uint32_t positions,
+                                peridot_error *error) {
     struct peridot_session *session = generation->session;
-    uint32_t chunks = session->chunk_count, updates = generation->update_count;
-    /* position of the last token that these steps run through the layers */
-    uint32_t last = session->length - generation->received + generation->submitted + steps - 1;
-    peridot_result result = kv_cache_reserve(session, last, error);
+    uint32_t chunks = session->chunk_count;
+    peridot_result result = kv_cache_reserve(session, positions, error);
     if (!result && generation->submitted == 0)
         result = add_update(generation, true, error);
     else if (!result && session->chunk_count > chunks)
         result = add_update(generation, false, error);
+    return result;
+}
+
+/* Sends `steps` steps in one vkQueueSubmit2, each a batch that signals the timeline. */
+static peridot_result submit_steps(struct generation *generation, uint32_t steps,
+                                   peridot_error *error) {
+    struct peridot_session *session = generation->session;
+    uint32_t updates = generation->update_count;
+    /* position of the last token that these steps run through the layers */
+    uint32_t last = session->length - generation->received + generation->submitted + steps - 1;
+    peridot_result result = make_room(generation, last, error);
     if (result)
         return result;
-    uint32_t per_step = session->model->config.layers + 3; /* embedding, head, sampler */
+    uint32_t per_step = session->model->layer_count + 3; /* embedding, head, sampler */
     VkCommandBuffer *commands = malloc((steps * per_step + 1) * sizeof *commands);
     if (!commands)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
@@ -126,16 +146,89 @@ static peridot_result submit_steps(struct generation *generation, uint32_t steps
     return result;
 }
 
-/* Keeps the device busy: up to two submissions ahead of what was received. */
-static peridot_result feed(struct generation *generation, peridot_error *error) {
+/* ---- Several devices ---- */
+
+static peridot_result wait_for(struct generation *generation, struct peridot_session *part,
+                               peridot_error *error) {
     double start = platform_seconds();
+    peridot_result result = lane_wait(&part->lane, part->lane.submitted, error);
+    generation->waited += platform_seconds() - start;
+    return result;
+}
+
+/* The row of the last token, which home's layers are at work on, through the other devices and
+ * back. */
+static peridot_result carry_around(struct generation *generation, VkCommandBuffer *commands,
+                                   peridot_error *error) {
+    struct peridot_session *home = generation->session, *from = home;
+    peridot_result result = wait_for(generation, home, error);
+    for (struct peridot_session *part = home->next; part && !result; part = part->next) {
+        forward_begin_pass(&part->head_state, home->length - 1, 1);
+        result = hand_over_carry(from, part, 1, error);
+        uint32_t count = layer_commands(part, commands);
+        commands[count++] = part->give.commands;
+        if (!result)
+            result = lane_submit(&part->lane, &(struct batch){commands, count}, 1, error);
+        if (!result)
+            result = wait_for(generation, part, error);
+        from = part;
+    }
+    return result ? result : hand_over_carry(from, home, 1, error);
+}
+
+/* One step, and behind it home's layers of the next one, which then need not wait for the host. */
+static peridot_result submit_step_of_several(struct generation *generation, peridot_error *error) {
+    struct peridot_session *home = generation->session;
+    uint32_t step = generation->submitted, updates = generation->update_count, most = 0;
+    bool more = step + 1 < generation->wanted;
+    for (const struct peridot_session *part = home; part; part = part->next)
+        most = part->model->layer_count > most ? part->model->layer_count : most;
+    VkCommandBuffer *commands = malloc((most + 6) * sizeof *commands);
+    if (!commands)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
+    peridot_result result = make_room(generation, home->length + more, error);
+    if (!result && step > 0)
+        result = carry_around(generation, commands, error);
+    struct batch batches[2] = {{commands, 0}, {NULL, 0}};
+    uint32_t count = 0;
+    if (updates < generation->update_count)
+        commands[count++] = generation->updates[updates];
+    if (step > 0) {
+        commands[count++] = home->take.commands;
+        commands[count++] = home->head.commands;
+    }
+    commands[count++] = home->samplers[generation->kind].commands;
+    batches[0].count = count;
+    if (more) {
+        batches[1] = (struct batch){commands + count, layer_commands(home, commands + count)};
+        commands[count + batches[1].count++] = home->give.commands;
+    }
+    if (!result)
+        result = lane_submit(&home->lane, batches, more ? 2 : 1, error);
+    free(commands);
+    if (!result)
+        generation->values[generation->submitted++ % RING_CAPACITY] = home->lane.submitted - more;
+    return result;
+}
+
+/* Keeps the device busy: up to two submissions ahead of what was received. */
+static peridot_result feed_one(struct generation *generation, peridot_error *error) {
     peridot_result result = PERIDOT_OK;
     uint32_t ahead = steps_at_once(generation);
     while (!result && generation->submitted < generation->wanted &&
            generation->submitted - generation->received <= ahead &&
            generation->update_count < UPDATES_MAX)
         result = submit_steps(generation, steps_at_once(generation), error);
-    generation->session->statistics.decode_host_seconds += platform_seconds() - start;
+    return result;
+}
+
+static peridot_result feed(struct generation *generation, peridot_error *error) {
+    double start = platform_seconds();
+    generation->waited = 0;
+    peridot_result result = generation->session->next ? submit_step_of_several(generation, error)
+                                                      : feed_one(generation, error);
+    generation->session->statistics.decode_host_seconds +=
+        platform_seconds() - start - generation->waited;
     return result;
 }
 
@@ -209,11 +302,19 @@ static peridot_result prepare(struct peridot_session *session, uint32_t count,
     peridot_result result = PERIDOT_OK;
     if (!session->logits_valid)
         result = session_compute(session, NULL, error);
-    if (!result)
-        result = forward_record_pass(session, &session->passes[0], error);
-    if (!result)
-        result = forward_record_head(session, error);
-    return result;
+    for (struct peridot_session *part = session; part && !result; part = part->next) {
+        result = forward_record_pass(part, &part->passes[0], error);
+        if (!result && session->next)
+            result = hand_over_record(part, error);
+    }
+    return result ? result : forward_record_head(session, error);
+}
+
+static uint64_t count_submissions(const struct peridot_session *session) {
+    uint64_t count = 0;
+    for (const struct peridot_session *part = session; part; part = part->next)
+        count += part->lane.submissions;
+    return count;
 }
 
 peridot_result peridot_session_generate(peridot_session *session, uint32_t count,
@@ -222,7 +323,7 @@ peridot_result peridot_session_generate(peridot_session *session, uint32_t count
     if (generated)
         *generated = 0;
     double start = platform_seconds();
-    uint64_t submissions = session->lane.submissions;
+    uint64_t submissions = count_submissions(session);
     peridot_result result = prepare(session, count, error);
     if (result)
         return result;
@@ -239,7 +340,7 @@ peridot_result peridot_session_generate(peridot_session *session, uint32_t count
     result = run(&generation, on_token, user, error);
     session->statistics.decoded_tokens += generation.received;
     session->statistics.decode_seconds += platform_seconds() - start;
-    session->statistics.submissions += session->lane.submissions - submissions;
+    session->statistics.submissions += count_submissions(session) - submissions;
     if (generated)
         *generated = generation.received;
     return result;

@@ -178,24 +178,35 @@ static void want_projections(struct choice *choice, struct kernel_set *set, enum
 }
 
 static void want_layers(struct choice *choice, struct kernel_set *set) {
-    for (uint32_t i = 0; i < choice->model->config.layers; i++) {
+    for (uint32_t i = 0; i < choice->model->layer_count; i++) {
         const struct layer *layer = &choice->model->layers[i];
         want_projections(choice, set, PROJECT_QKV, &layer->qkv);
         want_projections(choice, set, PROJECT_RESIDUAL, &layer->output);
         want_projections(choice, set, PROJECT_GEGLU, &layer->gate_up);
         want_projections(choice, set, PROJECT_RESIDUAL, &layer->down);
     }
+}
+
+/* What only home runs: the beginning and the end of a pass. */
+static void want_ends(struct choice *choice, struct kernel_set *set) {
+    const struct weight *table = &choice->model->embedding;
+    for (uint32_t i = 0; i < table->shard_count; i++) {
+        enum weight_type type = table->shards[i].type;
+        set->embed[type] = want(choice, KERNEL_embed, type, 0);
+    }
     want_projections(choice, set, PROJECT_HEAD, model_head(choice->model));
+    set->sample_mark = want(choice, KERNEL_sample_mark, 0, 0);
+    set->sample_score = want(choice, KERNEL_sample_score, 0, 0);
+    set->sample_histogram = want(choice, KERNEL_sample_histogram, 0, 0);
+    set->sample_cut = want(choice, KERNEL_sample_cut, 0, 0);
+    set->sample_draw = want(choice, KERNEL_sample_draw, 0, 0);
+    set->sample_finish = want(choice, KERNEL_sample_finish, 0, 0);
 }
 
 peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error) {
     struct choice choice = {model, model->device->engine, kv, error, PERIDOT_OK};
     *set = (struct kernel_set){.int8 = int8};
-    for (uint32_t i = 0; i < model->embedding.shard_count; i++) {
-        enum weight_type type = model->embedding.shards[i].type;
-        set->embed[type] = want(&choice, KERNEL_embed, type, 0);
-    }
     set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
     if (int8) {
         set->quantise = want(&choice, KERNEL_quantise, 0, 0);
@@ -207,11 +218,7 @@ peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv k
     set->attention_decode = want(&choice, KERNEL_attention_decode, 0, 0);
     set->attention_join = want(&choice, KERNEL_attention_join, 0, 0);
     set->attention_prefill = want(&choice, KERNEL_attention_prefill, 0, prefill_columns(model));
-    set->sample_mark = want(&choice, KERNEL_sample_mark, 0, 0);
-    set->sample_score = want(&choice, KERNEL_sample_score, 0, 0);
-    set->sample_histogram = want(&choice, KERNEL_sample_histogram, 0, 0);
-    set->sample_cut = want(&choice, KERNEL_sample_cut, 0, 0);
-    set->sample_draw = want(&choice, KERNEL_sample_draw, 0, 0);
-    set->sample_finish = want(&choice, KERNEL_sample_finish, 0, 0);
+    if (model->is_home)
+        want_ends(&choice, set);
     return choice.result;
 }

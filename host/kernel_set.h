@@ -40,7 +40,7 @@ struct pipeline_key kernel_set_key(const struct peridot_model *model,
 uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kernel,
                             uint32_t columns[KERNEL_SET_COLUMNS_MAX]);
 
-/* Registers every pipeline that the model needs; pipelines_compile makes them.
+/* Registers every pipeline that a part of a model needs; pipelines_compile makes them.
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */
 peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error);

@@ -15,13 +15,13 @@ uint64_t kv_row_bytes(peridot_kv kv, uint32_t head_dim_padded) {
     return 16ull * KV_ROW_QUADS((uint32_t)kv, head_dim_padded);
 }
 
-uint64_t kv_chunk_size(const struct model_config *config, peridot_kv kv) {
+uint64_t kv_chunk_size(const struct model_config *config, uint32_t layers, peridot_kv kv) {
     uint64_t row = kv_row_bytes(kv, round_up(config->head_dim, ROW_ALIGNMENT));
-    return 2 * row * KV_CHUNK * config->kv_heads * config->layers;
+    return 2 * row * KV_CHUNK * config->kv_heads * layers;
 }
 
-uint64_t kv_chunk_bytes(const struct peridot_session *session) {
-    return kv_chunk_size(&session->model->config, session->kv);
+uint64_t kv_chunk_bytes(const struct peridot_session *part) {
+    return kv_chunk_size(&part->model->config, part->model->layer_count, part->kv);
 }
 
 uint32_t query_row_floats(const struct model_config *config, peridot_kv kv) {
@@ -64,15 +64,13 @@ static peridot_result add_chunk(struct peridot_session *session, peridot_error *
 peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,
                                 peridot_error *error) {
     peridot_result result = PERIDOT_OK;
-    while (session->chunk_count * KV_CHUNK < positions && !result)
-        result = add_chunk(session, error);
+    for (struct peridot_session *part = session; part; part = part->next)
+        while (part->model->layer_count && part->chunk_count * KV_CHUNK < positions && !result)
+            result = add_chunk(part, error);
     return result;
 }
 
-void kv_cache_release(struct peridot_session *session, uint32_t positions) {
-    uint32_t needed = (positions + KV_CHUNK - 1) / KV_CHUNK;
-    if (needed < 1)
-        needed = 1; /* the recordings name the first chunk */
+static void release_chunks(struct peridot_session *session, uint32_t needed) {
     while (session->chunk_count > needed) {
         struct kv_chunk *chunk = &session->chunks[--session->chunk_count];
         session->statistics.kv_bytes -= arena_allocated(chunk->arena);
@@ -80,4 +78,12 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions) {
         *chunk = (struct kv_chunk){0};
         session->head_state.kv_chunks[session->chunk_count] = 0;
     }
+}
+
+void kv_cache_release(struct peridot_session *session, uint32_t positions) {
+    uint32_t needed = (positions + KV_CHUNK - 1) / KV_CHUNK;
+    if (needed < 1)
+        needed = 1; /* the recordings name the first chunk */
+    for (struct peridot_session *part = session; part; part = part->next)
+        release_chunks(part, needed);
 }

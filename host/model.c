@@ -4,6 +4,7 @@
 #include "caller_struct.h"
 #include "memory_plan.h"
 #include "platform.h"
+#include "split.h"
 #include "upload.h"
 #include "weight_choice.h"
 
@@ -51,8 +52,8 @@ static void free_weight(struct weight *weight) {
     *weight = (struct weight){0};
 }
 
-static void free_weights(struct peridot_model *model) {
-    for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
+static void free_part_weights(struct peridot_model *model) {
+    for (uint32_t i = 0; model->layers && i < model->layer_count; i++) {
         struct layer *layer = &model->layers[i];
         free_weight(&layer->qkv);
         free_weight(&layer->output);
@@ -67,63 +68,123 @@ static void free_weights(struct peridot_model *model) {
     model->arena = NULL;
 }
 
-static peridot_result plan_in_blocks(struct peridot_model *model,
+static void free_weights(struct peridot_model *model) {
+    for (struct peridot_model *part = model; part; part = part->next)
+        free_part_weights(part);
+}
+
+static peridot_result plan_in_blocks(struct peridot_model *part,
                                      const struct checkpoint *checkpoint,
                                      const peridot_model_params *params, uint64_t block,
                                      peridot_error *error) {
-    free_weights(model);
+    uint64_t none = 0;
+    free_part_weights(part);
     peridot_result result =
-        arena_plan(model->device->engine, MEMORY_DEVICE, block, &model->arena, error);
-    return result ? result : upload_weights(model, checkpoint, params, error);
+        arena_plan(part->device->engine, MEMORY_DEVICE, block, &part->arena, error);
+    return result ? result : upload_weights(part, checkpoint, params, &none, error);
+}
+
+static peridot_result plan_part(struct peridot_model *part, const struct checkpoint *checkpoint,
+                                const peridot_model_params *params, peridot_error *error) {
+    peridot_result result = plan_in_blocks(part, checkpoint, params, 0, error);
+    if (result || arena_bytes(part->arena) >= BLOCK_SHARED)
+        return result;
+    return plan_in_blocks(part, checkpoint, params, arena_bytes(part->arena), error);
 }
 
 peridot_result model_plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                                  const peridot_model_params *params, peridot_error *error) {
-    peridot_result result = plan_in_blocks(model, checkpoint, params, 0, error);
-    if (result || arena_bytes(model->arena) >= BLOCK_SHARED)
+                                  const peridot_model_params *params,
+                                  const peridot_session_params *session, uint32_t context,
+                                  peridot_error *error) {
+    free_weights(model);
+    model->layer_count = model->config.layers;
+    peridot_result result = plan_part(model, checkpoint, params, error);
+    if (result || !model->next)
         return result;
-    return plan_in_blocks(model, checkpoint, params, arena_bytes(model->arena), error);
+    struct peridot_model whole = *model; /* what was planned, whatever the counts become */
+    result = split_layers(model, params, session, context, error);
+    free_part_weights(&whole);
+    model->layers = NULL;
+    model->arena = NULL;
+    model->embedding = model->head = (struct weight){0};
+    for (struct peridot_model *part = model; part && !result; part = model_next(part))
+        result = plan_part(part, checkpoint, params, error);
+    return result;
 }
 
-/* Follows model_plan_weights: the same with memory, and the weights in it. */
+/* Replaces a part's plan: the same with memory, and the weights in it. */
+static peridot_result place_part(struct peridot_model *part, const struct checkpoint *checkpoint,
+                                 const peridot_model_params *params, uint64_t *done,
+                                 peridot_error *error) {
+    uint64_t block = arena_bytes(part->arena) < BLOCK_SHARED ? arena_bytes(part->arena) : 0;
+    uint64_t needed = arena_allocated(part->arena);
+    free_part_weights(part);
+    peridot_result result =
+        arena_create(part->device->engine, MEMORY_DEVICE, block, &part->arena, error);
+    if (!result)
+        result = upload_weights(part, checkpoint, params, done, error);
+    if (result == PERIDOT_ERROR_DEVICE_MEMORY)
+        result = memory_plan_refused_weights(part, needed, error);
+    return result;
+}
+
+/* Follows model_plan_weights. */
 static peridot_result place_weights(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     const peridot_model_params *params, peridot_error *error) {
-    struct device *device = model->device->engine;
-    uint64_t block = arena_bytes(model->arena) < BLOCK_SHARED ? arena_bytes(model->arena) : 0;
-    uint64_t needed = arena_allocated(model->arena);
-    bool admitted;
-    peridot_result result = memory_plan_admits_weights(device, needed, &admitted, error);
-    if (!result && !admitted)
-        result = weight_choice_refuse(model, checkpoint, params, needed, error);
-    if (result)
-        return result;
-    free_weights(model);
-    result = arena_create(device, MEMORY_DEVICE, block, &model->arena, error);
-    if (!result)
-        result = upload_weights(model, checkpoint, params, error);
-    if (result == PERIDOT_ERROR_DEVICE_MEMORY)
-        result = memory_plan_refused_weights(device, needed, error);
+    struct shortage shortage;
+    uint64_t done = 0;
+    peridot_result result = memory_plan_admits_weights(model, &shortage, error);
+    if (!result && shortage.device)
+        result = weight_choice_refuse(model, checkpoint, params, &shortage, error);
+    for (struct peridot_model *part = model; part && !result; part = model_next(part))
+        result = place_part(part, checkpoint, params, &done, error);
+    return result;
+}
+
+static struct peridot_model *create_part(peridot_device *device, const struct model_config *config,
+                                         bool is_home) {
+    struct peridot_model *part = calloc(1, sizeof *part);
+    if (!part)
+        return NULL;
+    part->device = device;
+    part->is_home = is_home;
+    part->config = *config;
+    part->d_padded = round_up(config->d_model, ACTIVATION_ALIGNMENT);
+    part->hidden_padded = round_up(config->hidden, ACTIVATION_ALIGNMENT);
+    part->head_dim_padded = round_up(config->head_dim, ROW_ALIGNMENT);
+    part->query_padded = round_up(config->heads * part->head_dim_padded, ACTIVATION_ALIGNMENT);
+    return part;
+}
+
+static peridot_result create_parts(peridot_device *device, const struct model_config *config,
+                                   const peridot_model_params *params, struct peridot_model **out,
+                                   peridot_error *error) {
+    struct peridot_model **place = out;
+    peridot_result result = split_check(device, params, config->layers, error);
+    for (uint32_t i = 0; i <= params->more_device_count && !result; i++) {
+        *place = create_part(i ? params->more_devices[i - 1] : device, config, i == 0);
+        if (!*place)
+            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
+        place = &(*place)->next;
+    }
     return result;
 }
 
 /* All of a model but its weights. */
 static peridot_result create(peridot_device *device, const struct checkpoint *checkpoint,
-                             struct peridot_model **out, peridot_error *error) {
-    struct peridot_model *model = *out = calloc(1, sizeof *model);
-    if (!model)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
-    model->device = device;
-    model->config = *checkpoint_config(checkpoint);
-    model->d_padded = round_up(model->config.d_model, ACTIVATION_ALIGNMENT);
-    model->hidden_padded = round_up(model->config.hidden, ACTIVATION_ALIGNMENT);
-    model->head_dim_padded = round_up(model->config.head_dim, ROW_ALIGNMENT);
-    model->query_padded =
-        round_up(model->config.heads * model->head_dim_padded, ACTIVATION_ALIGNMENT);
+                             const peridot_model_params *params, struct peridot_model **out,
+                             peridot_error *error) {
+    const struct model_config *config = checkpoint_config(checkpoint);
+    peridot_result result = create_parts(device, config, params, out, error);
+    if (!result)
+        result = check_sizes(config, error);
+    if (result)
+        return result;
+    struct peridot_model *model = *out;
     model->fingerprint = checkpoint_fingerprint(checkpoint);
     model->own_head = checkpoint_own_head(checkpoint); /* reads both: once, not for every plan */
-    peridot_result result = check_sizes(&model->config, error);
-    return result ? result : checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
+    return checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
 }
 
 /* A model whose weights are only planned; `given` becomes what the caller asks for. On an error
@@ -136,7 +197,7 @@ static peridot_result create_planned(peridot_device *device, struct checkpoint *
     peridot_result result =
         caller_struct_read(given, sizeof *given, params, "peridot_model_params", error);
     if (!result)
-        result = create(device, checkpoint, model, error);
+        result = create(device, checkpoint, given, model, error);
     if (!result)
         result = weight_choice_settle(*model, checkpoint, given, error);
     return result;
@@ -242,6 +303,13 @@ struct sums {
     uint64_t elements, ideal, padded;
 };
 
+/* Wherever it is. */
+static const struct layer *find_layer(const struct peridot_model *model, uint32_t index) {
+    while (index >= model->first_layer + model->layer_count)
+        model = model->next;
+    return &model->layers[index - model->first_layer];
+}
+
 static void add_weight(struct sums *sums, const struct weight *weight) {
     sums->elements += (uint64_t)weight->rows * weight->columns;
     sums->ideal += weight->ideal_bytes;
@@ -253,7 +321,7 @@ static struct sums sum_weights(const struct peridot_model *model) {
     struct sums sums = {0};
     add_weight(&sums, model_head(model)); /* the table itself gives a token one row */
     for (uint32_t i = 0; i < config->layers; i++) {
-        const struct layer *layer = &model->layers[i];
+        const struct layer *layer = find_layer(model, i);
         add_weight(&sums, &layer->qkv);
         add_weight(&sums, &layer->output);
         add_weight(&sums, &layer->gate_up);
@@ -266,9 +334,9 @@ static struct sums sum_weights(const struct peridot_model *model) {
 
 /* The type of all projections; AUTO: they have several. */
 static peridot_weights projection_type(const struct peridot_model *model) {
-    enum weight_type type = model->layers[0].qkv.shards[0].type;
+    enum weight_type type = find_layer(model, 0)->qkv.shards[0].type;
     for (uint32_t i = 0; i < model->config.layers; i++) {
-        const struct layer *layer = &model->layers[i];
+        const struct layer *layer = find_layer(model, i);
         const struct weight *weights[] = {&layer->qkv, &layer->output, &layer->gate_up,
                                           &layer->down};
         for (int j = 0; j < 4; j++)
@@ -277,6 +345,13 @@ static peridot_weights projection_type(const struct peridot_model *model) {
                     return PERIDOT_WEIGHTS_AUTO;
     }
     return (peridot_weights)(type + 1);
+}
+
+static void list_devices(const struct peridot_model *model, peridot_model_info *info) {
+    for (const struct peridot_model *part = model; part; part = part->next) {
+        info->device_layers[info->device_count++] = part->layer_count;
+        info->weight_bytes += part->arena ? arena_allocated(part->arena) : 0;
+    }
 }
 
 static void list_stop_tokens(const struct peridot_model *model, peridot_model_info *info) {
@@ -305,7 +380,6 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         .vocabulary = config->vocabulary,
         .context = config->context,
         .parameters = sums.elements,
-        .weight_bytes = arena_allocated(model->arena),
         .ideal_bytes = sums.ideal,
         .padded_bytes = sums.padded,
         .fingerprint = model->fingerprint,
@@ -320,13 +394,16 @@ void peridot_model_describe(const peridot_model *model, peridot_model_info *out)
         info.has_chat = specials.start_of_turn >= 0 && specials.end_of_turn >= 0;
     }
     list_stop_tokens(model, &info);
+    list_devices(model, &info);
     caller_struct_write(out, &info, sizeof info);
 }
 
 void peridot_model_close(peridot_model *model) {
-    if (!model)
-        return;
-    free_weights(model);
-    tokenizer_destroy(model->tokenizer);
-    free(model);
+    while (model) {
+        struct peridot_model *next = model->next;
+        free_part_weights(model);
+        tokenizer_destroy(model->tokenizer);
+        free(model);
+        model = next;
+    }
 }

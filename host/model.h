@@ -1,4 +1,4 @@
-/* A model on its device: weights in Peridot's own layout, shared by its sessions. */
+/* A model on its devices: weights in Peridot's own layout, shared by its sessions. */
 #ifndef HOST_MODEL_H
 #define HOST_MODEL_H
 
@@ -37,19 +37,26 @@ struct layer {
         *post_attention_norm; /* float32 [d_model padded], 1 + weight */
 };
 
+/* What of a model is on one device. The parts of a model are a chain in the order of their layers;
+ * the first one, home, is what the application holds, and has the tables, the head and the sampler
+ * too. */
 struct peridot_model {
     struct peridot_device *device;
-    struct model_config config;
-    uint32_t d_padded; /* d_model in activation rows, floats */
+    struct peridot_model *next; /* NULL: the last part */
+    bool is_home;
+    uint32_t first_layer, layer_count; /* those that are here */
+    struct model_config config;        /* of the whole model */
+    uint32_t d_padded;                 /* d_model in activation rows, floats */
     uint32_t hidden_padded;
     uint32_t head_dim_padded;
     uint32_t query_padded;       /* all heads of a token's queries, or of attention's result */
     struct tokenizer *tokenizer; /* NULL: none */
     struct arena *arena;         /* of all that follows; a plan in a model that is only inspected */
+    const struct buffer *rope;   /* float32 [context][head_dim / 2][cos, sin] */
+    struct layer *layers;        /* [layer_count] */
+    /* At home alone, as all that follows */
     struct weight embedding, head; /* the head has no shards of its own where it is the embedding */
     const struct buffer *final_norm;
-    const struct buffer *rope; /* float32 [context][head_dim / 2][cos, sin] */
-    struct layer *layers;
     uint64_t fingerprint;
     /* While loading or inspecting: the file's head, if it is no copy of the embedding */
     const struct checkpoint_tensor *own_head;
@@ -58,15 +65,26 @@ struct peridot_model {
     uint32_t sessions; /* open ones */
 };
 
+/* The next part that has layers: a device may get none, and is not used then. */
+static inline struct peridot_model *model_next(const struct peridot_model *part) {
+    struct peridot_model *next = part->next;
+    while (next && !next->layer_count)
+        next = next->next;
+    return next;
+}
+
 static inline uint32_t round_up(uint32_t value, uint32_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-/* Plans the weights' shapes and an arena that knows what they take on the device, instead of what
- * was planned before. params->weights is not AUTO. Errors: as upload_weights. */
+/* Plans the weights' shapes and arenas that know what they take on the devices, instead of what was
+ * planned before; of several devices each gets its layers so that a session of `context` positions
+ * fits where it can. params->weights is not AUTO. Errors: as upload_weights. */
 struct checkpoint;
 peridot_result model_plan_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                                  const peridot_model_params *params, peridot_error *error);
+                                  const peridot_model_params *params,
+                                  const peridot_session_params *session, uint32_t context,
+                                  peridot_error *error);
 /* Bytes of a weight on the device. */
 uint64_t weight_bytes(const struct weight *weight);
 /* What makes the logits. */

@@ -1,7 +1,7 @@
 /* Peridot: Google's Gemma language models on any vendor's GPU, with Vulkan compute shaders.
  *
- * A device runs models; a model holds weights on its device; a session is one conversation: a KV
- * cache and a sampler. Close in the opposite order of opening.
+ * A device runs models; a model holds weights on its device, or on several; a session is one
+ * conversation: a KV cache and a sampler. Close in the opposite order of opening.
  *
  *     peridot_device *device;   peridot_device_open(NULL, &device, &error);
  *     peridot_model *model;     peridot_model_load(device, "gemma-2b-it", NULL, &model, &error);
@@ -11,7 +11,8 @@
  *
  * Functions that can fail return a peridot_result and write one clear sentence to `error`, which
  * may be NULL. Nothing here exits, aborts or prints. Objects of one device may be used from one
- * thread at a time; different devices are independent.
+ * thread at a time, a model on several devices being an object of each; different devices are
+ * independent.
  *
  * Structs grow at their end in later versions, and application and library need not be of the same
  * one:
@@ -176,6 +177,8 @@ typedef struct peridot_progress {
 
 struct peridot_session_params;
 
+#define PERIDOT_DEVICES_MAX 16 /* that one model's layers may be on */
+
 typedef struct peridot_model_params {
     size_t struct_size;
     peridot_weights weights; /* below 8 bits the embedding table, which is the head, gets 8 */
@@ -184,12 +187,26 @@ typedef struct peridot_model_params {
                            once, 2 GiB at most */
     bool (*progress)(const peridot_progress *progress, void *user); /* false cancels; NULL: none */
     void *progress_user;
+    /* Devices beside the one that the model is loaded on, `more_device_count` of them, each another
+     * one, to hold a part of the layers: it gets them in this order, that one the first part. They
+     * are the application's, opened or adopted, of any vendor, and are closed after the model. A
+     * step copies one activation row from each device to the next through the host's memory. NULL
+     * and 0: none. */
+    peridot_device *const *more_devices;
+    uint32_t more_device_count; /* PERIDOT_DEVICES_MAX - 1 at most, and fewer than layers */
+    /* [1 + more_device_count] shares of the layers, in any unit, finite and not negative: whole
+     * layers go to each device in proportion. NULL: in proportion to the memory that is free on
+     * each beside what else it must hold (the first also has the embedding, the head and the
+     * sampler), to none more than it has room for, and to software devices only what no GPU has
+     * room for. A device that gets no layers is not used. */
+    const float *split;
 } peridot_model_params;
 
 /* Loads a Hugging Face directory (config.json, safetensors, and tokenizer.model if there is one),
  * or a GGUF file, by any of its parts if it is split. DEVICE_MEMORY: the message says what the
- * weights need and what is free; nothing was uploaded if that could be known before. Other errors:
- * ARGUMENT, FILE, FORMAT, UNSUPPORTED, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
+ * weights need and what is free, on which device; nothing was uploaded if that could be known
+ * before. Other errors: ARGUMENT (of the params: a device twice, a share that is none), FILE,
+ * FORMAT, UNSUPPORTED, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *path,
                                               const peridot_model_params *params,
                                               peridot_model **model, peridot_error *error);
@@ -220,7 +237,9 @@ typedef struct peridot_model_info {
     uint32_t bos;
     uint32_t stop_tokens[8]; /* what ends an answer: <eos>, and <end_of_turn> where there is one */
     uint32_t stop_token_count;
-    double seconds_loading; /* reading and uploading */
+    double seconds_loading;                      /* reading and uploading */
+    uint32_t device_count;                       /* the first, and more_devices */
+    uint32_t device_layers[PERIDOT_DEVICES_MAX]; /* on each; all others hold nothing */
 } peridot_model_info;
 PERIDOT_API void peridot_model_describe(const peridot_model *model, peridot_model_info *info);
 PERIDOT_API void
@@ -329,7 +348,8 @@ PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   peridot_session **session, peridot_error *error);
 PERIDOT_API void peridot_session_close(peridot_session *session); /* accepts NULL */
 
-/* The device memory that a model and one session on it need, in bytes as they are allocated. */
+/* The device memory that a model and one session on it need, in bytes as they are allocated; on all
+ * its devices together, but for staging_bytes, which one device after the other takes. */
 typedef struct peridot_memory_plan {
     size_t struct_size;
     uint64_t weight_bytes;    /* weights, norms and RoPE table */
@@ -341,7 +361,14 @@ typedef struct peridot_memory_plan {
     uint64_t free_bytes;      /* now; by VK_EXT_memory_budget where the device has it */
     uint32_t context;         /* positions that kv_bytes and total_bytes are for */
     uint32_t largest_context; /* that fits in free_bytes beside the weights; 0: none */
-    bool fits;                /* model and session, in free_bytes */
+    bool fits;                /* model and session, each device's part in what is free there */
+    /* Of that, each device: the first, and more_devices */
+    uint32_t device_count;
+    uint32_t device_layers[PERIDOT_DEVICES_MAX];
+    uint64_t device_weight_bytes[PERIDOT_DEVICES_MAX];
+    uint64_t device_kv_bytes[PERIDOT_DEVICES_MAX];
+    uint64_t device_working_bytes[PERIDOT_DEVICES_MAX];
+    uint64_t device_free_bytes[PERIDOT_DEVICES_MAX];
 } peridot_memory_plan;
 
 /* Tells what a model is and what memory it would need, without loading it: the files' headers and

@@ -1,5 +1,6 @@
 /* Prompts: tokens in batches through the layers, cut into submissions that no watchdog minds. */
 #include "forward.h"
+#include "hand_over.h"
 #include "platform.h"
 #include "timestamps.h"
 
@@ -7,25 +8,29 @@
 
 #define LOGITS_BYTES_MAX (64u << 20) /* for the logits of all rows of one chunk */
 
-/* A submission being put together: command buffers with an opening and a closing of their own. */
+/* A submission being put together for one device: command buffers with an opening and a closing of
+ * their own. */
 struct bundle {
-    struct peridot_session *session;
-    VkCommandBuffer *commands; /* room for all segments of a chunk */
+    struct peridot_session *session; /* the part there */
+    VkCommandBuffer *commands;       /* room for all segments of a chunk */
     uint32_t count;
     VkCommandBuffer opening;
+    uint32_t give_rows; /* that the closing hands over */
     struct cost cost;
     VkQueryPool queries;
+};
+
+/* A chunk of the prompt: tokens [base, base + rows) through all layers. */
+struct chunk {
+    uint32_t base, rows;
+    bool head, all_logits; /* what comes after the layers: the last row's logits, or all rows' */
 };
 
 /* What changes between passes, written ahead of the work that reads it. */
 static void write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
                          uint32_t rows) {
     struct session_block *state = &session->head_state;
-    state->position = base;
-    state->rows = rows;
-    state->done = 0;
-    state->sampled = 0;
-    forward_attention_grid(state, base + rows, rows);
+    forward_begin_pass(state, base, rows);
     const struct device_functions *vk = &session->lane.device->vk;
     vk->CmdUpdateBuffer(commands, session->block->handle, 0, sizeof *state, state);
     vk->CmdUpdateBuffer(commands, session->tokens->handle, (VkDeviceSize)base * 4,
@@ -45,6 +50,7 @@ static peridot_result open_bundle(struct bundle *bundle, peridot_error *error) {
     }
     bundle->commands[0] = bundle->opening;
     bundle->count = 1;
+    bundle->give_rows = 0;
     bundle->cost = (struct cost){0, 0};
     return PERIDOT_OK;
 }
@@ -75,6 +81,8 @@ static peridot_result close_bundle(struct bundle *bundle, peridot_error *error) 
     peridot_result result = lane_end(lane, bundle->opening, error);
     if (!result)
         result = session_begin_transfer(session, &closing, error);
+    if (!result && bundle->give_rows)
+        hand_over_give(session, closing, bundle->give_rows);
     if (!result && bundle->queries)
         lane->device->vk.CmdWriteTimestamp2(closing, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
                                             bundle->queries, 1);
@@ -122,11 +130,11 @@ static struct pass *pass_for(struct peridot_session *session, uint32_t rows) {
     return pass;
 }
 
-/* How many of `left` tokens to run in one pass, so that no single segment breaks the limit. */
-static uint32_t chunk_rows(const struct peridot_session *session, uint32_t base, uint32_t left,
-                           bool all_logits) {
+/* How many rows up to `rows` a layer of this part takes within the limit. */
+static uint32_t layer_rows(const struct peridot_session *session, uint32_t base, uint32_t rows) {
     const struct peridot_model *model = session->model;
-    uint32_t rows = left < session->prefill_rows ? left : session->prefill_rows;
+    if (!model->layer_count)
+        return rows;
     const struct layer *layer = &model->layers[0];
     const struct weight *weights[] = {&layer->qkv, &layer->output, &layer->gate_up, &layer->down};
     struct cost fixed = {0, 0}, per_row = {0, 0};
@@ -137,10 +145,18 @@ static uint32_t chunk_rows(const struct peridot_session *session, uint32_t base,
     struct cost attention = forward_attention_cost(session, 1, base + rows);
     fixed.bytes += attention.bytes;
     per_row.flops += attention.flops;
-    rows = schedule_rows(&session->schedule, fixed, per_row, rows);
+    return schedule_rows(&session->schedule, fixed, per_row, rows);
+}
+
+/* How many of `left` tokens to run in one pass, so that no single segment breaks the limit. */
+static uint32_t chunk_rows(const struct peridot_session *session, uint32_t base, uint32_t left,
+                           bool all_logits) {
+    uint32_t rows = left < session->prefill_rows ? left : session->prefill_rows;
+    for (const struct peridot_session *part = session; part; part = part->next)
+        rows = layer_rows(part, base, rows);
     if (!all_logits)
         return rows;
-    uint64_t fit = LOGITS_BYTES_MAX / ((uint64_t)model->config.vocabulary * 4);
+    uint64_t fit = LOGITS_BYTES_MAX / ((uint64_t)session->model->config.vocabulary * 4);
     uint32_t most = 1;
     for (uint32_t i = 0; i < PASS_BUCKETS; i++)
         if (session->passes[i].rows <= fit && session->passes[i].rows > most)
@@ -148,26 +164,72 @@ static uint32_t chunk_rows(const struct peridot_session *session, uint32_t base,
     return rows < most ? rows : most;
 }
 
-/* The chunk's layers; the last chunk's head too. */
-static peridot_result run_chunk(struct bundle *bundle, struct pass *pass, uint32_t base,
-                                uint32_t rows, bool last, peridot_error *error) {
-    struct peridot_session *session = bundle->session;
-    struct cost none = {0, 0}, attention = forward_attention_cost(session, rows, base + rows);
+/* Submits what was put together without an error. */
+static peridot_result finish_bundle(struct bundle *bundle, peridot_result result,
+                                    peridot_error *error) {
+    if (!result)
+        return close_bundle(bundle, error);
+    if (bundle->opening)
+        lane_free_commands(&bundle->session->lane, bundle->opening);
+    bundle->opening = VK_NULL_HANDLE;
+    return result;
+}
+
+/* The chunk's layers in one part, after the embedding or the rows of the part before; on one device
+ * alone the head too. */
+static peridot_result run_part(struct bundle *bundle, const struct chunk *chunk, bool alone,
+                               peridot_error *error) {
+    struct peridot_session *part = bundle->session;
+    struct pass *pass = pass_for(part, chunk->rows);
+    struct cost none = {0, 0};
+    struct cost attention = forward_attention_cost(part, chunk->rows, chunk->base + chunk->rows);
+    peridot_result result = forward_record_pass(part, pass, error);
+    if (!result)
+        result = open_bundle(bundle, error);
+    if (result)
+        return result;
+    if (part->model->is_home) {
+        write_header(part, bundle->opening, chunk->base, chunk->rows);
+        result = bundle_add(bundle, &pass->embed, none, error);
+    } else {
+        hand_over_take(part, bundle->opening, chunk->rows);
+    }
+    for (uint32_t i = 0; i < part->model->layer_count && !result; i++)
+        result = bundle_add(bundle, &pass->layers[i], attention, error);
+    if (!result && alone && chunk->head)
+        result = bundle_add(bundle, &part->head, none, error);
+    bundle->give_rows = alone ? 0 : chunk->rows;
+    return finish_bundle(bundle, result, error);
+}
+
+/* What the last part made comes home, for the head. */
+static peridot_result come_home(struct bundle *bundle, const struct chunk *chunk,
+                                peridot_error *error) {
     peridot_result result = open_bundle(bundle, error);
     if (result)
         return result;
-    write_header(session, bundle->opening, base, rows);
-    result = bundle_add(bundle, &pass->embed, none, error);
-    for (uint32_t i = 0; i < session->model->config.layers && !result; i++)
-        result = bundle_add(bundle, &pass->layers[i], attention, error);
-    if (!result && last)
-        result = bundle_add(bundle, &session->head, none, error);
-    if (result) {
-        if (bundle->opening)
-            lane_free_commands(&session->lane, bundle->opening);
-        return result;
+    hand_over_take(bundle->session, bundle->opening, chunk->rows);
+    if (chunk->head)
+        result = bundle_add(bundle, &bundle->session->head, (struct cost){0, 0}, error);
+    return finish_bundle(bundle, result, error);
+}
+
+/* The chunk from device to device. `bundles`: one for each part. */
+static peridot_result run_chunk(struct bundle *bundles, const struct chunk *chunk,
+                                peridot_error *error) {
+    struct peridot_session *home = bundles[0].session, *part = home;
+    peridot_result result = run_part(&bundles[0], chunk, !home->next, error);
+    for (uint32_t i = 1; part->next && !result; i++) {
+        forward_begin_pass(&part->next->head_state, chunk->base, chunk->rows);
+        result = hand_over_carry(part, part->next, chunk->rows, error);
+        part = part->next;
+        if (!result)
+            result = run_part(&bundles[i], chunk, false, error);
     }
-    return close_bundle(bundle, error);
+    if (result || !home->next || !(chunk->head || chunk->all_logits))
+        return result;
+    result = hand_over_carry(part, home, chunk->rows, error);
+    return result ? result : come_home(&bundles[0], chunk, error);
 }
 
 static peridot_result read_logits(struct peridot_session *session, const struct pass *pass,
@@ -194,19 +256,17 @@ static peridot_result read_logits(struct peridot_session *session, const struct 
     return result;
 }
 
-static peridot_result run_chunks(struct bundle *bundle, float *logits, peridot_error *error) {
-    struct peridot_session *session = bundle->session;
+static peridot_result run_chunks(struct bundle *bundles, float *logits, peridot_error *error) {
+    struct peridot_session *session = bundles[0].session;
     uint32_t first = session->computed;
     while (session->computed < session->length) {
         uint32_t base = session->computed;
         uint32_t rows = chunk_rows(session, base, session->length - base, logits != NULL);
-        struct pass *pass = pass_for(session, rows);
-        peridot_result result = forward_record_pass(session, pass, error);
-        if (!result)
-            result = run_chunk(bundle, pass, base, rows, base + rows == session->length, error);
+        struct chunk chunk = {base, rows, base + rows == session->length, logits != NULL};
+        peridot_result result = run_chunk(bundles, &chunk, error);
         if (!result && logits)
             result = read_logits(
-                session, pass, rows,
+                session, pass_for(session, rows), rows,
                 logits + (size_t)(base - first) * session->model->config.vocabulary, error);
         if (result)
             return result;
@@ -221,15 +281,19 @@ peridot_result session_compute(struct peridot_session *session, float *logits,
     if (session->computed == session->length && !session->logits_valid)
         session->computed--;            /* its keys and values are written again, alike */
     VkCommandBuffer commands[1024 + 4]; /* opening, embedding, layers, head, closing */
-    struct bundle bundle = {.session = session, .commands = commands};
+    struct bundle bundles[PERIDOT_DEVICES_MAX];
+    uint32_t parts = 0;
     peridot_result result = kv_cache_reserve(session, session->length, error);
     if (!result)
         result = forward_record_head(session, error);
+    for (struct peridot_session *part = session; part && !result; part = part->next) {
+        bundles[parts] = (struct bundle){.session = part, .commands = commands};
+        result = timestamps_create(part->lane.device, 2, &bundles[parts++].queries, error);
+    }
     if (!result)
-        result = timestamps_create(session->lane.device, 2, &bundle.queries, error);
-    if (!result)
-        result = run_chunks(&bundle, logits, error);
-    timestamps_destroy(session->lane.device, bundle.queries);
+        result = run_chunks(bundles, logits, error);
+    while (parts-- > 0)
+        timestamps_destroy(bundles[parts].session->lane.device, bundles[parts].queries);
     return result;
 }
 

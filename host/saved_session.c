@@ -78,13 +78,15 @@ static void give_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
     memcpy(chunk, file, bytes);
 }
 
-/* Visits all rows of positions [first, first + count) that lie in one chunk. */
-static void visit_chunk(const struct header *header, uint8_t *kv, uint8_t *chunk, uint32_t first,
-                        uint32_t count, visit_rows *visit) {
+/* Visits all rows of positions [first, first + count) that lie in one chunk of a part. */
+static void visit_chunk(const struct peridot_session *part, const struct header *header,
+                        uint8_t *kv, uint8_t *chunk, uint32_t first, uint32_t count,
+                        visit_rows *visit) {
     size_t row = row_bytes(header);
-    uint32_t planes = 2 * header->layers * header->kv_heads;
+    uint32_t planes = 2 * part->model->layer_count * header->kv_heads;
+    uint32_t before = 2 * part->model->first_layer * header->kv_heads; /* in earlier parts */
     for (uint32_t plane = 0; plane < planes; plane++)
-        visit(kv + ((size_t)plane * header->computed + first) * row,
+        visit(kv + ((size_t)(before + plane) * header->computed + first) * row,
               chunk + (size_t)plane * KV_CHUNK * row, count * row);
 }
 
@@ -93,9 +95,11 @@ static uint32_t positions_in(const struct header *header, uint32_t chunk) {
     return left < KV_CHUNK ? left : KV_CHUNK;
 }
 
-static peridot_result read_cache(struct peridot_session *session, const struct header *header,
-                                 uint8_t *kv, peridot_error *error) {
+static peridot_result read_part(struct peridot_session *session, const struct header *header,
+                                uint8_t *kv, peridot_error *error) {
     uint64_t size = kv_chunk_bytes(session);
+    if (!session->chunk_count)
+        return PERIDOT_OK; /* no layers here */
     uint8_t *chunk = malloc(size);
     if (!chunk)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while saving the session");
@@ -103,7 +107,33 @@ static peridot_result read_cache(struct peridot_session *session, const struct h
     for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
         result = session_read(session, session->chunks[i].buffer, 0, size, chunk, error);
         if (!result)
-            visit_chunk(header, kv, chunk, i * KV_CHUNK, positions_in(header, i), take_rows);
+            visit_chunk(session, header, kv, chunk, i * KV_CHUNK, positions_in(header, i),
+                        take_rows);
+    }
+    free(chunk);
+    return result;
+}
+
+static peridot_result read_cache(struct peridot_session *session, const struct header *header,
+                                 uint8_t *kv, peridot_error *error) {
+    peridot_result result = PERIDOT_OK;
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = read_part(part, header, kv, error);
+    return result;
+}
+
+static peridot_result write_part(struct peridot_session *session, const struct header *header,
+                                 uint8_t *kv, peridot_error *error) {
+    uint64_t size = kv_chunk_bytes(session);
+    if (!session->chunk_count)
+        return PERIDOT_OK;
+    uint8_t *chunk = calloc(1, size);
+    if (!chunk)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the session");
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
+        visit_chunk(session, header, kv, chunk, i * KV_CHUNK, positions_in(header, i), give_rows);
+        result = session_write(session, session->chunks[i].buffer, chunk, size, error);
     }
     free(chunk);
     return result;
@@ -111,16 +141,9 @@ static peridot_result read_cache(struct peridot_session *session, const struct h
 
 static peridot_result write_cache(struct peridot_session *session, const struct header *header,
                                   uint8_t *kv, peridot_error *error) {
-    uint64_t size = kv_chunk_bytes(session);
-    uint8_t *chunk = calloc(1, size);
-    if (!chunk)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the session");
     peridot_result result = kv_cache_reserve(session, header->computed, error);
-    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
-        visit_chunk(header, kv, chunk, i * KV_CHUNK, positions_in(header, i), give_rows);
-        result = session_write(session, session->chunks[i].buffer, chunk, size, error);
-    }
-    free(chunk);
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = write_part(part, header, kv, error);
     return result;
 }
 

@@ -2,6 +2,7 @@
 #include "session.h"
 #include "caller_struct.h"
 #include "forward.h"
+#include "hand_over.h"
 #include "memory_plan.h"
 #include "staging.h"
 
@@ -10,14 +11,15 @@
 
 /* ---- Transfers ---- */
 
-peridot_result session_begin_transfer(struct peridot_session *session, VkCommandBuffer *commands,
-                                      peridot_error *error) {
+peridot_result session_begin_copies(struct peridot_session *session, bool again,
+                                    VkCommandBuffer *commands, peridot_error *error) {
     peridot_result result = lane_commands(&session->lane, commands, error);
     if (result)
         return result;
-    result = lane_begin(&session->lane, *commands, false, error);
+    result = lane_begin(&session->lane, *commands, again, error);
     if (result) {
         lane_free_commands(&session->lane, *commands);
+        *commands = VK_NULL_HANDLE;
         return result;
     }
     VkMemoryBarrier2 barrier = {
@@ -34,7 +36,12 @@ peridot_result session_begin_transfer(struct peridot_session *session, VkCommand
     return PERIDOT_OK;
 }
 
-static void make_visible_to_host(struct peridot_session *session, VkCommandBuffer commands) {
+peridot_result session_begin_transfer(struct peridot_session *session, VkCommandBuffer *commands,
+                                      peridot_error *error) {
+    return session_begin_copies(session, false, commands, error);
+}
+
+void session_make_visible(const struct peridot_session *session, VkCommandBuffer commands) {
     VkMemoryBarrier2 barrier = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
         .srcStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
@@ -51,7 +58,7 @@ static void make_visible_to_host(struct peridot_session *session, VkCommandBuffe
 peridot_result session_end_transfer(struct peridot_session *session, VkCommandBuffer commands,
                                     peridot_error *error) {
     struct lane *lane = &session->lane;
-    make_visible_to_host(session, commands);
+    session_make_visible(session, commands);
     peridot_result result = lane_end(lane, commands, error);
     if (!result)
         result = lane_submit(lane, &(struct batch){&commands, 1}, 1, error);
@@ -115,6 +122,10 @@ peridot_result session_write(struct peridot_session *session, const struct buffe
 
 /* ---- Making one ---- */
 
+bool session_has_buffer(const struct peridot_model *part, enum session_buffer which) {
+    return part->is_home || which < SESSION_LOGITS || which == SESSION_BLOCK_STATE;
+}
+
 uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
                               enum session_buffer which, const char **name) {
     uint64_t rows = shape->prefill_rows, few = rows < FEW_ROWS ? rows : FEW_ROWS;
@@ -148,6 +159,17 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
     return buffers[which].words * 4;
 }
 
+static peridot_result create_ring(struct peridot_session *session, peridot_error *error) {
+    peridot_result result = arena_create(session->model->device->engine, MEMORY_READBACK,
+                                         RING_BLOCK, &session->readback_arena, error);
+    if (!result)
+        result =
+            arena_buffer(session->readback_arena, RING_BYTES, "token ring", &session->ring, error);
+    if (!result)
+        session->statistics.scratch_bytes += arena_allocated(session->readback_arena);
+    return result;
+}
+
 static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
     struct scratch *s = &session->scratch;
     const struct session_shape shape = {session->context, session->prefill_rows, session->kv,
@@ -173,17 +195,15 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
     for (int i = 0; i < SESSION_BUFFERS && !result; i++) {
         const char *name;
         uint64_t bytes = session_buffer_bytes(&session->model->config, &shape, i, &name);
-        if (bytes)
+        if (bytes && session_has_buffer(session->model, i))
             result = arena_buffer(session->arena, bytes, name, places[i], error);
     }
     if (!result)
-        result = arena_create(device, MEMORY_READBACK, RING_BLOCK, &session->readback_arena, error);
-    if (!result)
-        result =
-            arena_buffer(session->readback_arena, RING_BYTES, "token ring", &session->ring, error);
-    if (!result)
-        session->statistics.scratch_bytes =
-            arena_allocated(session->arena) + arena_allocated(session->readback_arena);
+        session->statistics.scratch_bytes += arena_allocated(session->arena);
+    if (!result && session->model->is_home)
+        result = create_ring(session, error);
+    if (!result && (session->next || !session->model->is_home))
+        result = hand_over_create(session, error);
     return result == PERIDOT_ERROR_DEVICE_MEMORY ? memory_plan_refused_chunk(session, error)
                                                  : result;
 }
@@ -198,9 +218,10 @@ static peridot_result clear_scratch(struct peridot_session *session, peridot_err
     peridot_result result = session_begin_transfer(session, &commands, error);
     if (result)
         return result;
-    size_t count = sizeof buffers / sizeof *buffers - (s->quantised == NULL);
-    for (size_t i = 0; i < count; i++)
-        session->lane.device->vk.CmdFillBuffer(commands, buffers[i]->handle, 0, VK_WHOLE_SIZE, 0);
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        if (buffers[i])
+            session->lane.device->vk.CmdFillBuffer(commands, buffers[i]->handle, 0, VK_WHOLE_SIZE,
+                                                   0);
     return session_end_transfer(session, commands, error);
 }
 
@@ -254,8 +275,7 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
     struct session_shape shape;
     peridot_result result = PERIDOT_OK;
     if (!params->context)
-        result = memory_plan_default_context(model, params, memory_free(model->device->engine),
-                                             &params->context, error);
+        result = memory_plan_default_context(model, params, &params->context, error);
     if (!result)
         result = session_shape_settle(&model->config, params, &shape, error);
     if (result)
@@ -267,21 +287,37 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
     session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
     session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
     session->shuffle_seed = params->shuffle_seed;
-    session->head_state.context = session->context;
-    session->head_state.kv_heads = model->config.kv_heads;
-    /* a GPU wants many workgroups in flight; how many pay is for the tuner to find */
-    session->head_state.split_target =
-        model->device->engine->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 4 : 128;
     return memory_plan_admit_session(model, params, error);
 }
 
-static peridot_result open_session(struct peridot_session *session, peridot_error *error) {
+/* The parts beside home, which has settled what is the same for all. */
+static peridot_result add_parts(struct peridot_session *home, peridot_error *error) {
+    struct peridot_session *last = home;
+    for (struct peridot_model *model = model_next(home->model); model; model = model_next(model)) {
+        struct peridot_session *part = calloc(1, sizeof *part);
+        if (!part)
+            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
+        part->model = model;
+        part->context = home->context;
+        part->prefill_rows = home->prefill_rows;
+        part->kv = home->kv;
+        part->int8 = home->int8;
+        part->submission_seconds = home->submission_seconds;
+        part->shuffle_seed = home->shuffle_seed;
+        last->next = part;
+        last = part;
+    }
+    return PERIDOT_OK;
+}
+
+static peridot_result open_part(struct peridot_session *session, peridot_error *error) {
     struct device *device = session->model->device->engine;
+    session->head_state.context = session->context;
+    session->head_state.kv_heads = session->model->config.kv_heads;
+    /* a GPU wants many workgroups in flight; how many pay is for the tuner to find */
+    session->head_state.split_target = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 4 : 128;
     schedule_start(&session->schedule, device, session->submission_seconds);
     plan_passes(session);
-    session->held = calloc((size_t)session->context + 1, sizeof *session->held);
-    if (!session->held)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     peridot_result result =
         kernel_set_create(session->model, session->kv, session->int8, &session->kernels, error);
     if (!result)
@@ -290,11 +326,17 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
         result = lane_create(device, &session->lane, error);
     if (!result)
         result = create_scratch(session, error);
-    if (!result)
-        result = clear_scratch(session, error);
-    if (!result)
-        result = kv_cache_reserve(session, 1, error);
-    return result;
+    return result ? result : clear_scratch(session, error);
+}
+
+static peridot_result open_session(struct peridot_session *session, peridot_error *error) {
+    session->held = calloc((size_t)session->context + 1, sizeof *session->held);
+    if (!session->held)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
+    peridot_result result = add_parts(session, error);
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = open_part(part, error);
+    return result ? result : kv_cache_reserve(session, 1, error);
 }
 
 peridot_result peridot_session_create(peridot_model *model, const peridot_session_params *params,
@@ -325,14 +367,12 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
     return result;
 }
 
-void peridot_session_close(peridot_session *session) {
-    if (!session)
-        return;
+static void close_part(struct peridot_session *session) {
     if (session->lane.device)
         (void)lane_wait(&session->lane, session->lane.submitted, NULL);
     for (uint32_t i = 0; i < PASS_BUCKETS; i++) {
         struct pass *pass = &session->passes[i];
-        for (uint32_t j = 0; pass->layers && j < session->model->config.layers; j++)
+        for (uint32_t j = 0; pass->layers && j < session->model->layer_count; j++)
             forward_free_segment(session, &pass->layers[j]);
         forward_free_segment(session, &pass->embed);
         free(pass->layers);
@@ -340,15 +380,25 @@ void peridot_session_close(peridot_session *session) {
     for (uint32_t i = 0; i < SAMPLER_KINDS; i++)
         forward_free_segment(session, &session->samplers[i]);
     forward_free_segment(session, &session->head);
+    hand_over_destroy(session);
     for (uint32_t i = 0; i < session->chunk_count; i++)
         arena_destroy(session->chunks[i].arena);
     if (session->lane.device)
         lane_destroy(&session->lane);
     arena_destroy(session->arena);
     arena_destroy(session->readback_arena);
-    session->model->sessions--;
     free(session->held);
     free(session);
+}
+
+void peridot_session_close(peridot_session *session) {
+    if (session)
+        session->model->sessions--;
+    while (session) {
+        struct peridot_session *next = session->next;
+        close_part(session);
+        session = next;
+    }
 }
 
 /* ---- What it holds ---- */
@@ -441,7 +491,7 @@ static uint64_t step_weights(const struct peridot_model *model) {
     return info.padded_bytes;
 }
 
-/* Dispatches and barriers of one decode step, from the recordings that it replays. */
+/* Dispatches and barriers of one decode step, from the recordings that a part replays. */
 static void count_step(const struct peridot_session *session, peridot_session_statistics *out) {
     const struct pass *pass = &session->passes[0];
     bool barriers[1024];
@@ -449,7 +499,7 @@ static void count_step(const struct peridot_session *session, peridot_session_st
     uint32_t count = 0;
     if (pass->layers) {
         recordings[count++] = &pass->embed.recording;
-        for (uint32_t i = 0; i < session->model->config.layers; i++)
+        for (uint32_t i = 0; i < session->model->layer_count; i++)
             recordings[count++] = &pass->layers[i].recording;
     }
     recordings[count++] = &session->head.recording;
@@ -466,16 +516,32 @@ static void count_step(const struct peridot_session *session, peridot_session_st
     }
 }
 
-void peridot_session_describe(const peridot_session *session, peridot_session_statistics *out) {
+/* What one part adds to the statistics, which begin as home's own. */
+static void add_part(const struct peridot_session *part, bool is_home,
+                     peridot_session_statistics *sum) {
     struct pipelines_statistics pipelines;
+    pipelines_statistics(part->model->device->engine, &pipelines);
+    sum->pipelines_compiled += pipelines.compiled;
+    sum->seconds_compiling += pipelines.seconds;
+    sum->pipeline_cache_bytes += pipelines.cache_read;
+    if (!sum->warning[0])
+        memcpy(sum->warning, pipelines.warning, sizeof sum->warning);
+    count_step(part, sum);
+    if (is_home)
+        return;
+    sum->kv_bytes += part->statistics.kv_bytes;
+    sum->scratch_bytes += part->statistics.scratch_bytes;
+    if (part->statistics.longest_submission_ms > sum->longest_submission_ms)
+        sum->longest_submission_ms = part->statistics.longest_submission_ms;
+}
+
+void peridot_session_describe(const peridot_session *session, peridot_session_statistics *out) {
     peridot_session_statistics now = session->statistics;
-    pipelines_statistics(session->model->device->engine, &pipelines);
-    count_step(session, &now);
+    for (const struct peridot_session *part = session; part; part = part->next)
+        add_part(part, part == session, &now);
+    const struct model_config *config = &session->model->config;
     now.step_bytes =
-        step_weights(session->model) + kv_chunk_bytes(session) / KV_CHUNK * session->length;
-    now.pipelines_compiled = pipelines.compiled;
-    now.seconds_compiling = pipelines.seconds;
-    now.pipeline_cache_bytes = pipelines.cache_read;
-    memcpy(now.warning, pipelines.warning, sizeof now.warning);
+        step_weights(session->model) +
+        kv_chunk_size(config, config->layers, session->kv) / KV_CHUNK * session->length;
     caller_struct_write(out, &now, sizeof now);
 }

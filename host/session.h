@@ -13,12 +13,12 @@ struct segment {
     VkCommandBuffer commands;
 };
 
-/* The forward pass for up to `rows` rows: embedding, then every layer. */
+/* The forward pass for up to `rows` rows: at home the embedding, then every layer of the part. */
 struct pass {
     enum pass_shape shape;
     uint32_t rows;
     struct segment embed;
-    struct segment *layers; /* one a layer; NULL: not recorded yet */
+    struct segment *layers; /* one a layer of the part; NULL: not recorded yet */
 };
 
 #define PASS_BUCKETS 5  /* 1, 8, 32, 128 and prefill_rows rows */
@@ -43,8 +43,17 @@ struct kv_chunk {
     const struct buffer *buffer;
 };
 
+/* Rows on their way between two devices (hand_over.h), host-visible. */
+struct box {
+    struct arena *arena;
+    const struct buffer *buffer;
+};
+
+/* What of a session is on one device: a chain, as the model's parts are, of which the first is what
+ * the application holds. */
 struct peridot_session {
-    struct peridot_model *model;
+    struct peridot_model *model;  /* the part on this device */
+    struct peridot_session *next; /* NULL: the last part */
     uint32_t context, prefill_rows, steps_per_submission;
     peridot_kv kv;
     bool int8; /* activations */
@@ -54,15 +63,21 @@ struct peridot_session {
     struct lane lane;
     struct arena *arena, *readback_arena;
     struct scratch scratch;
-    const struct buffer *block;  /* struct session_block */
-    const struct buffer *tokens; /* uint32 [context + 1] */
-    const struct buffer *ring;   /* struct ring_entry [RING_CAPACITY], host-visible */
-    struct kv_chunk chunks[KV_CHUNKS_MAX];
+    const struct buffer *block;            /* struct session_block */
+    struct kv_chunk chunks[KV_CHUNKS_MAX]; /* of the part's layers */
     uint32_t chunk_count;
     struct pass passes[PASS_BUCKETS];
-    struct segment head; /* last row to scratch.logits */
-    struct segment samplers[SAMPLER_KINDS];
+    struct box inbox, outbox;  /* none where one device has all layers */
+    struct segment take, give; /* out of the one and into the other, for one row */
     struct schedule schedule;
+    struct session_block head_state;       /* the image of the block that the next header writes */
+    peridot_session_statistics statistics; /* of this part; what calls did, at home */
+
+    /* At home alone, as all that follows: the ends of a pass */
+    const struct buffer *tokens; /* uint32 [context + 1] */
+    const struct buffer *ring;   /* struct ring_entry [RING_CAPACITY], host-visible */
+    struct segment head;         /* last row to scratch.logits */
+    struct segment samplers[SAMPLER_KINDS];
 
     /* What the host knows. Tokens [0, computed) have keys and values in the cache. */
     int32_t *held; /* [context + 1] */
@@ -71,8 +86,6 @@ struct peridot_session {
     uint32_t prompt_end; /* where the last prompt ended: min_tokens counts from here */
     uint32_t sampled;    /* ring entries written by the device */
     peridot_sampling sampling;
-    struct session_block head_state; /* the image of the block that the next header writes */
-    peridot_session_statistics statistics;
 };
 
 /* What decides how much memory a session needs. */
@@ -107,21 +120,23 @@ enum session_buffer {
 #define SESSION_BLOCK (1u << 20)
 #define RING_BLOCK (1u << 16)
 #define RING_BYTES (RING_CAPACITY * sizeof(struct ring_entry))
+/* Whether a part of a model has one. */
+bool session_has_buffer(const struct peridot_model *part, enum session_buffer which);
 /* The bytes of one, and its name; 0: a session of this shape has none. */
 uint64_t session_buffer_bytes(const struct model_config *config, const struct session_shape *shape,
                               enum session_buffer which, const char **name);
 
 const char *kv_name(peridot_kv kv); /* as --kv takes it */
 /* Bytes of one head's keys, or values, of one position, for a head_dim that is padded; of a chunk
- * of a model's KV cache, and of a session's. */
+ * of the KV cache of `layers` layers, and of a session's part. */
 uint64_t kv_row_bytes(peridot_kv kv, uint32_t head_dim_padded);
-uint64_t kv_chunk_size(const struct model_config *config, peridot_kv kv);
-uint64_t kv_chunk_bytes(const struct peridot_session *session);
+uint64_t kv_chunk_size(const struct model_config *config, uint32_t layers, peridot_kv kv);
+uint64_t kv_chunk_bytes(const struct peridot_session *part);
 /* Floats that the QKV projection makes of one token: queries and, on their way to a KV cache in q8,
  * keys and values. */
 uint32_t query_row_floats(const struct model_config *config, peridot_kv kv);
-/* Makes the chunks for positions [0, positions) exist. Errors: DEVICE_MEMORY, VULKAN, DEVICE_LOST.
- */
+/* Makes the chunks for positions [0, positions) exist, in all parts. Errors: DEVICE_MEMORY, VULKAN,
+ * DEVICE_LOST. */
 peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,
                                 peridot_error *error);
 /* Lets go of the chunks that no position below `positions` needs; the first stays. */
@@ -132,6 +147,12 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions);
 peridot_result session_compute(struct peridot_session *session, float *logits,
                                peridot_error *error);
 
+/* A command buffer of the lane, begun, in which copies come after all that was submitted; `again`:
+ * it is submitted more than once. */
+peridot_result session_begin_copies(struct peridot_session *session, bool again,
+                                    VkCommandBuffer *commands, peridot_error *error);
+/* What copies wrote the host may read after them. */
+void session_make_visible(const struct peridot_session *session, VkCommandBuffer commands);
 /* One-time commands: begins a command buffer of the lane, and submits it and waits. */
 peridot_result session_begin_transfer(struct peridot_session *session, VkCommandBuffer *commands,
                                       peridot_error *error);

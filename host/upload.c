@@ -23,12 +23,12 @@ struct assembly {
 };
 
 struct upload {
-    struct peridot_model *model;
+    struct peridot_model *model; /* one part */
     const struct checkpoint *checkpoint;
     const peridot_model_params *params;
-    bool planned; /* the model's arena only counts: nothing is read or sent */
+    bool planned; /* the part's arena only counts: nothing is read or sent */
     struct staging staging;
-    uint64_t done, all; /* bytes of the file */
+    uint64_t *done, all; /* bytes of the file */
 };
 
 uint64_t weight_bytes(const struct weight *weight) {
@@ -39,9 +39,9 @@ uint64_t weight_bytes(const struct weight *weight) {
 }
 
 static peridot_result report(struct upload *upload, uint64_t bytes, peridot_error *error) {
-    upload->done += bytes;
+    *upload->done += bytes;
     const peridot_model_params *params = upload->params;
-    peridot_progress progress = {"uploading", upload->done, upload->all};
+    peridot_progress progress = {"uploading", *upload->done, upload->all};
     if (params->progress && !params->progress(&progress, params->progress_user))
         return fail(error, PERIDOT_ERROR_CANCELLED, "loading was cancelled");
     return PERIDOT_OK;
@@ -313,7 +313,7 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
                                    uint32_t index, peridot_error *error) {
     struct peridot_model *model = upload->model;
     struct layer *layer = &model->layers[index];
-#define TENSOR(role) checkpoint_tensor(checkpoint, TENSOR_##role, index)
+#define TENSOR(role) checkpoint_tensor(checkpoint, TENSOR_##role, model->first_layer + index)
     struct assembly matrices[] = {
         {.weight = &layer->qkv,
          .name = "qkv",
@@ -340,9 +340,9 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
     return result;
 }
 
-/* The embedding, and the head if it is another matrix. */
-static peridot_result upload_tables(struct upload *upload, const struct checkpoint *checkpoint,
-                                    peridot_error *error) {
+/* What only home has: the final norm, the embedding, and the head if it is another matrix. */
+static peridot_result upload_ends(struct upload *upload, const struct checkpoint *checkpoint,
+                                  peridot_error *error) {
     struct peridot_model *model = upload->model;
     const struct checkpoint_tensor *head = model->own_head;
     struct assembly matrices[] = {
@@ -352,7 +352,10 @@ static peridot_result upload_tables(struct upload *upload, const struct checkpoi
          .is_table = true},
         {.weight = &model->head, .name = "head", .sources = {head}, .is_table = true},
     };
-    peridot_result result = upload_matrix(upload, checkpoint, matrices[0], error);
+    peridot_result result = upload_norm(upload, checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0),
+                                        &model->final_norm, error);
+    if (!result)
+        result = upload_matrix(upload, checkpoint, matrices[0], error);
     if (!result && head)
         result = upload_matrix(upload, checkpoint, matrices[1], error);
     return result;
@@ -371,14 +374,16 @@ static uint64_t file_bytes(const struct checkpoint *checkpoint) {
 }
 
 peridot_result upload_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                              const peridot_model_params *params, peridot_error *error) {
+                              const peridot_model_params *params, uint64_t *done,
+                              peridot_error *error) {
     struct upload upload = {.model = model,
                             .checkpoint = checkpoint,
                             .params = params,
                             .planned = arena_is_plan(model->arena),
+                            .done = done,
                             .all = file_bytes(checkpoint)};
     struct device *device = model->device->engine;
-    model->layers = calloc(model->config.layers, sizeof *model->layers);
+    model->layers = calloc(model->layer_count ? model->layer_count : 1, sizeof *model->layers);
     if (!model->layers)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
     peridot_result result = PERIDOT_OK;
@@ -386,12 +391,9 @@ peridot_result upload_weights(struct peridot_model *model, const struct checkpoi
         result = staging_create(device, STAGING_SLOT_BYTES, &upload.staging, error);
     if (!result)
         result = upload_rope(&upload, error);
-    if (!result)
-        result = upload_norm(&upload, checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0),
-                             &model->final_norm, error);
-    if (!result)
-        result = upload_tables(&upload, checkpoint, error);
-    for (uint32_t i = 0; i < model->config.layers && !result; i++)
+    if (!result && model->is_home)
+        result = upload_ends(&upload, checkpoint, error);
+    for (uint32_t i = 0; i < model->layer_count && !result; i++)
         result = upload_layer(&upload, checkpoint, i, error);
     if (!result && !upload.planned)
         result = staging_finish(&upload.staging, error);

@@ -4,12 +4,14 @@
 
 #include "model.h"
 
-/* Fills in model's weights, norms and RoPE table with buffers of its arena; if that is a plan
- * (engine/memory.h), their shapes alone, and nothing is read or sent. Errors: FORMAT (a weight that
- * is NaN or infinite: which tensor, which row), UNSUPPORTED (a weight too large for float16),
+/* Fills in the weights, norms and RoPE table of one part of a model with buffers of its arena; if
+ * that is a plan (engine/memory.h), their shapes alone, and nothing is read or sent. `done`: bytes
+ * of the file that are uploaded, for the progress; the parts add to it. Errors: FORMAT (a weight
+ * that is NaN or infinite: which tensor, which row), UNSUPPORTED (a weight too large for float16),
  * DEVICE_MEMORY, HOST_MEMORY, CANCELLED, DEVICE_LOST, VULKAN. What was made stays in the model for
  * its owner to destroy. */
-peridot_result upload_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                              const peridot_model_params *params, peridot_error *error);
+peridot_result upload_weights(struct peridot_model *part, const struct checkpoint *checkpoint,
+                              const peridot_model_params *params, uint64_t *done,
+                              peridot_error *error);
 
 #endif

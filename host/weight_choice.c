@@ -27,33 +27,40 @@ static peridot_result choose(struct choice *choice, const peridot_weights *list,
     peridot_result result = PERIDOT_OK;
     for (uint32_t i = 0; i < count && !choice->found && !result; i++) {
         choice->params.weights = list[i];
-        result = model_plan_weights(choice->model, choice->checkpoint, &choice->params, error);
+        result = model_plan_weights(choice->model, choice->checkpoint, &choice->params,
+                                    &choice->session, context, error);
         if (result)
             break;
-        uint64_t bytes = arena_bytes(choice->model->arena);
+        uint64_t bytes = 0;
+        for (const struct peridot_model *part = choice->model; part; part = model_next(part))
+            bytes += arena_bytes(part->arena);
         if (list[i] == PERIDOT_WEIGHTS_FILE)
             choice->file_bytes = bytes;
-        else if (bytes >= choice->file_bytes)
+        else if (choice->file_bytes && bytes >= choice->file_bytes)
             continue; /* worse, and no smaller */
         result = memory_plan_fits(choice->model, &choice->session, context, &choice->found, error);
     }
     return result;
 }
 
-static peridot_result choose_all(struct choice *choice, peridot_error *error) {
-    uint32_t all = choice->model->config.context, asked = choice->session.context;
+/* With the context that is asked for, else with the largest beside which one of the list fits. */
+static peridot_result choose_from(struct choice *choice, const peridot_weights *list,
+                                  uint32_t count, peridot_error *error) {
+    uint32_t asked = choice->session.context,
+             context = asked ? asked : choice->model->config.context;
     peridot_result result = PERIDOT_OK;
-    for (int level = 0; level < 2 && !choice->found && !result; level++) {
-        const peridot_weights *list = level ? poor : good;
-        uint32_t count = level ? COUNT(poor) : COUNT(good), context = asked ? asked : all;
-        while (!choice->found && !result) {
-            result = choose(choice, list, count, context, error);
-            if (asked || context / 2 < CONTEXT_LEAST)
-                break;
-            context /= 2;
-        }
+    while (!choice->found && !result) {
+        result = choose(choice, list, count, context, error);
+        if (asked || context / 2 < CONTEXT_LEAST)
+            break;
+        context /= 2;
     }
     return result;
+}
+
+static peridot_result choose_all(struct choice *choice, peridot_error *error) {
+    peridot_result result = choose_from(choice, good, COUNT(good), error);
+    return result || choice->found ? result : choose_from(choice, poor, COUNT(poor), error);
 }
 
 static peridot_result begin(struct choice *choice, struct peridot_model *model,
@@ -68,24 +75,29 @@ peridot_result weight_choice_settle(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     peridot_model_params *params, peridot_error *error) {
     struct choice choice;
-    if (params->weights != PERIDOT_WEIGHTS_AUTO)
-        return model_plan_weights(model, checkpoint, params, error);
+    const peridot_weights given = params->weights;
     peridot_result result = begin(&choice, model, checkpoint, params, error);
-    if (!result)
+    if (!result && given == PERIDOT_WEIGHTS_AUTO)
         result = choose_all(&choice, error);
-    params->weights = choice.found ? choice.params.weights : PERIDOT_WEIGHTS_FILE;
-    model->weights_chosen = params->weights != PERIDOT_WEIGHTS_FILE;
+    else if (!result && model->next) /* how layers are split depends on the context that fits */
+        result = choose_from(&choice, &given, 1, error);
+    if (given == PERIDOT_WEIGHTS_AUTO) {
+        params->weights = choice.found ? choice.params.weights : PERIDOT_WEIGHTS_FILE;
+        model->weights_chosen = params->weights != PERIDOT_WEIGHTS_FILE;
+    }
+    /* weights at least, where no context worth having fits */
+    uint32_t context = choice.session.context ? choice.session.context : 1;
     if (!result && !choice.found)
-        result = model_plan_weights(model, checkpoint, params, error);
+        result = model_plan_weights(model, checkpoint, params, &choice.session, context, error);
     return result;
 }
 
 peridot_result weight_choice_refuse(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
-                                    const peridot_model_params *params, uint64_t needed,
-                                    peridot_error *error) {
+                                    const peridot_model_params *params,
+                                    const struct shortage *shortage, peridot_error *error) {
     struct choice choice;
-    char advice[64] = "this model does not fit there, not even as q2_k";
+    char advice[80] = "this model does not fit there, not even as q2_k";
     peridot_result result = begin(&choice, model, checkpoint, params, error);
     if (!result)
         result = choose_all(&choice, error);
@@ -96,5 +108,7 @@ peridot_result weight_choice_refuse(struct peridot_model *model,
     else if (choice.found)
         snprintf(advice, sizeof advice, "--weights %s would fit",
                  weight_type_info((enum weight_type)(choice.params.weights - 1))->name);
-    return memory_plan_refuse_weights(model->device->engine, needed, advice, error);
+    else if (params->split)
+        snprintf(advice, sizeof advice, "give that device a smaller share, or leave --split out");
+    return memory_plan_refuse_weights(shortage, advice, error);
 }

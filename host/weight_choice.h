@@ -3,7 +3,7 @@
 #define HOST_WEIGHT_CHOICE_H
 
 #include "checkpoint.h"
-#include "model.h"
+#include "memory_plan.h"
 
 /* Plans the model's weights as params->weights says. AUTO becomes the file's own types or, where
  * those do not fit beside params->session, the best precision that does; four bits and a shorter
@@ -12,11 +12,11 @@
 peridot_result weight_choice_settle(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     peridot_model_params *params, peridot_error *error);
-/* DEVICE_MEMORY, for weights of `needed` bytes that do not fit: the message names a precision that
- * does. The model's plan is not kept. */
+/* DEVICE_MEMORY, for weights that do not fit: the message names a precision that does. The model's
+ * plan is not kept. */
 peridot_result weight_choice_refuse(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
-                                    const peridot_model_params *params, uint64_t needed,
-                                    peridot_error *error);
+                                    const peridot_model_params *params,
+                                    const struct shortage *shortage, peridot_error *error);
 
 #endif

@@ -23,8 +23,13 @@ static void hear(const char *text, void *user) {
 }
 
 peridot_device *open_test_device(void) {
+    return open_chosen_device(NULL);
+}
+
+peridot_device *open_chosen_device(const char *choice) {
     peridot_device_params params = {
         .struct_size = sizeof params,
+        .choice = choice,
         .minimal = is_set("PERIDOT_TEST_MINIMAL"),
         .validation = is_set("PERIDOT_TEST_VALIDATION"),
         .cache_directory = "",

@@ -10,6 +10,8 @@
 
 /* Ends the test with a failure where there is no device. */
 peridot_device *open_test_device(void);
+/* One of several: `choice` as in peridot_device_params. */
+peridot_device *open_chosen_device(const char *choice);
 /* How many validation messages have come. */
 unsigned validation_messages(void);
 

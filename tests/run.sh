@@ -104,6 +104,10 @@ if [ -n "$lavapipe" ]; then
         ;;
     esac
 fi
+if [ -n "$lavapipe" ] && [ -n "$swiftshader" ]; then
+    run "lavapipe and SwiftShader together" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader"
+    run "the same, synchronization validation" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
+fi
 if [ -n "$swiftshader" ]; then
     run "SwiftShader, all its kernels" test_demo VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
 fi

@@ -294,7 +294,7 @@ static int talk(struct chat *chat) {
 
 int command_chat(struct options *options) {
     peridot_error error;
-    peridot_device *device;
+    struct devices devices;
     peridot_model_info info = {.struct_size = sizeof info};
     struct chat chat = {.options = options};
     struct conversation *conversation = &chat.conversation;
@@ -303,7 +303,7 @@ int command_chat(struct options *options) {
     if (!options->seed_given)
         options->sampling.seed = (uint64_t)time(NULL);
     options->needs_tokenizer = true;
-    if (open_model(options, &device, &conversation->model, &error))
+    if (open_model(options, &devices, &conversation->model, &error))
         return complain(&error);
     int status = 1;
     peridot_model_describe(conversation->model, &info);
@@ -324,6 +324,6 @@ int command_chat(struct options *options) {
     free(chat.answer);
     peridot_session_close(conversation->session);
     peridot_model_close(conversation->model);
-    peridot_device_close(device);
+    close_devices(&devices);
     return status;
 }

@@ -19,9 +19,18 @@ struct options {
     peridot_sampling sampling;
     bool seed_given;
     peridot_device_params device;
+    float shares[PERIDOT_DEVICES_MAX]; /* --split */
+    uint32_t share_count;
     peridot_model_params weights;
     peridot_session_params session;
 };
+
+/* Open devices; the first is home. */
+struct devices {
+    peridot_device *list[PERIDOT_DEVICES_MAX];
+    uint32_t count;
+};
+void close_devices(struct devices *devices);
 
 /* One command: `peridot NAME …`. Returns the exit status. */
 int command_chat(struct options *options);
@@ -44,9 +53,9 @@ int complain(const peridot_error *error);
 void show_message(const char *text, void *user);
 bool show_progress(const peridot_progress *progress, void *user);
 
-/* Device and model as the options say, with progress on a terminal and the choice told with
+/* Devices and model as the options say, with progress on a terminal and the choice told with
  * --verbose. Where a tokenizer is needed, it is missed before anything is loaded. */
-peridot_result open_model(const struct options *options, peridot_device **device,
+peridot_result open_model(const struct options *options, struct devices *devices,
                           peridot_model **model, peridot_error *error);
 peridot_result open_session(const struct options *options, peridot_model *model,
                             peridot_session **session, peridot_error *error);

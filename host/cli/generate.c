@@ -197,18 +197,18 @@ int command_generate(struct options *options) {
         return 1;
     if (!options->seed_given)
         options->sampling.seed = (uint64_t)time(NULL);
-    peridot_device *device;
+    struct devices devices;
     peridot_model *model;
     int32_t *tokens = NULL;
     options->needs_tokenizer = true;
-    peridot_result result = open_model(options, &device, &model, &error);
+    peridot_result result = open_model(options, &devices, &model, &error);
     if (!result) {
         result = prompt_tokens(options, model, text ? text : options->prompt, length, &tokens,
                                &count, &error);
         if (!result)
             result = generate(options, model, tokens, count, &error);
         peridot_model_close(model);
-        peridot_device_close(device);
+        close_devices(&devices);
     }
     free(tokens);
     free(text);

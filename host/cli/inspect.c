@@ -1,6 +1,7 @@
 /* peridot inspect: a model's configuration, and the memory that it needs on the device. */
 #include "cli.h"
 #include "demo.h"
+#include "device_choice.h"
 
 #include <cjson/cJSON.h>
 
@@ -27,9 +28,21 @@ static double mebibytes(uint64_t bytes) {
     return (double)bytes / (1 << 20);
 }
 
-static void print_memory(const peridot_device_info *device, const peridot_model_info *m,
+/* The same by device, in columns. */
+static void print_devices(const peridot_device_info *on, const peridot_memory_plan *plan) {
+    printf("  %-30s %7s %9s %9s %9s %9s\n", "MiB by device", "layers", "weights", "KV cache",
+           "working", "free");
+    for (uint32_t i = 0; i < plan->device_count; i++)
+        printf("  %-30.30s %7u %9.1f %9.1f %9.1f %9.1f\n", on[i].name, plan->device_layers[i],
+               mebibytes(plan->device_weight_bytes[i]), mebibytes(plan->device_kv_bytes[i]),
+               mebibytes(plan->device_working_bytes[i]), mebibytes(plan->device_free_bytes[i]));
+}
+
+static void print_memory(const peridot_device_info *on, const peridot_model_info *m,
                          const peridot_memory_plan *plan) {
-    printf("on %s\n", device->name);
+    for (uint32_t i = 0; i < plan->device_count; i++)
+        printf("%s%s", i ? " and " : "on ", on[i].name);
+    printf("\n");
     printf("  weights             %10.1f MiB\n", mebibytes(plan->weight_bytes));
     printf("  KV cache, %6u    %10.1f MiB (%.1f KiB a token)\n", plan->context,
            mebibytes(plan->kv_bytes), (double)plan->kv_token_bytes / 1024);
@@ -40,12 +53,29 @@ static void print_memory(const peridot_device_info *device, const peridot_model_
     printf("  read per token      %10.1f MiB (%.2f %% more than the weights themselves)\n",
            mebibytes(m->padded_bytes),
            100.0 * ((double)m->padded_bytes / (double)m->ideal_bytes - 1));
+    if (plan->device_count > 1)
+        print_devices(on, plan);
     if (plan->fits)
         printf("it fits, with a context of up to %u\n", plan->largest_context);
     else if (plan->largest_context)
         printf("it does not fit: a context of %u would\n", plan->largest_context);
     else
         printf("it does not fit: the weights leave no room for any context\n");
+}
+
+static void add_devices(cJSON *json, const peridot_device_info *on,
+                        const peridot_memory_plan *plan) {
+    cJSON *list = cJSON_AddArrayToObject(json, "devices");
+    for (uint32_t i = 0; i < plan->device_count; i++) {
+        cJSON *device = cJSON_CreateObject();
+        cJSON_AddStringToObject(device, "device", on[i].name);
+        cJSON_AddNumberToObject(device, "layers", plan->device_layers[i]);
+        cJSON_AddNumberToObject(device, "weight_bytes", (double)plan->device_weight_bytes[i]);
+        cJSON_AddNumberToObject(device, "kv_bytes", (double)plan->device_kv_bytes[i]);
+        cJSON_AddNumberToObject(device, "working_bytes", (double)plan->device_working_bytes[i]);
+        cJSON_AddNumberToObject(device, "free_bytes", (double)plan->device_free_bytes[i]);
+        cJSON_AddItemToArray(list, device);
+    }
 }
 
 static void add_memory(cJSON *json, const peridot_memory_plan *plan) {
@@ -83,6 +113,7 @@ static void print_json(const peridot_device_info *device, const peridot_model_in
     cJSON_AddStringToObject(json, "fingerprint", fingerprint);
     cJSON_AddStringToObject(json, "device", device->name);
     add_memory(json, plan);
+    add_devices(json, device, plan);
     char *printed = cJSON_PrintUnformatted(json);
     if (printed)
         puts(printed);
@@ -92,39 +123,37 @@ static void print_json(const peridot_device_info *device, const peridot_model_in
 
 int command_inspect(struct options *options) {
     peridot_error error;
-    peridot_device *device;
-    peridot_device_params with = options->device;
-    with.struct_size = sizeof with;
-    with.message = show_message;
-    if (peridot_device_open(&with, &device, &error))
+    struct devices devices;
+    if (open_devices(options, &devices, &error))
         return complain(&error);
-    peridot_model_params params = options->weights;
-    params.struct_size = sizeof params;
     peridot_session_params session = options->session;
     session.struct_size = sizeof session;
-    params.session = &session;
+    peridot_model_params params = model_params(options, &devices, &session);
     peridot_model_info info = {.struct_size = sizeof info};
     peridot_memory_plan plan = {.struct_size = sizeof plan};
-    peridot_device_info on = {.struct_size = sizeof on};
-    peridot_device_describe(device, &on);
+    peridot_device_info on[PERIDOT_DEVICES_MAX];
+    for (uint32_t i = 0; i < devices.count; i++) {
+        on[i].struct_size = sizeof *on;
+        peridot_device_describe(devices.list[i], &on[i]);
+    }
     peridot_result result;
     if (options->model) {
-        result =
-            peridot_model_inspect(device, options->model, &params, &session, &info, &plan, &error);
+        result = peridot_model_inspect(devices.list[0], options->model, &params, &session, &info,
+                                       &plan, &error);
     } else {
         peridot_file files[DEMO_FILES];
         demo_list(files);
-        result = peridot_model_inspect_files(device, files, DEMO_FILES, &params, &session, &info,
-                                             &plan, &error);
+        result = peridot_model_inspect_files(devices.list[0], files, DEMO_FILES, &params, &session,
+                                             &info, &plan, &error);
     }
-    peridot_device_close(device);
+    close_devices(&devices);
     if (result)
         return complain(&error);
     if (options->json) {
-        print_json(&on, &info, &plan);
+        print_json(on, &info, &plan);
         return 0;
     }
     print_model(&info);
-    print_memory(&on, &info, &plan);
+    print_memory(on, &info, &plan);
     return 0;
 }

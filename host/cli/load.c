@@ -1,6 +1,7 @@
 /* Opening device, model and session as the options say, and telling how it goes. */
 #include "cli.h"
 #include "demo.h"
+#include "device_choice.h"
 #include "error.h"
 #include "platform.h"
 
@@ -58,15 +59,34 @@ static void tell_device(const struct options *options, const peridot_device *dev
                 software ? ": there is no GPU driver here, so this is slow" : "");
 }
 
+/* Which layers are where. */
+static void tell_split(const struct devices *devices, const peridot_model_info *info) {
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < devices->count; i++) {
+        peridot_device_info on = {.struct_size = sizeof on};
+        peridot_device_describe(devices->list[i], &on);
+        uint32_t count = info->device_layers[i];
+        fprintf(stderr, "peridot: running on %s (%s): ", on.name, on.kind);
+        if (count == 1)
+            fprintf(stderr, "layer %u of %u%s\n", first, info->layers,
+                    i ? "" : ", embedding and head");
+        else if (count)
+            fprintf(stderr, "layers %u to %u of %u%s\n", first, first + count - 1, info->layers,
+                    i ? "" : ", embedding and head");
+        else
+            fprintf(stderr, "%s\n", i ? "no layers, it is not used" : "embedding and head alone");
+        first += count;
+    }
+}
+
 /* What was chosen for want of memory. */
-static void tell_choice(const peridot_device *device, const peridot_model *model) {
-    peridot_model_info info = {.struct_size = sizeof info};
+static void tell_choice(const struct devices *devices, const peridot_model_info *info) {
     peridot_device_info on = {.struct_size = sizeof on};
-    peridot_model_describe(model, &info);
-    peridot_device_describe(device, &on);
-    if (info.weights_chosen)
-        fprintf(stderr, "peridot: weights as %s, the most that fits in %s's free memory\n",
-                weights_name(info.weights), on.name);
+    peridot_device_describe(devices->list[0], &on);
+    if (info->weights_chosen)
+        fprintf(stderr, "peridot: weights as %s, the most that fits in %s%s free memory\n",
+                weights_name(info->weights), devices->count > 1 ? "the devices'" : on.name,
+                devices->count > 1 ? "" : "'s");
 }
 
 static peridot_result load_demo(peridot_device *device, const peridot_model_params *params,
@@ -87,37 +107,40 @@ static peridot_result check_tokenizer(const struct options *options, peridot_err
                 "%s has no tokenizer: put its tokenizer.model beside config.json", options->model);
 }
 
-peridot_result open_model(const struct options *options, peridot_device **device,
+peridot_result open_model(const struct options *options, struct devices *devices,
                           peridot_model **model, peridot_error *error) {
-    peridot_device_params with = options->device;
-    with.struct_size = sizeof with;
-    with.message = show_message;
     *model = NULL;
     peridot_result result = check_tokenizer(options, error);
     if (!result)
-        result = peridot_device_open(&with, device, error);
+        result = open_devices(options, devices, error);
     if (result)
         return result;
-    if (options->verbose)
-        tell_device(options, *device);
-    peridot_model_params params = options->weights;
-    params.struct_size = sizeof params;
+    bool one = devices->count == 1;
+    if (options->verbose && one)
+        tell_device(options, devices->list[0]);
     peridot_session_params session = options->session;
     session.struct_size = sizeof session;
-    params.session = &session;
+    peridot_model_params params = model_params(options, devices, &session);
     if (isatty(STDERR_FILENO))
         params.progress = show_progress;
     if (options->model)
-        result = peridot_model_load(*device, options->model, &params, model, error);
+        result = peridot_model_load(devices->list[0], options->model, &params, model, error);
     else
-        result = load_demo(*device, &params, model, error);
-    if (result)
-        peridot_device_close(*device);
+        result = load_demo(devices->list[0], &params, model, error);
+    if (result) {
+        if (result == PERIDOT_ERROR_DEVICE_MEMORY)
+            suggest_second_device(options, devices, error);
+        close_devices(devices);
+        return result;
+    }
+    peridot_model_info info = {.struct_size = sizeof info};
+    peridot_model_describe(*model, &info);
+    if (!one)
+        tell_split(devices, &info);
     else if (!options->verbose)
-        tell_device(options, *device);
-    if (!result)
-        tell_choice(*device, *model);
-    return result;
+        tell_device(options, devices->list[0]);
+    tell_choice(devices, &info);
+    return PERIDOT_OK;
 }
 
 static void tell_context(const struct options *options, const peridot_model *model,

@@ -47,18 +47,18 @@ int command_logits(struct options *options) {
         return 1;
     }
     peridot_error error;
-    peridot_device *device;
+    struct devices devices;
     peridot_model *model;
     int32_t *ids;
     size_t count;
     if (check_output(options->output, &error) ||
         npy_read_tokens(options->tokens, &ids, &count, &error))
         return complain(&error);
-    peridot_result result = open_model(options, &device, &model, &error);
+    peridot_result result = open_model(options, &devices, &model, &error);
     if (!result) {
         result = run(options, model, ids, count, &error);
         peridot_model_close(model);
-        peridot_device_close(device);
+        close_devices(&devices);
     }
     free(ids);
     return result ? complain(&error) : 0;

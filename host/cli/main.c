@@ -29,6 +29,7 @@ static int help(void) {
         "model     -m DIR|FILE.gguf  --context N  --kv f16|f32|q8  --activations f32|int8\n"
         "          --weights auto|file|f32|bf16|f16|int8|q4, or a type of GGUF: q8_0, q4_k ...\n"
         "device    --device INDEX|NAME|UUID  --memory MIB  --minimal  --validation  --verbose\n"
+        "          --device 0,1: the layers on several, by free memory or as --split 3,1 says\n"
         "generate  -p TEXT | -f FILE  -n N  --chat  --system TEXT  --stop TEXT  --json\n"
         "sampling  --temperature T  --top-k K  --top-p P  --min-p P  --repetition-penalty R\n"
         "          --min-tokens N  --seed S\n"

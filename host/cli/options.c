@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, MEMORY, KV, ACTIVATIONS };
+enum kind { TEXT, NUMBER, REAL, FLAG, SEED, STOP, WEIGHTS, MEMORY, KV, ACTIVATIONS, SPLIT };
 
 struct option {
     const char *name, *brief;
@@ -68,6 +68,27 @@ static bool read_weights(const struct option *option, const char *text, peridot_
     return weights_read(text, weights) || read_word(option, text, weights_words(), &word);
 }
 
+/* Numbers with commas between them. */
+static bool read_shares(struct options *options, const char *text) {
+    const char *at = text;
+    options->share_count = 0;
+    while (options->share_count < PERIDOT_DEVICES_MAX) {
+        char *end;
+        float share = strtof(at, &end);
+        if (end == at || !(share >= 0 && share <= 1e9f) || (*end && *end != ','))
+            break;
+        options->shares[options->share_count++] = share;
+        if (!*end)
+            return true;
+        at = end + 1;
+    }
+    fprintf(stderr,
+            "peridot: --split takes a share for each of up to %d devices, numbers from 0 to 1e9 "
+            "such as 3,1, not \"%s\"\n",
+            PERIDOT_DEVICES_MAX, text);
+    return false;
+}
+
 static bool apply(struct options *options, const struct option *option, const char *text) {
     static const char *const activations[] = {"f32", "int8", NULL};
     int word = 0;
@@ -88,6 +109,8 @@ static bool apply(struct options *options, const struct option *option, const ch
         }
         options->stops[options->stop_count++] = text;
         return true;
+    case SPLIT:
+        return read_shares(options, text);
     case WEIGHTS:
         return read_weights(option, text, &options->weights.weights);
     case ACTIVATIONS:
@@ -134,6 +157,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--weights", "", WEIGHTS, NULL, 0, 0},
         {"--kv", "", KV, NULL, 0, 0},
         {"--activations", "", ACTIVATIONS, NULL, 0, 0},
+        {"--split", "", SPLIT, NULL, 0, 0},
         {"--chat", "", FLAG, &options->chat, 0, 0},
         {"--json", "", FLAG, &options->json, 0, 0},
         {"--jsonl", "", FLAG, &options->jsonl, 0, 0},

@@ -177,17 +177,17 @@ int command_perplexity(struct options *options) {
     char *text = read_text(options->file, &length);
     if (!text)
         return 1;
-    peridot_device *device;
+    struct devices devices;
     peridot_model *model;
     int32_t *tokens = NULL;
     options->needs_tokenizer = true;
-    peridot_result result = open_model(options, &device, &model, &error);
+    peridot_result result = open_model(options, &devices, &model, &error);
     if (!result) {
         result = text_tokens(options, model, text, length, &tokens, &count, &error);
         if (!result)
             result = run(options, model, tokens, count, &error);
         peridot_model_close(model);
-        peridot_device_close(device);
+        close_devices(&devices);
     }
     free(tokens);
     free(text);

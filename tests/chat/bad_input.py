@@ -23,6 +23,7 @@ DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
 SMALL = os.path.join(DATA, "small-f32")
 SHARDED = os.path.join(DATA, "mha-wide-bf16-sharded")
 GGUF = os.path.join(DATA, "gguf")
+SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"
 TOKENIZER = os.path.join(DATA, "tokenizer.model")
 NOTICE = re.compile(r"peridot: running on .*software.*\n")
 
@@ -460,8 +461,8 @@ def options():
     refused("unknown command", ["frobnicate"], "frobnicate", "help")
     refused("unknown option", ["generate", "--frob", "1"], "--frob", "help")
     refused("stray word", ["generate", "hello"], "hello", "help")
-    for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--seed", "--stop", "--kv",
-                   "--activations"):
+    for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--split", "--seed", "--stop",
+                   "--kv", "--activations"):
         refused(f"{option} without a value", ["generate", option], "needs a value", option)
     for value in ("0", "-1", "32769", "x", "", "12x", "1.5", "nan", "inf", "1e99", "99999999999999999999"):
         refused(f"--context {value!r}", ["generate", "-p", "x", "--context", value], "--context", "32768", f'"{value}"')
@@ -477,6 +478,37 @@ def options():
     refused("logits without files", ["logits", "-m", SMALL], "--tokens")
     refused("unknown device", ["generate", "-p", "x", "--device", "no such card"], "no such card", "peridot devices")
     refused("device 99", ["inspect", "--device", "99"], "99", "peridot devices")
+    devices()
+
+
+def devices():
+    def run(name, options, *words):
+        for command in (["generate", "-p", "x"], ["inspect"]):
+            refused(f"{command[0]}: {name}", [*command, "-m", DEMO, *options], *words, variables=drivers)
+
+    drivers = {}
+    run("a device twice", ["--device", "0,0"], "twice")
+    run("unknown second device", ["--device", "0,no such card"], "no such card", "peridot devices")
+    run("device 99 beside another", ["--device", "0,99"], "99", "peridot devices")
+    run("a comma too many", ["--device", "0,"], "--device", "0,1")
+    run("shares for one device", ["--split", "1,2"], "2 shares", "1 device")
+    run("no share for any", ["--split", "0"], "share")
+    for value in ("x", "-1", "1,-1", "nan,1", "inf", "1,", ",", "", "1;2", "1e10", "1," * 16 + "1"):
+        run(f"--split {value!r}", ["--device", "0", "--split", value], "--split", f'"{value}"')
+    if not os.path.exists(SWIFTSHADER) or SWIFTSHADER in environment.get("VK_DRIVER_FILES", SWIFTSHADER):
+        return
+    drivers = {"VK_DRIVER_FILES": environment["VK_DRIVER_FILES"] + ":" + SWIFTSHADER}
+    run("one share for two devices", ["--device", "0,1", "--split", "1"], "1 share", "2 devices")
+    run("three shares for two devices", ["--device", "0,1", "--split", "1,1,1"], "3 shares", "2 devices")
+    run("no share for either", ["--device", "0,1", "--split", "0,0"], "share")
+    refused("fewer layers than devices", ["inspect", "-m", os.path.join(DATA, "deep-f32"), "--device", "0,1"],
+            "2 devices for 1 layer", variables=drivers)
+    refused("too little memory, and enough on two",
+            ["generate", "-p", "x", "-m", DEMO, "--device", "0", "--memory", "44", "--context", "8000"],
+            "44.0 MiB free", "--device 0,1", variables=drivers)
+    refused("too little memory on both", ["generate", "-p", "x", "-m", DEMO, "--device", "0,1", "--memory", "40"],
+            "layers 0 to 1", "40.0 MiB free", variables=drivers)
+    accepted("two devices", ["generate", "-p", "x", "-n", "2", "--device", "0,1", "--split", "1,3"], variables=drivers)
 
 
 def machines():

@@ -169,6 +169,7 @@ static void test_models(void **state) {
         FIELD(peridot_model_info, weight_bytes), FIELD(peridot_model_info, ideal_bytes),
         FIELD(peridot_model_info, fingerprint),  FIELD(peridot_model_info, weights),
         FIELD(peridot_model_info, bos),          FIELD(peridot_model_info, stop_tokens),
+        FIELD(peridot_model_info, device_count), FIELD(peridot_model_info, device_layers),
     };
     CHECK_FILLING(fill_model, peridot_model_info, fields);
     CHECK_FILLING(fill_inspected, peridot_model_info, fields);
@@ -177,10 +178,12 @@ static void test_models(void **state) {
 static void test_plans(void **state) {
     (void)state;
     static const struct field fields[] = {
-        FIELD(peridot_memory_plan, weight_bytes),   FIELD(peridot_memory_plan, kv_bytes),
-        FIELD(peridot_memory_plan, kv_token_bytes), FIELD(peridot_memory_plan, working_bytes),
-        FIELD(peridot_memory_plan, staging_bytes),  FIELD(peridot_memory_plan, total_bytes),
-        FIELD(peridot_memory_plan, context),        FIELD(peridot_memory_plan, fits),
+        FIELD(peridot_memory_plan, weight_bytes),    FIELD(peridot_memory_plan, kv_bytes),
+        FIELD(peridot_memory_plan, kv_token_bytes),  FIELD(peridot_memory_plan, working_bytes),
+        FIELD(peridot_memory_plan, staging_bytes),   FIELD(peridot_memory_plan, total_bytes),
+        FIELD(peridot_memory_plan, context),         FIELD(peridot_memory_plan, fits),
+        FIELD(peridot_memory_plan, device_count),    FIELD(peridot_memory_plan, device_layers),
+        FIELD(peridot_memory_plan, device_kv_bytes),
     };
     CHECK_FILLING(fill_plan, peridot_memory_plan, fields);
 }
@@ -230,6 +233,7 @@ static void test_older_callers(void **state) {
     (void)state;
     OLDER(peridot_device_params, with, max_allocation);
     OLDER(peridot_model_params, params, max_piece);
+    OLDER(peridot_model_params, alone, more_devices);
     OLDER(peridot_session_params, wanted, kv);
     OLDER(peridot_sampling, sampling, top_k);
     peridot_device *own = NULL;
@@ -238,6 +242,8 @@ static void test_older_callers(void **state) {
     wanted.context = 77;
     MUST(peridot_device_open(&with, &own, &error));
     MUST(peridot_model_load(own, TEST_DATA "/small-f32", &params, &loaded, &error));
+    peridot_model_close(loaded);
+    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &alone, &loaded, &error));
     MUST(peridot_session_create(loaded, &wanted, &created, &error));
     MUST(peridot_session_sampling(created, &sampling, &error));
     MUST(peridot_model_inspect(own, TEST_DATA "/small-f32", &params, &wanted, NULL, NULL, &error));

@@ -179,7 +179,8 @@ static void set_sizes(struct sizes *sizes, struct device *device, uint32_t type,
     sizes->layer.gate_up = sizes->layer.down = weight;
     sizes->model.device = &sizes->device;
     sizes->model.layers = &sizes->layer;
-    sizes->model.config.layers = 1;
+    sizes->model.is_home = true;
+    sizes->model.config.layers = sizes->model.layer_count = 1;
     sizes->model.config.heads = 16;
     sizes->model.config.kv_heads = 16 / group;
     sizes->model.head_dim_padded = head_dim;
