@@ -28,7 +28,9 @@ struct world {
     const struct buffer **buffers;   /* stb_ds arrays */
     unsigned char **before, **after; /* the dispatch at hand; `now` is after a rerun */
     unsigned char **now;
-    bool planted[KERNEL_COUNT][KERNEL_OPERANDS_MAX]; /* faults tried already */
+    /* What of faults planted in an operand; those that nobody noticed are planted again */
+    enum { UNTRIED, UNNOTICED, NOTICED } planted[KERNEL_COUNT][KERNEL_OPERANDS_MAX];
+    char unnoticed[160]; /* the last one */
     uint32_t dispatches, faults;
 };
 
@@ -192,40 +194,45 @@ static int64_t last_change(const struct world *world, const struct operand *oper
     return -1;
 }
 
-static void must_notice(bool noticed, const struct dispatch *dispatch, uint32_t operand,
-                        const char *fault) {
+/* A fault may do no harm by chance: a sampler draws the same token. */
+static bool judge(struct world *world, bool noticed, const struct dispatch *dispatch,
+                  uint32_t operand, const char *fault) {
+    world->faults++;
     if (!noticed)
-        fail_msg("%s, operand %u: nobody noticed that %s", dispatch->label, operand, fault);
+        snprintf(world->unnoticed, sizeof world->unnoticed,
+                 "%s, operand %u: nobody noticed that %s", dispatch->label, operand, fault);
+    return noticed;
 }
 
-/* Declares an operand shorter than it is, or the residual stream as only written. */
-static void plant_fault(struct world *world, const struct dispatch *dispatch, uint32_t index) {
+/* Declares an operand shorter than it is, or the residual stream as only written; whether that was
+ * noticed each time. */
+static bool plant_faults(struct world *world, const struct dispatch *dispatch, uint32_t index) {
     struct dispatch faulty = *dispatch;
     struct operand *operand = &faulty.operands[index];
     int64_t last = last_change(world, operand);
+    bool noticed = true;
     if ((faulty.access[index] & ACCESS_WRITE) && last > 0) {
         operand->size = (uint64_t)last;
-        must_notice(wrote_outside(world, &faulty), dispatch, index, "its write was cut short");
+        noticed &=
+            judge(world, wrote_outside(world, &faulty), dispatch, index, "its write was cut short");
         *operand = dispatch->operands[index];
-        world->faults++;
     }
     enum kernel kernel = dispatch->pipeline->key.variant->kernel;
     bool residual = kernel == KERNEL_matvec_residual || kernel == KERNEL_matmul_residual ||
                     kernel == KERNEL_dot_residual;
     if (faulty.access[index] == ACCESS_BOTH && residual) {
         faulty.access[index] = ACCESS_WRITE;
-        must_notice(reads_outside(world, &faulty, dispatch), dispatch, index,
-                    "its read was left out");
-        world->faults++;
+        noticed &= judge(world, reads_outside(world, &faulty, dispatch), dispatch, index,
+                         "its read was left out");
     }
     /* garbage in the block would be followed as addresses; the cut reads scores only for ties */
     bool essential = operand->buffer != world->session->block && kernel != KERNEL_sample_cut;
     if (faulty.access[index] == ACCESS_READ && essential) {
         operand->size = 16;
-        must_notice(reads_outside(world, &faulty, dispatch), dispatch, index,
-                    "its read was cut short");
-        world->faults++;
+        noticed &= judge(world, reads_outside(world, &faulty, dispatch), dispatch, index,
+                         "its read was cut short");
     }
+    return noticed;
 }
 
 /* ---- Passes ---- */
@@ -240,10 +247,8 @@ static void check_dispatch(struct world *world, const struct dispatch *dispatch)
         fail_msg("%s read outside the reads it declares", dispatch->label);
     enum kernel kernel = dispatch->pipeline->key.variant->kernel;
     for (uint32_t i = 0; i < dispatch->operand_count; i++) {
-        if (!dispatch->operands[i].buffer || world->planted[kernel][i])
-            continue;
-        world->planted[kernel][i] = true;
-        plant_fault(world, dispatch, i);
+        if (dispatch->operands[i].buffer && world->planted[kernel][i] != NOTICED)
+            world->planted[kernel][i] = plant_faults(world, dispatch, i) ? NOTICED : UNNOTICED;
     }
     write_all(world, world->after);
     world->dispatches++;
@@ -261,6 +266,14 @@ static void check_pass(struct world *world, uint32_t index, uint32_t sampler, ui
     for (uint32_t i = 0; i < count; i++)
         for (ptrdiff_t j = 0; j < arrlen(list[i]->dispatches); j++)
             check_dispatch(world, &list[i]->dispatches[j]);
+}
+
+static bool has_unnoticed(const struct world *world) {
+    for (uint32_t kernel = 0; kernel < KERNEL_COUNT; kernel++)
+        for (uint32_t i = 0; i < KERNEL_OPERANDS_MAX; i++)
+            if (world->planted[kernel][i] == UNNOTICED)
+                return true;
+    return false;
 }
 
 static void fill_tokens(const struct world *world, uint32_t vocabulary) {
@@ -308,7 +321,11 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
     }
     check_pass(&world, 0, SAMPLER_KINDS - 1, position, 1);
     check_pass(&world, 0, 0, position + 1, 1);
-    print_message("%s: %u dispatches within their declarations, %u planted faults noticed\n", name,
+    for (uint32_t i = 2; has_unnoticed(&world) && i < 10; i++)
+        check_pass(&world, 0, SAMPLER_KINDS - 1, position + i, 1);
+    if (has_unnoticed(&world))
+        fail_msg("%s", world.unnoticed);
+    print_message("%s: %u dispatches within their declarations, %u planted faults\n", name,
                   world.dispatches, world.faults);
     assert_true(world.faults > 30);
     for (ptrdiff_t i = 0; i < arrlen(world.buffers); i++) {
