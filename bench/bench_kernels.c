@@ -39,8 +39,11 @@ static const char usage[] =
     "\n"
     "  peridot-bench kernels --kernel matvec --type q4_k --model 2b\n"
     "\n"
-    "limit %: of the bandwidth that a kernel or a copy on this device reaches which does nothing\n"
-    "else. error: the largest normalised mean square error found, as a share of what is bearable.\n"
+    "bandwidth %: of what a kernel or a copy on this device reaches which does nothing else;\n"
+    "arithmetic %: of what a kernel reaches that only multiplies and adds (packed dot products: "
+    "that\n"
+    "only has those); limit %: of the roof that both are, the larger. error: the largest "
+    "normalised mean square error found, as a share of what is bearable.\n"
     "ratio: to the time of the variant that sessions use (*); ~ where the difference is noise.\n";
 
 struct kernels_options {
@@ -95,6 +98,8 @@ static const struct column columns[] = {
     {"spread_percent", "± %", COLUMN_NUMBER, 1, NULL},
     {"gb_per_second", "GB/s", COLUMN_NUMBER, 2, NULL},
     {"gflop_per_second", "GFLOP/s", COLUMN_NUMBER, 1, NULL},
+    {"bandwidth_percent", "bandwidth %", COLUMN_NUMBER, 1, NULL},
+    {"arithmetic_percent", "arithmetic %", COLUMN_NUMBER, 1, NULL},
     {"limit_percent", "limit %", COLUMN_NUMBER, 1, NULL},
     {"error", "error", COLUMN_NUMBER, 3, NULL},
     {"ratio", "ratio", COLUMN_NUMBER, 2, ratio_tone},
@@ -167,20 +172,34 @@ static bool check_real(struct lab *lab, const struct kernel_job *job) {
                          job->key.type);
 }
 
-static void add_times(struct lab *lab, cJSON *row, double *microseconds, uint32_t count) {
-    struct spread spread = samples_spread(microseconds, count);
-    double seconds = spread.median * 1e-6, gbs = lab->bytes / seconds * 1e-9;
-    row_number(row, "microseconds", spread.median);
-    row_number(row, "spread_percent", 50 * spread.range / spread.median);
+/* Rates, and their shares of the roof: the bandwidth times operations a byte, or the arithmetic,
+ * whichever is lower; so the larger of both shares is that of the roof. */
+static void add_rates(struct lab *lab, const struct kernel_job *job, double seconds, cJSON *row) {
+    double gbs = lab->bytes / seconds * 1e-9, gflops = lab->flops / seconds * 1e-9;
+    bool packed_dot = job->variant->needs & NEEDS_PACKED_DOT;
+    double bandwidth = 100 * gbs / ceilings_bandwidth(&lab->ceilings);
+    double arithmetic = 100 * gflops / ceilings_arithmetic(&lab->ceilings, packed_dot);
     row_number(row, "gb_per_second", gbs);
     if (lab->flops > 0)
-        row_number(row, "gflop_per_second", lab->flops / seconds * 1e-9);
-    row_number(row, "limit_percent", 100 * gbs / ceilings_bandwidth(&lab->ceilings));
+        row_number(row, "gflop_per_second", gflops);
+    row_number(row, "bandwidth_percent", bandwidth);
+    if (lab->flops > 0)
+        row_number(row, "arithmetic_percent", arithmetic);
+    row_number(row, "limit_percent", arithmetic > bandwidth ? arithmetic : bandwidth);
+}
+
+static void add_times(struct lab *lab, const struct kernel_job *job, double *microseconds,
+                      uint32_t count, cJSON *row) {
+    struct spread spread = samples_spread(microseconds, count);
+    row_number(row, "microseconds", spread.median);
+    row_number(row, "spread_percent", 50 * spread.range / spread.median);
+    add_rates(lab, job, spread.median * 1e-6, row);
     row_number(row, "runs", count);
     row_samples(row, "microseconds_samples", microseconds, count);
 }
 
-static peridot_result time_job(struct lab *lab, cJSON *row, peridot_error *error) {
+static peridot_result time_job(struct lab *lab, const struct kernel_job *job, cJSON *row,
+                               peridot_error *error) {
     double seconds[SAMPLES_MAX], warm[2];
     uint32_t count = lab->options->runs;
     peridot_result result = timed_kernel_run(lab->timed, 2, warm, error);
@@ -189,7 +208,7 @@ static peridot_result time_job(struct lab *lab, cJSON *row, peridot_error *error
     for (uint32_t i = 0; i < count && !result; i++)
         seconds[i] *= 1e6;
     if (!result)
-        add_times(lab, row, seconds, count);
+        add_times(lab, job, seconds, count, row);
     return result;
 }
 
@@ -204,7 +223,7 @@ static peridot_result measure_job(struct lab *lab, const struct kernel_job *job,
     else if (lab->capture_error.code)
         cJSON_AddStringToObject(row, "fault", lab->capture_error.message);
     else
-        result = time_job(lab, row, error);
+        result = time_job(lab, job, row, error);
     row_number(row, "error", lab->bench.worst);
     timed_kernel_destroy(lab->timed);
     lab->timed = NULL;
@@ -310,7 +329,7 @@ static peridot_result open_lab(struct lab *lab, peridot_error *error) {
     peridot_result result = peridot_device_open(&params, &lab->device, error);
     if (result)
         return result;
-    progress("measuring the memory's bandwidth");
+    progress("measuring the device's bandwidth and arithmetic");
     result = ceilings_measure(lab->device->engine, options->quick, &lab->ceilings, error);
     if (!result)
         result = bench_open(&lab->bench, lab->device->engine, options->seed, error);
@@ -324,6 +343,9 @@ static void describe_lab(struct lab *lab) {
     environment_describe(lab->device->engine, about);
     row_number(about, "read_gb_per_second", lab->ceilings.read_gbs);
     row_number(about, "copy_gb_per_second", lab->ceilings.copy_gbs);
+    row_number(about, "multiply_add_gflop_per_second", lab->ceilings.multiply_add_gflops);
+    if (lab->ceilings.packed_dot_gops > 0)
+        row_number(about, "packed_dot_gop_per_second", lab->ceilings.packed_dot_gops);
     row_number(about, "seed", lab->options->seed);
     row_number(about, "runs", lab->options->runs);
     if (device_is_software(lab->device->engine))

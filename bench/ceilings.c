@@ -1,5 +1,5 @@
 #include "ceilings.h"
-#include "bench_modules.h" /* module_read_memory */
+#include "bench_modules.h" /* module_read_memory, module_multiply_add */
 #include "platform.h"
 #include "queue.h"
 #include "statistics.h"
@@ -9,7 +9,11 @@
 
 #include <stb/stb_ds.h>
 
-#define LOADS 64 /* of 16 bytes, by each invocation */
+#define LOADS 64                   /* of 16 bytes, by each invocation */
+#define CHAIN_STEPS (16.0 * 3 * 4) /* of each invocation in a round: multiply_add.comp */
+#define INVOCATIONS (1u << 20)
+#define INVOCATIONS_SOFTWARE (1u << 14)
+#define ROUNDS_MOST (1u << 20)
 #define RUNS 7
 #define RUNS_QUICK 3
 
@@ -18,23 +22,32 @@ struct read_constants {
     uint32_t loads;
 };
 
+struct multiply_constants {
+    uint64_t sums;
+    float factor, addend;
+    uint32_t rounds;
+};
+
 struct measurement {
     struct device *device;
     struct lane lane;
     struct arena *arena;
     const struct buffer *source, *target;
     VkQueryPool queries;
-    struct pipeline pipeline; /* of no kernel in the table: destroyed here */
+    /* of no kernel in the table: destroyed here */
+    VkPipeline reads, multiplies, dots; /* dots: null where the device has no instruction */
+    VkPipeline computes;                /* one of the last two, at hand */
+    uint32_t rounds;                    /* of it */
     uint32_t workgroup;
     uint64_t bytes; /* of source and target */
 };
 
-static VkResult create_pipeline(struct measurement *m) {
+static VkResult create_pipeline(struct measurement *m, const uint32_t *words, const uint32_t *end,
+                                VkPipeline *pipeline) {
     struct device *device = m->device;
-    VkShaderModuleCreateInfo code = {
-        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = (size_t)(module_read_memory_end - module_read_memory) * sizeof(uint32_t),
-        .pCode = module_read_memory};
+    VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                     .codeSize = (size_t)(end - words) * sizeof(uint32_t),
+                                     .pCode = words};
     VkShaderModule module;
     VkResult result =
         device->vk.CreateShaderModule(device->handle, &code, device->allocator, &module);
@@ -52,8 +65,19 @@ static VkResult create_pipeline(struct measurement *m) {
         .layout = pipelines_layout(device),
     };
     result = device->vk.CreateComputePipelines(device->handle, VK_NULL_HANDLE, 1, &info,
-                                               device->allocator, &m->pipeline.handle);
+                                               device->allocator, pipeline);
     device->vk.DestroyShaderModule(device->handle, module, device->allocator);
+    return result;
+}
+
+static VkResult create_pipelines(struct measurement *m) {
+    const struct device_info *info = &m->device->info;
+    VkResult result = create_pipeline(m, module_read_memory, module_read_memory_end, &m->reads);
+    if (!result)
+        result = create_pipeline(m, module_multiply_add, module_multiply_add_end, &m->multiplies);
+    if (!result && info->needs_met & NEEDS_PACKED_DOT && info->limits.packed_dot_accelerated)
+        result = create_pipeline(m, module_multiply_add_packed, module_multiply_add_packed_end,
+                                 &m->dots);
     return result;
 }
 
@@ -77,9 +101,9 @@ static peridot_result prepare(struct measurement *m, bool quick, peridot_error *
     m->workgroup =
         device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? device->info.limits.subgroup_size : 128;
     m->bytes = choose_bytes(m, quick);
-    VkResult code = create_pipeline(m);
+    VkResult code = create_pipelines(m);
     if (code)
-        return device_fail(device, code, "compiling the kernel that reads memory", error);
+        return device_fail(device, code, "compiling the kernels that measure ceilings", error);
     peridot_result result = lane_create(device, &m->lane, error);
     if (!result)
         result = timestamps_create(device, 2, &m->queries, error);
@@ -119,10 +143,28 @@ static void read_all(struct measurement *m, VkCommandBuffer commands) {
     struct read_constants constants = {m->source->address, m->target->address, LOADS};
     uint32_t groups = (uint32_t)(m->bytes / ((uint64_t)m->workgroup * LOADS * 16));
     uint32_t most = m->device->info.limits.max_grid[0];
-    vk->CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, m->pipeline.handle);
+    vk->CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, m->reads);
     vk->CmdPushConstants(commands, pipelines_layout(m->device), VK_SHADER_STAGE_COMPUTE_BIT, 0,
                          sizeof constants, &constants);
     vk->CmdDispatch(commands, groups < most ? groups : most, 1, 1);
+}
+
+/* Workgroups of `computes`, whose sums the target holds. */
+static uint32_t compute_groups(const struct measurement *m) {
+    bool software = m->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    uint64_t wanted = software ? INVOCATIONS_SOFTWARE : INVOCATIONS, most = m->bytes / 4;
+    uint64_t groups = (wanted < most ? wanted : most) / m->workgroup;
+    uint32_t grid = m->device->info.limits.max_grid[0];
+    return groups < grid ? (uint32_t)groups : grid;
+}
+
+static void compute(struct measurement *m, VkCommandBuffer commands) {
+    const struct device_functions *vk = &m->device->vk;
+    struct multiply_constants constants = {m->target->address, 0.75f, 0.5f, m->rounds};
+    vk->CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, m->computes);
+    vk->CmdPushConstants(commands, pipelines_layout(m->device), VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                         sizeof constants, &constants);
+    vk->CmdDispatch(commands, compute_groups(m), 1, 1);
 }
 
 /* One piece of work in a submission of its own; its seconds. */
@@ -178,6 +220,30 @@ static peridot_result time_rate(struct measurement *m,
     return PERIDOT_OK;
 }
 
+/* The rate of a pipeline of chains, each step of which is `operations`; by as many rounds as take
+ * long enough for a start and an end to be nothing, found by trying. */
+static peridot_result time_chains(struct measurement *m, VkPipeline pipeline, double operations,
+                                  bool quick, double *rate, peridot_error *error) {
+    double seconds = 0, enough = quick ? 2e-3 : 10e-3;
+    m->computes = pipeline;
+    m->rounds = 1;
+    peridot_result result = time_once(m, compute, &seconds, error); /* warms up */
+    for (; !result && m->rounds < ROUNDS_MOST; m->rounds *= 4) {
+        result = time_once(m, compute, &seconds, error);
+        if (seconds >= enough)
+            break;
+    }
+    if (result)
+        return result;
+    operations *= CHAIN_STEPS * m->rounds * m->workgroup * compute_groups(m);
+    return time_rate(m, compute, operations, quick ? RUNS_QUICK : RUNS, rate, error);
+}
+
+double ceilings_arithmetic(const struct ceilings *ceilings, bool packed_dot) {
+    return packed_dot && ceilings->packed_dot_gops > 0 ? ceilings->packed_dot_gops
+                                                       : ceilings->multiply_add_gflops;
+}
+
 double ceilings_bandwidth(const struct ceilings *ceilings) {
     return ceilings->read_gbs > ceilings->copy_gbs ? ceilings->read_gbs : ceilings->copy_gbs;
 }
@@ -194,11 +260,17 @@ peridot_result ceilings_measure(struct device *device, bool quick, struct ceilin
         result = time_rate(&m, read_all, (double)m.bytes, runs, &ceilings->read_gbs, error);
     if (!result)
         result = time_rate(&m, copy, 2.0 * (double)m.bytes, runs, &ceilings->copy_gbs, error);
+    if (!result)
+        result = time_chains(&m, m.multiplies, 2, quick, &ceilings->multiply_add_gflops, error);
+    if (!result && m.dots)
+        result = time_chains(&m, m.dots, 8, quick, &ceilings->packed_dot_gops, error);
     ceilings->bytes = m.bytes;
     if (m.lane.device)
         lane_destroy(&m.lane);
     arena_destroy(m.arena);
     timestamps_destroy(device, m.queries);
-    device->vk.DestroyPipeline(device->handle, m.pipeline.handle, device->allocator);
+    VkPipeline pipelines[] = {m.reads, m.multiplies, m.dots};
+    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++)
+        device->vk.DestroyPipeline(device->handle, pipelines[i], device->allocator);
     return result;
 }
