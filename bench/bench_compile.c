@@ -58,7 +58,7 @@ static enum tone spill_tone(const cJSON *row, const char *key) {
     return row_value(row, key) > 0 ? TONE_BAD : TONE_PLAIN;
 }
 
-static const struct column columns[] = {
+const struct column compile_columns[] = {
     {"family", "family", COLUMN_DETAIL, 0, NULL},
     {"driver", "driver", COLUMN_DETAIL, 0, NULL},
     {"kernel", "kernel", COLUMN_TEXT, 0, NULL},
@@ -90,7 +90,8 @@ static enum tone pivot_tone(const cJSON *row, const char *key) {
 }
 
 static bool same_kernel(const cJSON *a, const cJSON *b) {
-    for (const struct column *column = columns + 2; column < columns + 2 + NAME_COLUMNS; column++)
+    for (const struct column *column = compile_columns + 2;
+         column < compile_columns + 2 + NAME_COLUMNS; column++)
         if (strcmp(row_text(a, column->key), row_text(b, column->key)) != 0)
             return false;
     return true;
@@ -104,7 +105,8 @@ static cJSON *pivot_row(struct table *table, const cJSON *row) {
             return other;
     }
     other = table_row(table);
-    for (const struct column *column = columns + 2; column < columns + 2 + NAME_COLUMNS; column++)
+    for (const struct column *column = compile_columns + 2;
+         column < compile_columns + 2 + NAME_COLUMNS; column++)
         cJSON_AddStringToObject(other, column->key, row_text(row, column->key));
     return other;
 }
@@ -130,7 +132,7 @@ static void make_pivot(const struct results *results, const cJSON *families, str
     uint32_t count = NAME_COLUMNS;
     pivot->results = (struct results){.command = results->command,
                                       .about = cJSON_Duplicate(results->about, true)};
-    memcpy(pivot->columns, columns + 2, NAME_COLUMNS * sizeof *columns);
+    memcpy(pivot->columns, compile_columns + 2, NAME_COLUMNS * sizeof *compile_columns);
     cJSON_ArrayForEach(family, families) {
         const char *name = family->valuestring;
         if (count < NAME_COLUMNS + FAMILIES_MAX)
@@ -238,8 +240,8 @@ static int list_and_show(const struct compile_options *options) {
     peridot_error error;
     results_begin(&results, "compile");
     environment_program(results.about);
-    struct table *table =
-        results_table(&results, "kernels", "What the compiler makes of each kernel", columns);
+    struct table *table = results_table(&results, "kernels",
+                                        "What the compiler makes of each kernel", compile_columns);
     peridot_result result = compile_chosen(options, table, &error);
     if (!result && !options->choice.code) {
         describe(table, results.about);
@@ -307,7 +309,7 @@ static bool may_leave_out(const peridot_error *failed, const struct compile_chec
 }
 
 static int check_table(const struct compile_options *options) {
-    struct table table = {"kernels", "", columns, cJSON_CreateArray()};
+    struct table table = {"kernels", "", compile_columns, cJSON_CreateArray()};
     struct scope scope = {0};
     struct compile_check check = {0};
     cJSON *before = NULL;
@@ -334,7 +336,7 @@ static int check_table(const struct compile_options *options) {
 }
 
 static int renew_table(const struct compile_options *options) {
-    struct table table = {"kernels", "", columns, cJSON_CreateArray()};
+    struct table table = {"kernels", "", compile_columns, cJSON_CreateArray()};
     struct scope scope = {0};
     cJSON *before = NULL;
     peridot_error error;

@@ -87,7 +87,7 @@ static enum tone fault_tone(const cJSON *row, const char *key) {
     return TONE_BAD;
 }
 
-static const struct column columns[] = {
+const struct column kernels_columns[] = {
     {"kernel", "kernel", COLUMN_TEXT, 0, NULL},
     {"type", "type", COLUMN_TEXT, 0, NULL},
     {"shape", "shape", COLUMN_TEXT, 0, NULL},
@@ -110,7 +110,7 @@ static const struct column columns[] = {
     {NULL, NULL, COLUMN_TEXT, 0, NULL},
 };
 
-static const struct column left_out_columns[] = {
+const struct column kernels_left_out_columns[] = {
     {"kernel", "kernel", COLUMN_TEXT, 0, NULL},
     {"variant", "variant", COLUMN_TEXT, 0, NULL},
     {"reason", "left out: the device", COLUMN_TEXT, 0, NULL},
@@ -358,8 +358,8 @@ static peridot_result measure(struct lab *lab, peridot_error *error) {
     if (result)
         return result;
     describe_lab(lab);
-    lab->table = results_table(&lab->results, "kernels", "Kernels", columns);
-    lab->left_out = results_table(&lab->results, "left_out", "Left out", left_out_columns);
+    lab->table = results_table(&lab->results, "kernels", "Kernels", kernels_columns);
+    lab->left_out = results_table(&lab->results, "left_out", "Left out", kernels_left_out_columns);
     struct kernel_job *jobs = kernel_jobs_list(lab->device->engine, &lab->options->choice);
     if (!jobs)
         result =

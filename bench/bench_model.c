@@ -61,7 +61,7 @@ static enum tone limit_tone(const cJSON *row, const char *key) {
     return limit >= 70 ? TONE_GOOD : limit < 40 ? TONE_BAD : TONE_PLAIN;
 }
 
-static const struct column start_columns[] = {
+const struct column model_start_columns[] = {
     {"read_gb_per_second", "read GB/s", COLUMN_NUMBER, 2, NULL},
     {"copy_gb_per_second", "copy GB/s", COLUMN_NUMBER, 2, NULL},
     {"seconds_loading", "loading s", COLUMN_NUMBER, 2, NULL},
@@ -69,7 +69,7 @@ static const struct column start_columns[] = {
     {NULL, NULL, COLUMN_TEXT, 0, NULL},
 };
 
-static const struct column speed_columns[] = {
+const struct column model_speed_columns[] = {
     {"test", "test", COLUMN_TEXT, 0, NULL},
     {"depth", "depth", COLUMN_NUMBER, 0, NULL},
     {"tokens_per_second", "tokens/s", COLUMN_NUMBER, 2, NULL},
@@ -92,7 +92,7 @@ static enum tone share_tone(const cJSON *row, const char *key) {
                                                                              : TONE_PLAIN;
 }
 
-static const struct column kernel_columns[] = {
+const struct column model_kernel_columns[] = {
     {"depth", "depth", COLUMN_NUMBER, 0, NULL},
     {"kernel", "kernel", COLUMN_TEXT, 0, share_tone},
     {"variant", "variant", COLUMN_TEXT, 0, NULL},
@@ -365,8 +365,8 @@ static void add_start(struct bench *bench) {
     peridot_session_statistics statistics = {.struct_size = sizeof statistics};
     peridot_model_describe(bench->model, &info);
     peridot_session_describe(bench->session, &statistics);
-    cJSON *row = table_row(results_table(&bench->results, "start",
-                                         "The memory's bandwidth, and the start", start_columns));
+    cJSON *row = table_row(results_table(
+        &bench->results, "start", "The memory's bandwidth, and the start", model_start_columns));
     row_number(row, "read_gb_per_second", bench->ceilings.read_gbs);
     row_number(row, "copy_gb_per_second", bench->ceilings.copy_gbs);
     row_number(row, "seconds_loading", info.seconds_loading);
@@ -381,9 +381,9 @@ static peridot_result measure(struct bench *bench, peridot_error *error) {
         return result;
     describe(bench);
     add_start(bench);
-    bench->speed = results_table(&bench->results, "speed", "Speed", speed_columns);
+    bench->speed = results_table(&bench->results, "speed", "Speed", model_speed_columns);
     bench->kernels = results_table(&bench->results, "kernels",
-                                   "Decode steps by kernel, with timestamps", kernel_columns);
+                                   "Decode steps by kernel, with timestamps", model_kernel_columns);
     for (uint32_t i = 0; i < bench->options->depths.count && !result; i++)
         result = measure_depth(bench, bench->options->depths.at[i], error);
     return result;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *bench_program = "peridot-bench";
+
 #define PATHS_MAX 2048
 
 static bool is_intel(const char *family) {

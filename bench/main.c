@@ -1,4 +1,4 @@
-/* peridot-bench, the shader lab: kernels, model, compile. */
+/* peridot-bench, the shader lab: kernels, model, compile, report. */
 #include "bench.h"
 #include "commit.h"
 #include "peridot.h"
@@ -26,18 +26,20 @@ static const struct {
      "what every driver's compiler makes of every kernel: registers, spills,\n"
      "             occupancy, instructions, cycles; of AMD's cards without the cards too:\n"
      "             peridot-bench compile --kernel matvec --type q4_k --families navi21,vega10"},
+    {"report", bench_report,
+     "a page with plots of results that the others wrote with -o:\n"
+     "             peridot-bench report kernels.json model.json -o report.html"},
 };
 
 static int help(void) {
     printf("peridot-bench %s (%s): the shader lab\n\n", peridot_version(), PERIDOT_COMMIT);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         printf("  %-9s  %s\n", commands[i].name, commands[i].help);
-    printf("\nEach prints tables, or --json or --csv, and writes a file of results with -o FILE.\n"
+    printf("\nThe first three print tables, or --json or --csv, and write a file of results with "
+           "-o FILE.\n"
            "peridot-bench COMMAND --help tells all options.\n");
     return 0;
 }
-
-const char *bench_program = "peridot-bench";
 
 static int run(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "help";

@@ -93,26 +93,51 @@ bool options_help(int argc, char **argv) {
     return false;
 }
 
+static const struct option *find_option(const struct option *table, size_t count,
+                                        const char *word) {
+    for (size_t i = 0; i < count; i++)
+        if (table[i].kind == OPTION_WORDS
+                ? *word != '-'
+                : strcmp(word, table[i].name) == 0 ||
+                      (table[i].brief[0] && strcmp(word, table[i].brief) == 0))
+            return &table[i];
+    return NULL;
+}
+
+/* Words that an option takes after its name. */
+static int count_values(const struct option *option) {
+    return option->kind == OPTION_FLAG || option->kind == OPTION_WORDS ? 0
+           : option->kind == OPTION_PAIR                               ? 2
+                                                                       : 1;
+}
+
+static bool add_word(const struct option *option, const char *word) {
+    struct words *words = option->place;
+    if (words->count == WORDS_MAX) {
+        fprintf(stderr, "peridot-bench: more than %u of %s at once\n", WORDS_MAX, option->name);
+        return false;
+    }
+    words->at[words->count++] = word;
+    return true;
+}
+
 bool options_parse(const char *command, int argc, char **argv, const struct option *table,
                    size_t count) {
     for (int i = 0, values; i < argc; i += 1 + values) {
-        const struct option *option = NULL;
-        for (size_t j = 0; j < count && !option; j++)
-            if (strcmp(argv[i], table[j].name) == 0 ||
-                (table[j].brief[0] && strcmp(argv[i], table[j].brief) == 0))
-                option = &table[j];
+        const struct option *option = find_option(table, count, argv[i]);
         if (!option) {
             fprintf(stderr, "peridot-bench: %s has no option \"%s\": see peridot-bench %s --help\n",
                     command, argv[i], command);
             return false;
         }
-        values = option->kind == OPTION_FLAG ? 0 : option->kind == OPTION_PAIR ? 2 : 1;
+        values = count_values(option);
         if (argc - 1 - i < values) {
             fprintf(stderr, "peridot-bench: %s needs %s: see peridot-bench %s --help\n", argv[i],
                     values == 2 ? "two values" : "a value", command);
             return false;
         }
-        if (!apply(option, argv + i + 1))
+        if (option->kind == OPTION_WORDS ? !add_word(option, argv[i])
+                                         : !apply(option, argv + i + 1))
             return false;
     }
     return true;

@@ -13,11 +13,18 @@ enum option_kind {
     OPTION_FLAG,    /* bool */
     OPTION_WEIGHTS, /* peridot_weights */
     OPTION_KV,      /* peridot_kv */
+    OPTION_WORDS, /* struct words: takes each word that is no option's; its name is for messages */
 };
 
 #define NUMBERS_MAX 16
 struct numbers {
     uint32_t at[NUMBERS_MAX], count;
+};
+
+#define WORDS_MAX 64
+struct words {
+    const char *at[WORDS_MAX];
+    uint32_t count;
 };
 
 struct option {

@@ -311,7 +311,7 @@ peridot_result results_parse(const char *text, size_t length, const char *name, 
     const char *why = NULL;
     if (row_value(*file, FORMAT_KEY) != FORMAT_VERSION)
         why = "it holds no results of this version of peridot-bench";
-    else if (strcmp(row_text(*file, "command"), command) != 0)
+    else if (command && strcmp(row_text(*file, "command"), command) != 0)
         why = "its results are of another command";
     else if (!cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(*file, "about")))
         why = "it does not say what it was measured on";
@@ -320,7 +320,8 @@ peridot_result results_parse(const char *text, size_t length, const char *name, 
     cJSON_Delete(*file);
     *file = NULL;
     return fail(error, PERIDOT_ERROR_FORMAT,
-                "cannot use %s: %s (make one with peridot-bench %s -o FILE)", name, why, command);
+                "cannot use %s: %s (make one with peridot-bench %s -o FILE)", name, why,
+                command ? command : "kernels, model or compile");
 }
 
 peridot_result results_read(const char *path, const char *command, cJSON **file,

@@ -78,8 +78,8 @@ struct output {
 peridot_result results_output(const struct results *results, const struct results *shown,
                               const struct output *output, peridot_error *error);
 
-/* Reads a file of results of a command; the caller's to free with cJSON_Delete. Errors: FILE,
- * FORMAT (which says what else it is). */
+/* Reads a file of results of a command, or with NULL of any that makes them; the caller's to free
+ * with cJSON_Delete. Errors: FILE, FORMAT (which says what else it is). */
 peridot_result results_read(const char *path, const char *command, cJSON **file,
                             peridot_error *error);
 /* The same from memory; `name` is for messages. */

@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 """peridot-bench as users run it: PROGRAM [DRIVER ...].
 
-`model` and `compile` on every driver given, and `compile` for AMD's cards, where Mesa's driver for them is there: what
+`model`, `compile` and a few of `kernels` on every driver given, a report of them, and `compile` for AMD's cards, where Mesa's driver for them is there: what
 they write is read back here as JSON and CSV and held to what must be so of any measurement; the check against a
 table is given planted faults; bad input gets one sentence. Ends with a line "N passed, N failed".
 """
+import collections
 import csv
 import glob
+import html.parser
 import io
 import json
 import math
@@ -15,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
@@ -225,6 +228,158 @@ def planted_faults(folder):
     fails("another compiler", "left out: navi21", other_mesa)
 
 
+# ---- kernels, for the roofs ----
+
+def kernels_on(driver, folder, number):
+    path = os.path.join(folder, f"kernels{number}.json")
+    run("kernels", "--quick", "--kernel", "rmsnorm,matvec_qkv,attention_decode", "--type", "q4_k", "-o", path, driver=driver)
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+    about = result["about"]
+    check("the ceilings", positive(about, "read_gb_per_second", "copy_gb_per_second", "multiply_add_gflop_per_second"), about)
+    bandwidth = max(about["read_gb_per_second"], about["copy_gb_per_second"])
+    for row in result["kernels"]:
+        check("a share of the bandwidth", math.isclose(row["bandwidth_percent"], 100 * row["gb_per_second"] / bandwidth,
+                                                       rel_tol=1e-9), row)
+        computes = "gflop_per_second" in row
+        check("what computes", computes == (row["kernel"] != "rmsnorm") == ("arithmetic_percent" in row), row)
+        roof = bandwidth
+        if computes:
+            # min(bandwidth x intensity, arithmetic), as operations a byte
+            intensity = row["gflop_per_second"] / row["gb_per_second"]
+            roof = min(bandwidth, about["multiply_add_gflop_per_second"] / intensity)
+        check("the share of the roof", math.isclose(row["limit_percent"], 100 * row["gb_per_second"] / roof, rel_tol=1e-9),
+              row, about)
+    return path
+
+
+# ---- report ----
+
+class Page(html.parser.HTMLParser):
+    """What a page holds; `faults` has what is not well-formed, or would be fetched from elsewhere."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.faults, self.tags, self.text = [], [], collections.Counter(), []
+        self.feed(text)
+        self.close()
+        if self.open:
+            self.faults.append(f"left open: {self.open}")
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        if tag == "meta":
+            return
+        self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "action") or name.startswith("on"):
+                self.faults.append(f"{tag} {name}={value}")
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read_page(path):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    page = Page(text)
+    check("a page is well-formed, and alone", not page.faults and page.tags["script"] == page.tags["style"] == 1, page.faults)
+    for plot in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        try:
+            box = [float(number) for number in xml.etree.ElementTree.fromstring(plot).get("viewBox").split()]
+        except xml.etree.ElementTree.ParseError as fault:
+            check("a plot is XML", False, fault, plot)
+            continue
+        places = [float(value) for value in re.findall(r' (?:x[12]?)="([-\d.]+)"', plot)]
+        heights = [float(value) for value in re.findall(r' (?:y[12]?)="([-\d.]+)"', plot)]
+        check("a plot keeps to its size", min(places) >= 0 and max(places) <= box[2] and min(heights) >= 0 and
+              max(heights) <= box[3], box, max(places), max(heights))
+    return page, text
+
+
+def report_of(paths, folder):
+    page_path = os.path.join(folder, "report.html")
+    files = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            files.append(json.load(file))
+    out, said = run("report", *paths, "-o", page_path)
+    check("a report says nothing", not out and not said, out, said)
+    page, text = read_page(page_path)
+    timed = [row for file in files if file["command"] == "kernels" for row in file["kernels"]]
+    steps = [row for file in files if file["command"] == "model" for row in file["kernels"] if row["kernel"][0] != "("]
+    cycles = [row for file in files if file["command"] == "compile" for row in file["kernels"] if "cycles" in row]
+    check("a bar for each row", page.tags["rect"] == len(timed) + len(steps) + len(cycles), page.tags)
+    roofs = sum(file["command"] == "kernels" for file in files)
+    depths = len({row["test"] for file in files if file["command"] == "model" for row in file["speed"]})
+    check("roofs and depths", page.tags["figcaption"] == roofs + depths, page.tags)
+    marks = sum("gflop_per_second" in row for row in timed)
+    check("each kernel's mark", text.count("FLOP/byte, ") == marks, marks)
+    for file in files:
+        check("what it ran on", file["about"]["commit"] in page.text, file["about"])
+
+
+def bad_files(path, folder):
+    """Damaged, wrong and mixed files: one sentence each, and the page that was there stays."""
+    output = os.path.join(folder, "kept.html")
+    with open(output, "w", encoding="utf-8") as file:
+        file.write("kept")
+    with open(path, encoding="utf-8") as file:
+        whole = file.read()
+    good = json.loads(whole)
+    other = os.path.join(folder, "bad.json")
+    for name, text, words in (
+            ("cut off", whole[:len(whole) // 2], "damaged"), ("empty", "", "damaged"), ("no object", "[]", "damaged"),
+            ("another format", json.dumps(dict(good, peridot_bench=2)), "this version"),
+            ("a comparison", json.dumps(dict(good, command="model --compare")), "model --compare"),
+            ("no command", json.dumps({key: good[key] for key in good if key != "command"}), "report shows"),
+            ("no about", json.dumps(dict(good, about=3)), "measured on"),
+            ("a table that is none", json.dumps(dict(good, kernels={"a": 1})), "kernels"),
+            ("rows that are none", json.dumps(dict(good, kernels=[1, 2])), "kernels")):
+        with open(other, "w", encoding="utf-8") as file:
+            file.write(text)
+        _, said = run("report", path, other, "-o", output, good=False)
+        check(f"{name}: it says so", words in said and other in said, said)
+    for arguments, words in (([path], "-o"), (["-o", output], "files"), ([path, path, "-o", output], "twice"),
+                             ([path, "-o", path], "another file"), ([folder, "-o", output], folder),
+                             ([path, "-o", os.path.join(folder, "none", "r.html")], "none"),
+                             (["/nowhere", "-o", output], "/nowhere"), ([path, "--json", "-o", output], "--json")):
+        _, said = run("report", *arguments, good=False)
+        check("it says what is wrong", words in said, arguments, said)
+    with open(output, encoding="utf-8") as file:
+        check("the page that was there stays", file.read() == "kept")
+    with open(path, encoding="utf-8") as file:
+        check("the results stay", file.read() == whole)
+
+
+def hostile_file(path, folder):
+    """Markup in every text of a file is text on the page."""
+    def spoil(value):
+        if isinstance(value, str):
+            return '"><script>alert(1)</script>' + value
+        if isinstance(value, dict):
+            return {key: spoil(item) for key, item in value.items()}
+        return [spoil(item) for item in value] if isinstance(value, list) else value
+
+    with open(path, encoding="utf-8") as file:
+        good = json.load(file)
+    bad = dict(spoil(good), command=good["command"])
+    spoilt, output = (os.path.join(folder, name) for name in ("spoilt.json", "spoilt.html"))
+    with open(spoilt, "w", encoding="utf-8") as file:
+        json.dump(bad, file)
+    run("report", spoilt, "-o", output)
+    page, _ = read_page(output)
+    check("markup is text", any('"><script>alert(1)</script>' in text for text in page.text))
+
+
 def bad_input(folder):
     for arguments, words in (
             (["nothing"], "no command"), (["model"], "-m"), (["model", "-m"], "needs a value"),
@@ -241,17 +396,26 @@ def bad_input(folder):
             (["compile", "--device", "0", "--families", "navi21"], "exclude")):
         _, said = run(*arguments, driver=drivers[0] if drivers else None, good=False)
         check("it says what is wrong", words in said, arguments, said)
-    for arguments in ([], ["--help"], ["model", "--help"], ["compile", "--help"]):
+    for arguments in ([], ["--help"], ["model", "--help"], ["compile", "--help"], ["report", "--help"]):
         out, _ = run(*arguments)
-        check("help with an example", "peridot-bench compile --" in out or "peridot-bench model -" in out, out)
+        check("help with an example", "peridot-bench compile --" in out or "peridot-bench model -" in out,
+              out)
 
 
 with tempfile.TemporaryDirectory() as work:
-    for each in drivers or [None]:
+    results = []
+    for number, each in enumerate(drivers or [None]):
         model_on(each, work)
         compile_here(each)
+        os.rename(os.path.join(work, "first.json"), os.path.join(work, f"model{number}.json"))
+        results += [kernels_on(each, work, number), os.path.join(work, f"model{number}.json")]
+        report_of(results[-2:], work)
     csv_on(drivers[0] if drivers else None, work)
     compile_families(work)
+    report_of(results, work)
+    bad_files(results[0], work)
+    for each in results[:2]:
+        hostile_file(each, work)
     bad_input(work)
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)
