@@ -39,11 +39,10 @@ static const char usage[] =
     "\n"
     "  peridot-bench kernels --kernel matvec --type q4_k --model 2b\n"
     "\n"
-    "bandwidth %: of what a kernel or a copy on this device reaches which does nothing else;\n"
-    "arithmetic %: of what a kernel reaches that only multiplies and adds (packed dot products: "
-    "that\n"
-    "only has those); limit %: of the roof that both are, the larger. error: the largest "
-    "normalised mean square error found, as a share of what is bearable.\n"
+    "bandwidth %: of what a kernel or a copy reaches here that does nothing else;\n"
+    "arithmetic %: the same of multiply-adds (or of packed dot products); limit %: of the\n"
+    "roof that both are, so the larger. error: the largest normalised mean square error\n"
+    "found, as a share of what is bearable.\n"
     "ratio: to the time of the variant that sessions use (*); ~ where the difference is noise.\n";
 
 struct kernels_options {
