@@ -20,6 +20,8 @@ static const char usage[] =
     "  peridot-bench model -m gemma-2b-it --depth 0,512,4096 -o model.json\n"
     "  peridot-bench report kernels.json model.json -o report.html\n";
 
+#define ROWS_MOST 20000 /* more is no page that anyone reads */
+
 static bool is_table(const cJSON *rows) {
     const cJSON *row;
     cJSON_ArrayForEach(row, rows) {
@@ -47,6 +49,11 @@ static peridot_result check_file(const struct report_file *file, peridot_error *
             return fail(error, PERIDOT_ERROR_FORMAT,
                         "cannot use %s: its \"%.40s\" is not a list of rows: the file is damaged",
                         file->path, item->string);
+        if (cJSON_IsArray(item) && cJSON_GetArraySize(item) > ROWS_MOST)
+            return fail(error, PERIDOT_ERROR_FORMAT,
+                        "cannot use %s: its \"%.40s\" has more than %d rows, which is no page to "
+                        "read: measure less at a time",
+                        file->path, item->string, ROWS_MOST);
     }
     return PERIDOT_OK;
 }

@@ -34,7 +34,7 @@ static const char head[] =
     "h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.25rem;margin:2.2rem 0 .3rem}"
     "h3{font-size:1rem;margin:1.2rem 0 .3rem}p{max-width:75ch;margin:.3rem 0 .8rem;"
     "color:var(--soft)}\n"
-    ".wide{overflow-x:auto;max-height:none}table{border-collapse:collapse;font-size:13px;"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;"
     "font-variant-numeric:tabular-nums}th,td{padding:.2rem .6rem;text-align:left;vertical-align:"
     "top;border-bottom:1px solid var(--grid)}td.n,th.n{text-align:right}thead th{background:"
     "var(--band);white-space:nowrap}th[role=button]{cursor:pointer}"

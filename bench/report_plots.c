@@ -4,6 +4,7 @@
 #include "svg.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <stb/stb_ds.h>
@@ -63,7 +64,7 @@ static uint32_t place_of(cJSON *texts, const char *text) {
 
 struct bar {
     const cJSON *row;
-    uint32_t file, panel, group, series;
+    uint32_t file, panel, group, series, order; /* order: in the files */
 };
 
 struct bars {
@@ -85,6 +86,16 @@ static bool is_bar(const cJSON *row, const struct bar_plot *plot) {
            row_text(row, "kernel")[0] != '(';
 }
 
+static int by_place(const void *a, const void *b) {
+    const struct bar *one = a, *other = b;
+    if (one->panel != other->panel)
+        return one->panel < other->panel ? -1 : 1;
+    if (one->group != other->group)
+        return one->group < other->group ? -1 : 1;
+    return one->order < other->order ? -1 : 1;
+}
+
+/* By panels, and by groups in them. */
 static void collect_bars(struct bars *bars) {
     const struct bar_plot *plot = bars->plot;
     const cJSON *row;
@@ -100,8 +111,11 @@ static void collect_bars(struct bars *bars) {
             bar.group = place_of(bars->groups, text);
             join(row, plot->label, text);
             bar.series = place_of(bars->series, text);
+            bar.order = (uint32_t)arrlen(bars->list);
             arrput(bars->list, bar);
         }
+    if (bars->list)
+        qsort(bars->list, (size_t)arrlen(bars->list), sizeof *bars->list, by_place);
 }
 
 static void label_bar(const struct bars *bars, const struct bar *bar, char *out) {
@@ -141,39 +155,44 @@ static void draw_bar(FILE *stream, const struct bars *bars, const struct bar *ba
     svg_text(stream, end + 5, y + 10.5, ANCHOR_START, "value", number, NUMBER_MAX);
 }
 
-/* Sizes of a panel: its bars and groups, its longest label, its largest value with its error. */
+/* Sizes of a panel: its bars and named groups, its longest label, its largest value with its
+ * error. */
 struct panel_size {
-    uint32_t bars, groups, label; /* groups: that have a name */
+    uint32_t bars, groups, label;
     double largest;
 };
 
-static struct panel_size measure_panel(const struct bars *bars, uint32_t panel) {
+static const char *text_at(const cJSON *texts, uint32_t place) {
+    return cJSON_GetArrayItem(texts, (int)place)->valuestring;
+}
+
+/* Whether a bar begins a group that has a name, in the list of a panel. */
+static bool begins_group(const struct bars *bars, const struct bar *list, uint32_t i) {
+    return (i == 0 || list[i].group != list[i - 1].group) && *text_at(bars->groups, list[i].group);
+}
+
+/* Of the panel whose bars begin at `list`. */
+static struct panel_size measure_panel(const struct bars *bars, const struct bar *list) {
     struct panel_size size = {0};
-    const struct bar *list = bars->list;
-    uint32_t groups = (uint32_t)cJSON_GetArraySize(bars->groups);
-    for (uint32_t group = 0; group < groups; group++) {
-        uint32_t before = size.bars;
-        for (ptrdiff_t i = 0; i < arrlen(list); i++) {
-            char label[TEXT_MAX];
-            if (list[i].panel != panel || list[i].group != group)
-                continue;
-            double value = positive(list[i].row, bars->plot->value);
-            double spread = fmin(positive(list[i].row, "spread_percent"), 100) / 100;
-            label_bar(bars, &list[i], label);
-            size.label = (uint32_t)fmax(size.label, fmin((double)strlen(label), LABEL_MOST));
-            size.largest = fmax(size.largest, value * (1 + spread));
-            size.bars++;
-        }
-        size.groups +=
-            size.bars > before && *cJSON_GetArrayItem(bars->groups, (int)group)->valuestring;
+    const struct bar *end = bars->list + arrlen(bars->list);
+    for (; list + size.bars < end && list[size.bars].panel == list->panel; size.bars++) {
+        const struct bar *bar = &list[size.bars];
+        char label[TEXT_MAX];
+        double value = positive(bar->row, bars->plot->value);
+        double spread = fmin(positive(bar->row, "spread_percent"), 100) / 100;
+        label_bar(bars, bar, label);
+        size.label = (uint32_t)fmax(size.label, fmin((double)strlen(label), LABEL_MOST));
+        size.largest = fmax(size.largest, value * (1 + spread));
+        size.groups += begins_group(bars, list, size.bars);
     }
     return size;
 }
 
-static void draw_panel(FILE *stream, const struct bars *bars, uint32_t panel) {
-    struct panel_size size = measure_panel(bars, panel);
-    const char *name = cJSON_GetArrayItem(bars->panels, (int)panel)->valuestring;
-    double height = 28 + size.groups * GROUP_STEP + size.bars * BAR_STEP;
+/* Draws the panel whose bars begin at `list`; returns how many there are. */
+static uint32_t draw_panel(FILE *stream, const struct bars *bars, const struct bar *list) {
+    struct panel_size size = measure_panel(bars, list);
+    const char *name = text_at(bars->panels, list->panel);
+    double at = 26, height = 28 + size.groups * GROUP_STEP + size.bars * BAR_STEP;
     struct axis x =
         axis_linear(size.largest, 14 + 6.6 * fmax(size.label, 6), BAR_WIDTH - VALUE_ROOM);
     struct axis y = {0, 1, height, 24, false};
@@ -183,24 +202,18 @@ static void draw_panel(FILE *stream, const struct bars *bars, uint32_t panel) {
     svg_begin(stream, BAR_WIDTH, (int)height + 40, title);
     svg_text(stream, 4, 15, ANCHOR_START, "name", name, 60);
     svg_axis_x(stream, &x, &y, bars->plot->unit);
-    double at = 26;
-    for (uint32_t group = 0; group < (uint32_t)cJSON_GetArraySize(bars->groups); group++) {
-        const char *name = cJSON_GetArrayItem(bars->groups, (int)group)->valuestring;
-        bool headed = false;
-        for (ptrdiff_t i = 0; i < arrlen(bars->list); i++) {
-            if (bars->list[i].panel != panel || bars->list[i].group != group)
-                continue;
-            if (!headed && *name) {
-                svg_text(stream, 4, at + 14, ANCHOR_START, "group", name, 50);
-                at += GROUP_STEP;
-            }
-            headed = true;
-            draw_bar(stream, bars, &bars->list[i], &x, at);
-            at += BAR_STEP;
+    for (uint32_t i = 0; i < size.bars; i++) {
+        if (begins_group(bars, list, i)) {
+            svg_text(stream, 4, at + 14, ANCHOR_START, "group",
+                     text_at(bars->groups, list[i].group), 50);
+            at += GROUP_STEP;
         }
+        draw_bar(stream, bars, &list[i], &x, at);
+        at += BAR_STEP;
     }
     svg_end(stream);
     fputs("</figure>\n", stream);
+    return size.bars;
 }
 
 void report_plot_bars(FILE *stream, const struct report *report, const struct bar_plot *plot) {
@@ -210,13 +223,13 @@ void report_plot_bars(FILE *stream, const struct report *report, const struct ba
                         .groups = cJSON_CreateArray(),
                         .series = cJSON_CreateArray()};
     collect_bars(&bars);
-    uint32_t panels = (uint32_t)cJSON_GetArraySize(bars.panels);
-    if (panels)
+    uint32_t count = (uint32_t)arrlen(bars.list);
+    if (count)
         fprintf(stream, "<section><h2>%s</h2>\n<p>%s</p>\n<div class=\"panels\">\n", plot->heading,
                 plot->note);
-    for (uint32_t i = 0; i < panels; i++)
-        draw_panel(stream, &bars, i);
-    if (panels)
+    for (uint32_t i = 0; i < count;)
+        i += draw_panel(stream, &bars, &bars.list[i]);
+    if (count)
         fputs("</div></section>\n", stream);
     arrfree(bars.list);
     cJSON_Delete(bars.panels);

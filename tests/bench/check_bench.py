@@ -343,6 +343,7 @@ def bad_files(path, folder):
             ("no command", json.dumps({key: good[key] for key in good if key != "command"}), "report shows"),
             ("no about", json.dumps(dict(good, about=3)), "measured on"),
             ("a table that is none", json.dumps(dict(good, kernels={"a": 1})), "kernels"),
+            ("too many rows", json.dumps(dict(good, kernels=[{}] * 20001)), "rows"),
             ("rows that are none", json.dumps(dict(good, kernels=[1, 2])), "kernels")):
         with open(other, "w", encoding="utf-8") as file:
             file.write(text)
