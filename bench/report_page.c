@@ -59,7 +59,10 @@ static void put_style(FILE *stream) {
     for (int i = 0; i < 8; i++)
         fprintf(stream, ".s%d{fill:var(--s%d)}.line.s%d,.hollow.s%d{stroke:var(--s%d)}\n", i, i, i,
                 i, i);
-    fputs("</style></head><body>\n", stream);
+    fputs("@media print{.wide{overflow:visible}table{font-size:8px}th,td{padding:.1rem .25rem}"
+          "thead th,thead+tbody td{white-space:normal}td.long{min-width:0}}\n"
+          "</style></head><body>\n",
+          stream);
 }
 
 /* Rows by the column whose heading is chosen; empty cells last. The page is whole without it. */
