@@ -60,7 +60,9 @@ static void put_style(FILE *stream) {
         fprintf(stream, ".s%d{fill:var(--s%d)}.line.s%d,.hollow.s%d{stroke:var(--s%d)}\n", i, i, i,
                 i, i);
     fputs("@media print{.wide{overflow:visible}table{font-size:8px}th,td{padding:.1rem .25rem}"
-          "thead th,thead+tbody td{white-space:normal}td.long{min-width:0}}\n"
+          "thead th,thead+tbody "
+          "td{white-space:normal}td.long{min-width:0}svg[width='460']{width:330px}"
+          ".panels{gap:.3rem .8rem}}\n"
           "</style></head><body>\n",
           stream);
 }

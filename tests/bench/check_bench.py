@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """peridot-bench as users run it: PROGRAM [DRIVER ...].
 
-`model`, `compile` and a few of `kernels` on every driver given, a report of them, and `compile` for AMD's cards, where Mesa's driver for them is there: what
-they write is read back here as JSON and CSV and held to what must be so of any measurement; the check against a
-table is given planted faults; bad input gets one sentence. Ends with a line "N passed, N failed".
+`model`, `compile` and a few of `kernels` on every driver given, a report of them, and `compile` for AMD's cards, where
+Mesa's driver for them is there: what they write is read back here as JSON, CSV and HTML and held to what must be so of
+any measurement; the check against a table is given planted faults; bad input gets one sentence. Ends with a line
+"N passed, N failed".
 """
 import collections
 import csv
@@ -232,11 +233,13 @@ def planted_faults(folder):
 
 def kernels_on(driver, folder, number):
     path = os.path.join(folder, f"kernels{number}.json")
-    run("kernels", "--quick", "--kernel", "rmsnorm,matvec_qkv,attention_decode", "--type", "q4_k", "-o", path, driver=driver)
+    run("kernels", "--quick", "--kernel", "rmsnorm,matvec_qkv,attention_decode", "--type", "q4_k", "-o", path,
+        driver=driver)
     with open(path, encoding="utf-8") as file:
         result = json.load(file)
     about = result["about"]
-    check("the ceilings", positive(about, "read_gb_per_second", "copy_gb_per_second", "multiply_add_gflop_per_second"), about)
+    check("the ceilings", positive(about, "read_gb_per_second", "copy_gb_per_second", "multiply_add_gflop_per_second"),
+          about)
     bandwidth = max(about["read_gb_per_second"], about["copy_gb_per_second"])
     for row in result["kernels"]:
         check("a share of the bandwidth", math.isclose(row["bandwidth_percent"], 100 * row["gb_per_second"] / bandwidth,
@@ -248,8 +251,8 @@ def kernels_on(driver, folder, number):
             # min(bandwidth x intensity, arithmetic), as operations a byte
             intensity = row["gflop_per_second"] / row["gb_per_second"]
             roof = min(bandwidth, about["multiply_add_gflop_per_second"] / intensity)
-        check("the share of the roof", math.isclose(row["limit_percent"], 100 * row["gb_per_second"] / roof, rel_tol=1e-9),
-              row, about)
+        check("the share of the roof", math.isclose(row["limit_percent"], 100 * row["gb_per_second"] / roof,
+                                                    rel_tol=1e-9), row, about)
     return path
 
 
@@ -291,7 +294,8 @@ def read_page(path):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     page = Page(text)
-    check("a page is well-formed, and alone", not page.faults and page.tags["script"] == page.tags["style"] == 1, page.faults)
+    check("a page is well-formed, and alone", not page.faults and page.tags["script"] == page.tags["style"] == 1,
+          page.faults)
     for plot in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         try:
             box = [float(number) for number in xml.etree.ElementTree.fromstring(plot).get("viewBox").split()]
