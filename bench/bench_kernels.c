@@ -2,12 +2,14 @@
 #include "bench.h"
 #include "ceilings.h"
 #include "environment.h"
+#include "kernel_interface.h"
 #include "kernel_jobs.h"
 #include "kernels/kernel_checks.h"
 #include "messages.h"
 #include "options.h"
 #include "statistics.h"
 #include "timed_kernel.h"
+#include "user_variants.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -37,7 +39,23 @@ static const char usage[] =
     "  --json, --csv          instead of a table\n"
     "  -o, --output FILE      JSON into FILE (CSV with --csv), beside the table\n"
     "\n"
+    "\n"
+    "Variants of your own, beside ours, of the one kernel that --kernel names; as often as you "
+    "like:\n"
+    "  --variant FILE         GLSL, or SPIR-V; what follows is for it:\n"
+    "  -D NAME=VALUE          a define; our first variant's are there, and the type's\n"
+    "  --workgroup N          invocations; 0: one subgroup (as our first variant)\n"
+    "  --rows N, --columns N  weight rows and tokens that a workgroup makes (as our first "
+    "variant)\n"
+    "  --spec ID=VALUE        any specialisation constant\n"
+    "  --needs LIST           subgroup_arithmetic, subgroup_shuffle, packed_dot, beyond what the "
+    "file\n"
+    "                         says by itself\n"
+    "  --include FOLDER       for #include, before the shaders that are inside this program\n"
+    "  --interface KERNEL     shows what a variant of it is given and what it must do, and ends\n"
+    "\n"
     "  peridot-bench kernels --kernel matvec --type q4_k --model 2b\n"
+    "  peridot-bench kernels --kernel rmsnorm --variant my.comp --model 2b\n"
     "\n"
     "bandwidth %: of what a kernel or a copy reaches here that does nothing else;\n"
     "arithmetic %: the same of multiply-adds (or of packed dot products); limit %: of the\n"
@@ -50,11 +68,14 @@ struct kernels_options {
     struct kernel_choice choice;
     uint32_t runs, cases, seed;
     bool quick, minimal;
+    struct user_variants own;
+    char kernels[64];      /* the pattern with `own` */
+    const char *interface; /* a kernel that is only to be explained */
     struct output output;
 };
 
 struct lab {
-    const struct kernels_options *options;
+    struct kernels_options *options;
     peridot_device *device;
     struct bench bench;
     struct ceilings ceilings;
@@ -112,7 +133,7 @@ const struct column kernels_columns[] = {
 const struct column kernels_left_out_columns[] = {
     {"kernel", "kernel", COLUMN_TEXT, 0, NULL},
     {"variant", "variant", COLUMN_TEXT, 0, NULL},
-    {"reason", "left out: the device", COLUMN_TEXT, 0, NULL},
+    {"reason", "why", COLUMN_TEXT, 0, NULL},
     {NULL, NULL, COLUMN_TEXT, 0, NULL},
 };
 
@@ -359,6 +380,7 @@ static peridot_result measure(struct lab *lab, peridot_error *error) {
     describe_lab(lab);
     lab->table = results_table(&lab->results, "kernels", "Kernels", kernels_columns);
     lab->left_out = results_table(&lab->results, "left_out", "Left out", kernels_left_out_columns);
+    user_variants_ask(&lab->options->own, lab->device->engine);
     struct kernel_job *jobs = kernel_jobs_list(lab->device->engine, &lab->options->choice);
     if (!jobs)
         result =
@@ -389,12 +411,33 @@ static void take_defaults(struct kernels_options *options, bool quick) {
     options->choice.tokens = 40;
 }
 
+/* Variants of one's own are of one kernel, which they are compared in. */
+static peridot_result make_own(struct kernels_options *options, peridot_error *error) {
+    struct kernel_choice *choice = &options->choice;
+    enum kernel kernel;
+    if (!options->own.count)
+        return PERIDOT_OK;
+    if (!user_variants_kernel(choice->kernels, &kernel))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "--variant needs --kernel with the whole name of the one kernel that it is a "
+                    "variant of, such as matvec_geglu or rmsnorm%s%s",
+                    choice->kernels ? ", not " : "", choice->kernels ? choice->kernels : "");
+    if (!strchr(choice->kernels, '/')) { /* another kernel's name may have this one in it */
+        snprintf(options->kernels, sizeof options->kernels, "%s/*", choice->kernels);
+        choice->kernels = options->kernels;
+    }
+    choice->own = &options->own;
+    return user_variants_make(&options->own, kernel, choice->types, error);
+}
+
 static bool parse(int argc, char **argv, struct kernels_options *options) {
     bool quick = false;
     for (int i = 0; i < argc; i++)
         quick |= strcmp(argv[i], "--quick") == 0;
     take_defaults(options, quick);
     struct kernel_choice *choice = &options->choice;
+    if (!user_variants_parse(&options->own, &argc, argv))
+        return false;
     const struct option table[] = {
         {"--kernel", "", OPTION_TEXT, &choice->kernels, 0, 0},
         {"--type", "", OPTION_TEXT, &choice->types, 0, 0},
@@ -408,6 +451,7 @@ static bool parse(int argc, char **argv, struct kernels_options *options) {
         {"--cases", "", OPTION_NUMBER, &options->cases, 0, 1000},
         {"--seed", "", OPTION_NUMBER, &options->seed, 0, 4294967295.0},
         {"--quick", "", OPTION_FLAG, &options->quick, 0, 0},
+        {"--interface", "", OPTION_TEXT, &options->interface, 0, 0},
         OUTPUT_OPTIONS(&options->output),
     };
     return options_parse("kernels", argc, argv, table, sizeof table / sizeof *table);
@@ -423,6 +467,19 @@ static int count_faults(const struct lab *lab) {
     return faults;
 }
 
+/* Frees the lab and its results; `result` and `error` as they were. */
+static int end_lab(struct lab *lab, peridot_result result, const peridot_error *error) {
+    int faults = count_faults(lab);
+    results_free(&lab->results);
+    timed_kernel_destroy(lab->timed);
+    if (lab->bench.lane.device)
+        bench_close(&lab->bench);
+    peridot_device_close(lab->device);
+    user_variants_free(&lab->options->own);
+    free(lab);
+    return result ? complain(error) : faults > 0;
+}
+
 int bench_kernels(int argc, char **argv) {
     struct kernels_options options;
     if (options_help(argc, argv)) {
@@ -431,6 +488,8 @@ int bench_kernels(int argc, char **argv) {
     }
     if (!parse(argc, argv, &options))
         return 1;
+    if (options.interface)
+        return kernel_interface_print(options.interface);
     struct lab *lab = calloc(1, sizeof *lab);
     peridot_error error;
     if (!lab) {
@@ -439,16 +498,11 @@ int bench_kernels(int argc, char **argv) {
     }
     lab->options = &options;
     results_begin(&lab->results, "kernels");
-    peridot_result result = measure(lab, &error);
+    peridot_result result = make_own(&options, &error);
+    if (!result)
+        result = measure(lab, &error);
     progress_end();
     if (!result)
         result = results_output(&lab->results, NULL, &options.output, &error);
-    int faults = count_faults(lab);
-    results_free(&lab->results);
-    timed_kernel_destroy(lab->timed);
-    if (lab->bench.lane.device)
-        bench_close(&lab->bench);
-    peridot_device_close(lab->device);
-    free(lab);
-    return result ? complain(&error) : faults > 0;
+    return end_lab(lab, result, &error);
 }

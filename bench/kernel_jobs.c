@@ -68,6 +68,21 @@ static void name_shape(struct kernel_job *job, const char *model, unsigned by) {
         snprintf(at, (size_t)(end - at), " at %u", shape->position);
 }
 
+/* What was asked of a variant that is not in the table. */
+static void heed_user(const struct user_variants *own, struct kernel_job *job) {
+    for (uint32_t i = 0; own && i < own->count; i++) {
+        const struct user_variant *user = &own->at[i];
+        const int64_t asked[] = {user->workgroup, user->rows, user->columns};
+        if (&user->variant != job->variant)
+            continue;
+        for (int spec = SPEC_WORKGROUP; spec <= SPEC_COLUMNS; spec++)
+            if (asked[spec] > 0)
+                job->key.spec[spec] = (uint32_t)asked[spec];
+        if (*user->left_out)
+            job->left_out = user->left_out;
+    }
+}
+
 static void add_job(struct listing *list, const struct kernel_variant *variant, uint32_t type,
                     uint32_t columns, struct case_shape shape, unsigned by) {
     const struct peridot_model *model = &list->gemma.model;
@@ -76,6 +91,7 @@ static void add_job(struct listing *list, const struct kernel_variant *variant, 
     job.in_use = kernel_set_variant(model, variant->kernel, columns) == variant;
     if (!kernel_variant_supported(list->device, variant, &job.left_out) && !job.left_out)
         job.left_out = "the device cannot run it";
+    heed_user(list->choice->own, &job);
     name_shape(&job, list->sizes->name, by);
     arrput(list->jobs, job);
 }
@@ -155,6 +171,10 @@ struct kernel_job *kernel_jobs_list(struct device *device, const struct kernel_c
                 if (wanted(choice, &variants[i], type))
                     add_variant(&list, &variants[i], type);
         }
+        for (uint32_t i = 0; choice->own && i < choice->own->count; i++)
+            for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++)
+                if (choice->own->at[i].variant.module[type].words)
+                    add_variant(&list, &choice->own->at[i].variant, type);
     }
     interleave(list.jobs, arrlen(list.jobs));
     return list.jobs;

@@ -6,6 +6,7 @@
 #include "gemma_sizes.h"
 #include "kernels/kernel_bench.h"
 #include "options.h"
+#include "user_variants.h"
 
 struct kernel_job {
     const struct kernel_variant *variant;
@@ -21,7 +22,8 @@ struct kernel_choice {
     struct numbers contexts;              /* positions that attention looks back on */
     uint32_t tokens;                      /* of a prompt's pass */
     peridot_kv kv;
-    uint64_t plane_most; /* bytes of a matrix */
+    uint64_t plane_most;             /* bytes of a matrix */
+    const struct user_variants *own; /* and these, of one kernel; NULL: none */
 };
 
 /* Jobs in the table's order, those of one kernel, type and shape one after another; stb_ds, the
