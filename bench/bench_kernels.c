@@ -1,6 +1,7 @@
 /* peridot-bench kernels: is each variant right, and how fast is it? */
 #include "bench.h"
 #include "ceilings.h"
+#include "crash_words.h"
 #include "environment.h"
 #include "kernel_interface.h"
 #include "kernel_jobs.h"
@@ -324,6 +325,10 @@ static peridot_result measure_jobs(struct lab *lab, const struct kernel_job *job
         struct kernel_info info = kernel_info(jobs[i].variant->kernel);
         progress("%d of %d: %s %s %s, %s", i + 1, count, info.name, jobs[i].variant->name,
                  info.typed ? weight_type_info(jobs[i].key.type)->name : "", jobs[i].name);
+        if (lab->options->own.count)
+            crash_words("peridot-bench: %s %s brought the device down, and this process with it: "
+                        "it reaches far outside its operands",
+                        info.name, jobs[i].variant->name);
         if (jobs[i].left_out)
             leave_out(lab, &jobs[i]);
         else

@@ -177,7 +177,7 @@ static size_t explain_line(const struct glsl_text *text, const char *line, size_
         (ptrdiff_t)file < arrlen(text->files))
         written = snprintf(out, size, "%s:%u: %s", text->files[file], number, what + read);
     else
-        written = snprintf(out, size, "%s", what);
+        written = snprintf(out, size, "%s: %s", text->files[0], what);
     return written > 0 && (size_t)written < size ? (size_t)written : 0;
 }
 

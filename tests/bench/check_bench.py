@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """peridot-bench as users run it: PROGRAM [DRIVER ...].
 
-`model`, `compile` and a few of `kernels` on every driver given, a report of them, and `compile` for AMD's cards, where
-Mesa's driver for them is there: what they write is read back here as JSON, CSV and HTML and held to what must be so of
-any measurement; the check against a table is given planted faults; bad input gets one sentence. Ends with a line
-"N passed, N failed".
+`model`, `compile` and `kernels` on every driver given, a report of them, and `compile` for AMD's cards, where Mesa's
+driver for them is there: what they write is read back here as JSON, CSV and HTML and held to what must be so of any
+measurement; the check against a table and the checks of kernels are given planted faults; bad input gets one sentence.
+Ends with a line "N passed, N failed".
 """
 import collections
 import csv
@@ -21,6 +21,8 @@ import tempfile
 import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+SHADERS = os.path.join(HERE, "..", "..", "shaders")
+EXAMPLES = os.path.join(HERE, "..", "..", "bench", "examples")
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
 program = os.path.abspath(sys.argv[1])
 drivers = [driver for driver in sys.argv[2:] if driver]
@@ -385,6 +387,162 @@ def hostile_file(path, folder):
     check("markup is text", any('"><script>alert(1)</script>' in text for text in page.text))
 
 
+# ---- kernels ----
+
+def lab(*arguments, driver=None, faults=False):
+    """`kernels --quick --json`: its kernels by shape and variant in their order, and what it left out."""
+    environment = dict(os.environ, **({"VK_DRIVER_FILES": driver} if driver else {}))
+    done = subprocess.run([program, "kernels", "--quick", "--json", *arguments], capture_output=True, timeout=300,
+                          check=False, env=environment)
+    said = done.stderr.decode()
+    check("the lab works: " + " ".join(arguments), done.returncode == faults and not said, done.returncode, said)
+    file = json.loads(done.stdout)
+    shapes = {}
+    for row in file["kernels"]:
+        shapes.setdefault((row["kernel"], row["type"], row["shape"]), {})[row["variant"]] = row
+    return shapes, {(row["kernel"], row["variant"]): row["reason"] for row in file["left_out"]}
+
+
+def check_ranking(rows):
+    """The variants of one shape: all right, the fastest first, compared with the one in use."""
+    times = [row["microseconds"] for row in rows]
+    check("the fastest comes first", times == sorted(times), times)
+    used = [row for row in rows if row["in_use"]]
+    check("one is in use", len(used) == 1 and used[0]["ratio"] == 1 and "noise" not in used[0], rows)
+    for row in rows:
+        check("it is right", "fault" not in row and 0 <= row["error"] <= 1, row)
+        samples = row["microseconds_samples"]
+        check("its time", len(samples) == row["runs"] == 5 and math.isclose(row["microseconds"], median(samples)), row)
+        check("its ratio", math.isclose(row["ratio"], row["microseconds"] / used[0]["microseconds"], rel_tol=1e-9), row)
+        check("its bandwidth", positive(row, "gb_per_second", "limit_percent"), row)
+
+
+def rankings_on(driver):
+    """On kernels that are quick, and whose variants are far apart."""
+    chosen = ["rmsnorm", "kv_store", "matvec_geglu", "attention_join"]
+    choice = ["--kernel", ",".join(chosen), "--type", "q4_k"]
+    with open(os.path.join(HERE, "..", "..", "engine", "kernels.def"), encoding="utf-8") as file:
+        table = {found for found in re.findall(r"^VARIANT\((\w+), (\w+)", file.read(), re.MULTILINE)
+                 if found[0] in chosen}
+    first, left_out = lab(*choice, driver=driver)
+    there = {(shape[0], variant) for shape, rows in first.items() for variant in rows}
+    check("every variant of the table", there | set(left_out) == table and not there & set(left_out), there, left_out)
+    for rows in first.values():
+        check_ranking(list(rows.values()))
+    again, _ = lab(*choice, driver=driver)
+    for shape, rows in first.items():
+        one, other = next(iter(rows.values())), next(iter(again[shape].values()))
+        noise = [run[row["variant"]].get("noise") for run in (rows, again[shape]) for row in (one, other)]
+        check("two runs agree on the winner, or it is noise", one["variant"] == other["variant"] or "~" in noise, shape,
+              rows, again[shape])
+
+
+def planted(name):
+    return os.path.join(HERE, "faults", name + ".comp")
+
+
+def faulty_kernels(driver):
+    """Each planted fault is named, and not timed; a missing barrier is found by test_mirror and test_footprint."""
+    faults = {"one_size": r"512 columns: number 511 of 512 of y is nan", "reads_past": "of y is nan",
+              "leaves_unwritten": "of y is nan", "writes_past": r"(changed byte|wrote) \d+ .*of y",
+              "writes_input": "changed byte 0 of multiplier"}
+    files = [word for name in ["right", *faults, "needs_float16"] for word in ("--variant", planted(name))]
+    shapes, left_out = lab("--kernel", "rmsnorm", *files, driver=driver, faults=True)
+    rows = next(iter(shapes.values()))
+    for name, words in faults.items():
+        row = rows[name + ".comp"]
+        check("the fault is found: " + name, re.search(words, row["fault"]) and "microseconds" not in row, row)
+    check("faults come last", {row["variant"] for row in list(rows.values())[-len(faults):]} ==
+          {name + ".comp" for name in faults}, rows)
+    check_ranking([row for row in rows.values() if "fault" not in row])
+    check("what is right is timed", "microseconds" in rows["right.comp"], rows)
+    check("the missing feature", "Float16" in left_out.get(("rmsnorm", "needs_float16.comp"), ""), left_out)
+    shapes, left_out = lab("--kernel", "rmsnorm", "--variant", planted("needs_subgroups"), "--minimal", driver=driver)
+    check("what is not allowed", "no subgroup arithmetic" in left_out.get(("rmsnorm", "needs_subgroups.comp"), ""),
+          left_out)
+
+
+def own_variants(driver, folder):
+    """GLSL with includes, defines and constants; SPIR-V; ours, from their files."""
+    with open(os.path.join(folder, "scaled.glsl"), "w", encoding="utf-8") as file:
+        file.write("layout(constant_id = 16) const uint WRONG = 1;\n#define AFTER SCALAR(c.y, first) *= 1 + WRONG\n")
+    scaled = os.path.join(folder, "scaled.comp")
+    with open(scaled, "w", encoding="utf-8") as file:
+        file.write('#version 460\n#include "scaled.glsl"\n#include "rmsnorm.glsl"\n')
+    module = os.path.join(os.path.dirname(program), "..", "shaders", "rmsnorm_portable.spv")
+    shapes, _ = lab("--kernel", "rmsnorm", "--include", os.path.join(HERE, "faults"), "--variant", scaled, "--spec", "16=0",
+                    "--variant", scaled, "--variant", module, "--workgroup", "32", "--variant",
+                    os.path.join(EXAMPLES, "rmsnorm.comp"), "--spec", "0=128", driver=driver, faults=True)
+    rows = next(iter(shapes.values()))
+    check("a constant of its own", "fault" not in rows["scaled.comp 16=0"] and "y is" in rows["scaled.comp"]["fault"], rows)
+    check("SPIR-V", "microseconds" in rows["rmsnorm_portable.spv workgroup=32"] and
+          rows["rmsnorm_portable.spv workgroup=32"]["constants"] == "32 1 1", rows)
+    check("the example", "microseconds" in rows["rmsnorm.comp workgroup=128"], rows)
+    shapes, _ = lab("--kernel", "matvec_geglu/portable", "--type", "q4_k,bf16", "--variant",
+                    os.path.join(SHADERS, "matvec.comp"), "-DSUBGROUP", "--workgroup", "0", "--rows", "2", driver=driver)
+    check("ours by its file, in both types", {shape[1] for shape in shapes} == {"q4_k", "bf16"} and
+          all(set(rows) == {"portable", "matvec.comp SUBGROUP workgroup=0 rows=2"} and
+              all("fault" not in row for row in rows.values()) for rows in shapes.values()), shapes)
+
+
+def damaged_modules(driver, folder):
+    with open(os.path.join(os.path.dirname(program), "..", "shaders", "rmsnorm_portable.spv"), "rb") as file:
+        module = file.read()
+    name = module.index(b"main\0\0\0\0")
+    path = os.path.join(folder, "damaged.spv")
+    for what, content, words in (
+            ("empty", b"", "0 bytes"), ("no words", module[:-1], "whole words"), ("cut", module[:-8], "damaged.spv"),
+            ("another magic", b"\0" + module[1:], "begin"), ("an instruction of no words", module[:20] + bytes(4) +
+                                                            module[24:], "is cut"),
+            ("more behind it", module + b"\1\0\7\0", "is cut"), ("the header alone", module[:20], "main"),
+            ("another entry", module[:name] + b"Main" + module[name + 4:], "main"),
+            ("too many ids", module[:12] + b"\xff\xff\xff\x7f" + module[16:], "ids")):
+        with open(path, "wb") as file:
+            file.write(content)
+        _, said = run("kernels", "--quick", "--kernel", "rmsnorm", "--variant", path, driver=driver, good=False)
+        check("a damaged module: " + what, words in said and path in said, said)
+
+
+def no_compiling(driver, folder):
+    """Compile errors: file and line, also of what is included."""
+    spoilt = os.path.join(folder, "spoilt.comp")
+    with open(os.path.join(folder, "inner.glsl"), "w", encoding="utf-8") as file:
+        file.write("\nfloat inner() { return 1 }\n")
+    source = '#version 460\n#include "common.glsl"\n'
+    for text, words in (
+            (source + '#include "inner.glsl"\nvoid main() {}\n', os.path.join(folder, "inner.glsl") + ":2: "),
+            (source + "void main() {}\n\nnonsense\n", spoilt + ":5: "),
+            (source + '#include "nowhere.glsl"\nvoid main() {}\n', spoilt + ":3: "),
+            ('#version 460\n#include "spoilt.comp"\n', "includes itself"),
+            ("// needs: magic\n" + source + "void main() {}\n", "subgroup_shuffle"),
+            ("", spoilt)):
+        with open(spoilt, "w", encoding="utf-8") as file:
+            file.write(text)
+        _, said = run("kernels", "--kernel", "rmsnorm", "--variant", spoilt, driver=driver, good=False)
+        check("file and line", words in said, text, said)
+    _, said = run("kernels", "--kernel", "rmsnorm", "--variant", planted("does_not_compile"), driver=driver, good=False)
+    check("a name that is not there", "does_not_compile.comp:5: 'nothing_of_this_name' : undeclared identifier" in said, said)
+
+
+def interfaces():
+    """What each kernel is given: members up to the size that C says."""
+    with open(os.path.join(HERE, "..", "..", "engine", "kernels.def"), encoding="utf-8") as file:
+        kernels = re.findall(r'^KERNEL\((\w+), (\w+), "([^"]*)"', file.read(), re.MULTILINE)
+    for kernel, constants, operands in kernels:
+        out = run("kernels", "--interface", kernel)[0]
+        size = int(re.search(rf"struct {constants}, (\d+) bytes", out)[1])
+        members = [(int(at), 4 if kind in ("uint", "float") else 8)
+                   for at, kind in re.findall(r"^ {1,5}(\d+)  (uint|float|[A-Z]\w+) +\w+", out.split("Push constants")[1]
+                                              .split("Specialisation")[0], re.MULTILINE)]
+        ends = [at + bytes_ for at, bytes_ in members]
+        check("members follow each other", [at for at, _ in members] == [0, *ends[:-1]] and
+              (ends[-1] + 7) // 8 * 8 == size, kernel, out)
+        check("operands", all(re.search(rf"^  {word.split(':')[0]} +(read|written)", out, re.MULTILINE)
+                              for word in operands.split()), out)
+        check("its check", "tests/kernels/check_" in out and os.path.exists(
+            os.path.join(HERE, "..", "..", re.search(r"tests/kernels/\w+\.c", out)[0])), out)
+
+
 def bad_input(folder):
     for arguments, words in (
             (["nothing"], "no command"), (["model"], "-m"), (["model", "-m"], "needs a value"),
@@ -395,16 +553,31 @@ def bad_input(folder):
             (["model", "-m", DEMO, "--device", "none such", "--quick"], "none such"),
             (["model", "--compare", "/nowhere", "/nowhere"], "/nowhere"),
             (["model", "--compare", os.path.join(DEMO, "config.json"), "/nowhere"], "config.json"),
+            (["kernels", "--kernel", "nothing", "--quick"], "--kernel"), (["kernels", "--tokens", "0"], "--tokens"),
+            (["kernels", "--runs", "x"], "--runs"), (["kernels", "--variant"], "needs a value"),
+            (["kernels", "--kernel", "matvec", "--variant", "x.comp"], "one kernel"),
+            (["kernels", "--variant", "x.comp"], "--kernel"), (["kernels", "--rows", "4"], "--variant before it"),
+            (["kernels", "--kernel", "rmsnorm", "--variant", "/nowhere"], "/nowhere"),
+            (["kernels", "--variant", "x", "--spec", "16"], "ID=VALUE"),
+            (["kernels", "--variant", "x", "--spec", "3=64"], "follow from the model"),
+            (["kernels", "--variant", "x", "-D4=1"], "NAME=VALUE"), (["kernels", "--include", "/nowhere"], "a folder"),
+            (["kernels", "--variant", "x", "--needs", "magic"], "packed_dot"),
+            (["kernels", "--variant", "x", "--workgroup", "-1"], "--workgroup"),
+            (["kernels", "--kernel", "rmsnorm", "--variant", DEMO], "regular file"),
+            (["kernels", "--kernel", "rmsnorm", "--variant", os.path.join(DEMO, "model.safetensors")], "neither"),
+            (["kernels", "--kernel", "embed", "--type", "q9", "--variant", planted("right")], "--type q9"),
+            (["kernels", "--interface", "nothing"], "rmsnorm"),
             (["compile", "--kernel", "nothing"], "--kernel"), (["compile", "--check", "/nowhere"], "/nowhere"),
             (["compile", "--check", os.path.join(DEMO, "config.json")], "config.json"),
             (["compile", "--renew", os.path.join(folder, "new.csv")], "--families"),
             (["compile", "--device", "0", "--families", "navi21"], "exclude")):
         _, said = run(*arguments, driver=drivers[0] if drivers else None, good=False)
         check("it says what is wrong", words in said, arguments, said)
-    for arguments in ([], ["--help"], ["model", "--help"], ["compile", "--help"], ["report", "--help"]):
+    for arguments in ([], ["--help"], ["model", "--help"], ["compile", "--help"], ["kernels", "--help"],
+                      ["report", "--help"]):
         out, _ = run(*arguments)
-        check("help with an example", "peridot-bench compile --" in out or "peridot-bench model -" in out,
-              out)
+        check("help with an example", any(each in out for each in (
+            "peridot-bench compile --", "peridot-bench model -", "peridot-bench kernels --")), out)
 
 
 with tempfile.TemporaryDirectory() as work:
@@ -415,6 +588,12 @@ with tempfile.TemporaryDirectory() as work:
         os.rename(os.path.join(work, "first.json"), os.path.join(work, f"model{number}.json"))
         results += [kernels_on(each, work, number), os.path.join(work, f"model{number}.json")]
         report_of(results[-2:], work)
+        rankings_on(each)
+        faulty_kernels(each)
+        own_variants(each, work)
+    damaged_modules(drivers[0] if drivers else None, work)
+    no_compiling(drivers[0] if drivers else None, work)
+    interfaces()
     csv_on(drivers[0] if drivers else None, work)
     compile_families(work)
     report_of(results, work)
