@@ -8,11 +8,12 @@ bool glsl_available(void) {
 peridot_result glsl_compile(const struct glsl_text *text, const char *defines, uint32_t **words,
                             size_t *count, peridot_error *error) {
     (void)defines, (void)words, (void)count;
-    return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                "this peridot-bench was built without glslang and takes SPIR-V alone: compile %s "
-                "with glslangValidator -V --target-env vulkan1.3, or build where glslang-dev and "
-                "g++ are installed",
-                text->files[0]);
+    return fail(
+        error, PERIDOT_ERROR_UNSUPPORTED,
+        "this peridot-bench was built without glslang and takes SPIR-V alone: compile %s "
+        "with glslangValidator -V --target-env vulkan1.3 -Ishaders, or build where glslang-dev "
+        "and g++ are installed",
+        text->files[0]);
 }
 
 bool glsl_validate(const uint32_t *words, size_t count, char *why, size_t size) {

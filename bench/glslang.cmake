@@ -16,6 +16,9 @@ if(GLSLANG_LIBRARIES)
   set(GLSLANG_LIBRARIES "$<LINK_GROUP:RESCAN,${libraries}>" stdc++ m Threads::Threads)
 endif()
 if(GLSLANG_INCLUDE AND SPIRV_TOOLS_INCLUDE)
+  if(NOT GLSLANG_LINKS) # what was missing may have been installed since
+    unset(GLSLANG_LINKS CACHE)
+  endif()
   set(CMAKE_REQUIRED_INCLUDES ${GLSLANG_INCLUDE} ${SPIRV_TOOLS_INCLUDE})
   set(CMAKE_REQUIRED_LIBRARIES ${GLSLANG_LIBRARIES})
   check_c_source_compiles("

@@ -16,7 +16,7 @@ static const struct {
 } commands[] = {
     {"kernels", bench_kernels,
      "whether each variant of each kernel is right, and how fast it is at a model's\n"
-     "             sizes:\n"
+     "             sizes; yours beside ours:\n"
      "             peridot-bench kernels --kernel matvec --type q4_k --model 2b"},
     {"model", bench_model,
      "how fast a model reads prompts and generates, at several depths, and which\n"

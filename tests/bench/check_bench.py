@@ -524,6 +524,16 @@ def no_compiling(driver, folder):
     check("a name that is not there", "does_not_compile.comp:5: 'nothing_of_this_name' : undeclared identifier" in said, said)
 
 
+def takes_glsl():
+    """A build without glslang says so, and what needs it is left out here."""
+    done = subprocess.run([program, "kernels", "--kernel", "rmsnorm", "--variant", planted("does_not_compile")],
+                          capture_output=True, timeout=300, check=False)
+    without = b"built without glslang" in done.stderr
+    if without:
+        print("left out: this build takes no GLSL")
+    return not without
+
+
 def interfaces():
     """What each kernel is given: members up to the size that C says."""
     with open(os.path.join(HERE, "..", "..", "engine", "kernels.def"), encoding="utf-8") as file:
@@ -589,10 +599,12 @@ with tempfile.TemporaryDirectory() as work:
         results += [kernels_on(each, work, number), os.path.join(work, f"model{number}.json")]
         report_of(results[-2:], work)
         rankings_on(each)
-        faulty_kernels(each)
-        own_variants(each, work)
+        if takes_glsl():
+            faulty_kernels(each)
+            own_variants(each, work)
     damaged_modules(drivers[0] if drivers else None, work)
-    no_compiling(drivers[0] if drivers else None, work)
+    if takes_glsl():
+        no_compiling(drivers[0] if drivers else None, work)
     interfaces()
     csv_on(drivers[0] if drivers else None, work)
     compile_families(work)
