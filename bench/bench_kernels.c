@@ -40,7 +40,6 @@ static const char usage[] =
     "  --json, --csv          instead of a table\n"
     "  -o, --output FILE      JSON into FILE (CSV with --csv), beside the table\n"
     "\n"
-    "\n"
     "Variants of your own, beside ours, of the one kernel that --kernel names; as often as you "
     "like:\n"
     "  --variant FILE         GLSL, or SPIR-V; what follows is for it:\n"

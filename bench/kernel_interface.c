@@ -167,6 +167,9 @@ int kernel_interface_print(const char *name) {
            info.typed ? "compiled once for each type of weights" : "compiled once");
     print_head(ours->file);
     print_operands(&info);
+    if (info.typed)
+        printf(
+            "  a row of weights is laid out as host/device_rows.h says; weights.glsl reads it\n");
     printf("\nPush constants: struct %s, %u bytes (shaders/abi.h)\n", constants_names[kernel],
            info.constants_size);
     print_constants(constants_names[kernel]);

@@ -9,13 +9,18 @@ enum {
     HEADER_WORDS = 5,
     BOUND_MAX = 4194304, /* ids, as SPIR-V's universal limits have it */
     OP_ENTRY_POINT = 15,
+    OP_EXECUTION_MODE = 16,
     OP_CAPABILITY = 17,
+    OP_CONSTANT = 43,
     OP_SPEC_CONSTANT_TRUE = 48,
     OP_SPEC_CONSTANT_FALSE = 49,
     OP_SPEC_CONSTANT = 50,
     OP_DECORATE = 71,
+    OP_EXECUTION_MODE_ID = 331,
     DECORATION_SPEC_ID = 1,
     MODEL_COMPUTE = 5,
+    MODE_LOCAL_SIZE = 17,
+    MODE_LOCAL_SIZE_ID = 38,
 };
 
 struct instruction {
@@ -128,13 +133,38 @@ static bool meets(const struct device *device, uint32_t capability, uint32_t *ne
            false;
 }
 
+/* A constant by its id; what is specialised has the value that the module gives it. */
+static uint32_t constant(const uint32_t *words, size_t count, uint32_t id) {
+    struct instruction found;
+    for (size_t at = HEADER_WORDS; next(words, count, &at, &found);)
+        if ((found.op == OP_CONSTANT || found.op == OP_SPEC_CONSTANT) && found.count == 4 &&
+            found.words[2] == id)
+            return found.words[3];
+    return 1;
+}
+
+/* Whether the device can have the workgroup that an instruction sets. The one that --workgroup sets
+ * is 1 here. */
+static bool fits(const struct device *device, const uint32_t *words, size_t count,
+                 const struct instruction *found) {
+    bool literal = found->op == OP_EXECUTION_MODE && found->words[2] == MODE_LOCAL_SIZE;
+    bool by_id = found->op == OP_EXECUTION_MODE_ID && found->words[2] == MODE_LOCAL_SIZE_ID;
+    uint64_t most = device->info.limits.max_workgroup, invocations = 1;
+    for (uint32_t i = 3; (literal || by_id) && i < found->count && invocations <= most; i++)
+        invocations *= literal ? found->words[i] : constant(words, count, found->words[i]);
+    return invocations <= most;
+}
+
 bool spirv_needs(const struct device *device, const uint32_t *words, size_t count, uint32_t *needs,
                  char *why, size_t size) {
     struct instruction found;
-    for (size_t at = HEADER_WORDS; next(words, count, &at, &found);)
+    for (size_t at = HEADER_WORDS; next(words, count, &at, &found);) {
         if (found.op == OP_CAPABILITY && found.count == 2 &&
             !meets(device, found.words[1], needs, why, size))
             return false;
+        if (found.count == 6 && !fits(device, words, count, &found))
+            return snprintf(why, size, "its workgroup is larger than the device allows"), false;
+    }
     return true;
 }
 

@@ -446,7 +446,7 @@ def faulty_kernels(driver):
     faults = {"one_size": r"512 columns: number 511 of 512 of y is nan", "reads_past": "of y is nan",
               "leaves_unwritten": "of y is nan", "writes_past": r"(changed byte|wrote) \d+ .*of y",
               "writes_input": "changed byte 0 of multiplier"}
-    files = [word for name in ["right", *faults, "needs_float16"] for word in ("--variant", planted(name))]
+    files = [word for name in ["right", *faults, "needs_float16", "needs_large_workgroup"] for word in ("--variant", planted(name))]
     shapes, left_out = lab("--kernel", "rmsnorm", *files, driver=driver, faults=True)
     rows = next(iter(shapes.values()))
     for name, words in faults.items():
@@ -457,6 +457,7 @@ def faulty_kernels(driver):
     check_ranking([row for row in rows.values() if "fault" not in row])
     check("what is right is timed", "microseconds" in rows["right.comp"], rows)
     check("the missing feature", "Float16" in left_out.get(("rmsnorm", "needs_float16.comp"), ""), left_out)
+    check("the large workgroup", "workgroup" in left_out.get(("rmsnorm", "needs_large_workgroup.comp"), ""), left_out)
     shapes, left_out = lab("--kernel", "rmsnorm", "--variant", planted("needs_subgroups"), "--minimal", driver=driver)
     check("what is not allowed", "no subgroup arithmetic" in left_out.get(("rmsnorm", "needs_subgroups.comp"), ""),
           left_out)

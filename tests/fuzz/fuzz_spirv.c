@@ -7,7 +7,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    struct device device = {.minimal = true};
+    struct device device = {.minimal = true, .info.limits.max_workgroup = 1024};
     size_t count = size / 4;
     uint32_t *words = malloc(count * 4 + 4), needs = 0;
     char why[160];
