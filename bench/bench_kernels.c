@@ -412,7 +412,7 @@ static void take_defaults(struct kernels_options *options, bool quick) {
     options->choice.types = "bf16,q4_k";
     options->choice.models = "small";
     options->choice.contexts = (struct numbers){{100}, 1};
-    options->choice.tokens = 40;
+    options->choice.tokens = 20;
 }
 
 /* Variants of one's own are of one kernel, which they are compared in. */

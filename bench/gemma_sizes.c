@@ -4,7 +4,7 @@
 const struct gemma_sizes gemma_sizes[GEMMA_COUNT] = {
     [GEMMA_2B] = {"2b", 2048, 8, 1, 256, 16384, 256000},
     [GEMMA_7B] = {"7b", 3072, 16, 16, 256, 24576, 256000},
-    [GEMMA_SMALL] = {"small", 512, 4, 1, 64, 1024, 8192},
+    [GEMMA_SMALL] = {"small", 512, 4, 1, 64, 1024, 1024},
 };
 
 void gemma_set(struct gemma *gemma, struct device *device, const struct gemma_sizes *sizes) {
