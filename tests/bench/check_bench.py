@@ -417,18 +417,24 @@ def check_ranking(rows):
         check("its bandwidth", positive(row, "gb_per_second", "limit_percent"), row)
 
 
+def check_table(choice, chosen, driver):
+    """Every variant in the kernel table of the kernels chosen (None: all) is there, or is left out with a reason."""
+    with open(os.path.join(HERE, "..", "..", "engine", "kernels.def"), encoding="utf-8") as file:
+        table = {found for found in re.findall(r"^VARIANT\((\w+), (\w+)", file.read(), re.MULTILINE)
+                 if chosen is None or found[0] in chosen}
+    shapes, left_out = lab(*choice, driver=driver)
+    there = {(shape[0], variant) for shape, rows in shapes.items() for variant in rows}
+    check("every variant of the table", there | set(left_out) == table and not there & set(left_out), there, left_out)
+    for rows in shapes.values():
+        check_ranking(list(rows.values()))
+    return shapes
+
+
 def rankings_on(driver):
     """On kernels that are quick, and whose variants are far apart."""
     chosen = ["rmsnorm", "kv_store", "matvec_geglu", "attention_join"]
     choice = ["--kernel", ",".join(chosen), "--type", "q4_k"]
-    with open(os.path.join(HERE, "..", "..", "engine", "kernels.def"), encoding="utf-8") as file:
-        table = {found for found in re.findall(r"^VARIANT\((\w+), (\w+)", file.read(), re.MULTILINE)
-                 if found[0] in chosen}
-    first, left_out = lab(*choice, driver=driver)
-    there = {(shape[0], variant) for shape, rows in first.items() for variant in rows}
-    check("every variant of the table", there | set(left_out) == table and not there & set(left_out), there, left_out)
-    for rows in first.values():
-        check_ranking(list(rows.values()))
+    first = check_table(choice, chosen, driver)
     again, _ = lab(*choice, driver=driver)
     for shape, rows in first.items():
         one, other = next(iter(rows.values())), next(iter(again[shape].values()))
@@ -603,6 +609,7 @@ with tempfile.TemporaryDirectory() as work:
         if takes_glsl():
             faulty_kernels(each)
             own_variants(each, work)
+    check_table(["--type", "q4_k"], None, drivers[0] if drivers else None)
     damaged_modules(drivers[0] if drivers else None, work)
     if takes_glsl():
         no_compiling(drivers[0] if drivers else None, work)
