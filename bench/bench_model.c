@@ -7,6 +7,7 @@
 #include "model_breakdown.h"
 #include "model_runs.h"
 #include "options.h"
+#include "session.h"
 #include "weights_words.h"
 
 #include <inttypes.h>
@@ -30,6 +31,7 @@ static const char usage[] =
     "  --steps N              single steps in each run, for the breakdown by kernel, 0: none (4)\n"
     "  --quick                pp16, tg8, depths 0 and 16, 3 runs, 3 steps: does it work?\n"
     "  --minimal              portable kernels only\n"
+    "  --no-tuning            kernels as chosen without peridot tune\n"
     "  --json, --csv          instead of tables\n"
     "  -o, --output FILE      JSON into FILE (CSV with --csv), beside the tables\n"
     "  --compare A B          two files made with -o: what changed, and is it more than noise?\n"
@@ -48,7 +50,7 @@ struct model_options {
     peridot_kv kv;
     uint32_t pp, tg, runs, steps;
     struct numbers depths;
-    bool quick, minimal;
+    bool quick, minimal, no_tuning;
     struct output output;
 };
 
@@ -294,6 +296,7 @@ static peridot_result open_device(struct bench *bench, peridot_error *error) {
     peridot_device_params params = {.struct_size = sizeof params,
                                     .choice = bench->options->device,
                                     .minimal = bench->options->minimal,
+                                    .no_tuning = bench->options->no_tuning,
                                     .message = show_message};
     char address[PCI_ADDRESS_SIZE];
     peridot_result result = peridot_device_open(&params, &bench->device, error);
@@ -354,7 +357,11 @@ static void describe(struct bench *bench) {
     cJSON_AddStringToObject(about, "weights", weights_name(info.weights));
     row_number(about, "weight_bytes", (double)info.weight_bytes);
     cJSON_AddStringToObject(about, "kv", kv_words[options->kv]);
-    cJSON_AddStringToObject(about, "variants", options->minimal ? "portable" : "all");
+    bool tuned = bench->session->kernels.tuned;
+    cJSON_AddStringToObject(about, "variants",
+                            options->minimal ? "portable"
+                            : tuned          ? "tuned"
+                                             : "all");
     row_number(about, "context", peridot_session_context(bench->session));
     if (device_is_software(device))
         cJSON_AddStringToObject(about, "note", "cpu ms is the device's work too: it is software");
@@ -415,6 +422,7 @@ static bool parse(int argc, char **argv, struct model_options *options) {
         {"--steps", "", OPTION_NUMBER, &options->steps, 0, SAMPLES_MAX},
         {"--quick", "", OPTION_FLAG, &options->quick, 0, 0},
         {"--minimal", "", OPTION_FLAG, &options->minimal, 0, 0},
+        {"--no-tuning", "", OPTION_FLAG, &options->no_tuning, 0, 0},
         {"--compare", "", OPTION_PAIR, options->compared, 0, 0},
         OUTPUT_OPTIONS(&options->output),
     };

@@ -1,4 +1,7 @@
 #include "kernel_set.h"
+#include "tuning.h"
+
+#include <string.h>
 
 /* What a lane of the subgroup attention variants may hold before GPUs spill registers: accumulators
  * for its share of each query's result, and ATTENTION_QUERY_REGISTERS more for each query. Intel's
@@ -13,6 +16,10 @@ struct choice {
     peridot_kv kv;
     peridot_error *error;
     peridot_result result;
+    bool tuned;
+    /* instead of registering pipelines */
+    void (*visit)(const struct kernel_want *want, void *user);
+    void *user;
 };
 
 static uint32_t group_of(const struct peridot_model *model) {
@@ -137,6 +144,26 @@ uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kerne
     return is_dot(kernel) ? 3 : 2;
 }
 
+struct tuning_place kernel_set_place(const struct peridot_model *model, enum kernel kernel,
+                                     uint32_t type, uint32_t columns, peridot_kv kv) {
+    struct tuning_place place = {.kernel = kernel, .type = type, .columns = columns};
+    place.width = is_attention(kernel) ? model->head_dim_padded : model->config.d_model;
+    place.group = is_attention(kernel) ? group_of(model) : 0;
+    place.kv = is_attention(kernel) ? (uint32_t)kv : 0;
+    return place;
+}
+
+/* What was measured goes before what is expected. */
+static void take_tuned(struct choice *choice, struct kernel_want *wanted) {
+    const struct tuned *tuned = tuning_find(&choice->model->device->tuning, &wanted->place);
+    if (!tuned || !kernel_variant_supported(choice->device, tuned->variant, NULL))
+        return;
+    choice->tuned |= tuned->variant != wanted->key.variant ||
+                     memcmp(tuned->spec, wanted->key.spec, sizeof tuned->spec) != 0;
+    wanted->key.variant = tuned->variant;
+    memcpy(wanted->key.spec, tuned->spec, sizeof tuned->spec);
+}
+
 static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t type,
                              uint32_t columns) {
     const struct kernel_variant *variant = choose(choice, kernel, columns);
@@ -147,8 +174,15 @@ static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t
                                   choice->device->info.name, kernel_info(kernel).name);
         return NULL;
     }
-    struct pipeline_key key = kernel_set_key(choice->model, variant, type, columns, choice->kv);
-    struct pipeline *pipeline = pipelines_want(choice->model->device->engine, &key);
+    struct kernel_want wanted = {
+        .place = kernel_set_place(choice->model, kernel, type, columns, choice->kv),
+        .key = kernel_set_key(choice->model, variant, type, columns, choice->kv)};
+    if (choice->visit) {
+        choice->visit(&wanted, choice->user);
+        return NULL;
+    }
+    take_tuned(choice, &wanted);
+    struct pipeline *pipeline = pipelines_want(choice->model->device->engine, &wanted.key);
     if (!pipeline && !choice->result)
         choice->result =
             fail(choice->error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for pipelines");
@@ -203,22 +237,43 @@ static void want_ends(struct choice *choice, struct kernel_set *set) {
     set->sample_finish = want(choice, KERNEL_sample_finish, 0, 0);
 }
 
+static void want_all(struct choice *choice, bool int8, struct kernel_set *set) {
+    const struct peridot_model *model = choice->model;
+    *set = (struct kernel_set){.int8 = int8};
+    set->rmsnorm = want(choice, KERNEL_rmsnorm, 0, 0);
+    if (int8) {
+        set->quantise = want(choice, KERNEL_quantise, 0, 0);
+        set->quantise_norm = want(choice, KERNEL_quantise_norm, 0, 0);
+    }
+    want_layers(choice, set);
+    if (choice->kv == PERIDOT_KV_Q8)
+        set->kv_store = want(choice, KERNEL_kv_store, 0, 0);
+    set->attention_decode = want(choice, KERNEL_attention_decode, 0, 0);
+    set->attention_join = want(choice, KERNEL_attention_join, 0, 0);
+    set->attention_prefill = want(choice, KERNEL_attention_prefill, 0, prefill_columns(model));
+    if (model->is_home)
+        want_ends(choice, set);
+}
+
 peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error) {
-    struct choice choice = {model, model->device->engine, kv, error, PERIDOT_OK};
-    *set = (struct kernel_set){.int8 = int8};
-    set->rmsnorm = want(&choice, KERNEL_rmsnorm, 0, 0);
-    if (int8) {
-        set->quantise = want(&choice, KERNEL_quantise, 0, 0);
-        set->quantise_norm = want(&choice, KERNEL_quantise_norm, 0, 0);
-    }
-    want_layers(&choice, set);
-    if (kv == PERIDOT_KV_Q8)
-        set->kv_store = want(&choice, KERNEL_kv_store, 0, 0);
-    set->attention_decode = want(&choice, KERNEL_attention_decode, 0, 0);
-    set->attention_join = want(&choice, KERNEL_attention_join, 0, 0);
-    set->attention_prefill = want(&choice, KERNEL_attention_prefill, 0, prefill_columns(model));
-    if (model->is_home)
-        want_ends(&choice, set);
+    struct choice choice = {
+        .model = model, .device = model->device->engine, .kv = kv, .error = error};
+    want_all(&choice, int8, set);
+    set->tuned = choice.tuned;
+    return choice.result;
+}
+
+peridot_result kernel_set_visit(const struct peridot_model *model, peridot_kv kv, bool int8,
+                                void (*visit)(const struct kernel_want *want, void *user),
+                                void *user, peridot_error *error) {
+    struct kernel_set none;
+    struct choice choice = {.model = model,
+                            .device = model->device->engine,
+                            .kv = kv,
+                            .error = error,
+                            .visit = visit,
+                            .user = user};
+    want_all(&choice, int8, &none);
     return choice.result;
 }

@@ -1,5 +1,5 @@
-/* Which pipelines a session runs: a variant for every kernel, chosen for the device, with the
- * model's sizes as specialisation constants. */
+/* Which pipelines a session runs: a variant for every kernel, as the device's tuning says or else
+ * chosen for the device, with the model's sizes as specialisation constants. */
 #ifndef HOST_KERNEL_SET_H
 #define HOST_KERNEL_SET_H
 
@@ -15,7 +15,8 @@ enum pass_shape { PASS_ONE_ROW, PASS_FEW_ROWS, PASS_MANY_ROWS, PASS_SHAPE_COUNT 
 enum projection { PROJECT_QKV, PROJECT_RESIDUAL, PROJECT_GEGLU, PROJECT_HEAD, PROJECTION_COUNT };
 
 struct kernel_set {
-    bool int8; /* activations in eight bits, wherever weights have blocks */
+    bool int8;  /* activations in eight bits, wherever weights have blocks */
+    bool tuned; /* some of it other than by default, as measured on the device */
     struct pipeline *embed[WEIGHT_TYPE_COUNT];
     struct pipeline *rmsnorm;
     struct pipeline *quantise, *quantise_norm; /* NULL without int8 */
@@ -26,7 +27,8 @@ struct kernel_set {
         *sample_finish;
 };
 
-/* The variant of a kernel that sessions of a model run on its device; NULL: it can run none.
+/* The variant of a kernel that sessions of a model run on its device where it is not tuned; NULL:
+ * it can run none.
  * `columns` as kernel_set_columns has them. */
 const struct kernel_variant *kernel_set_variant(const struct peridot_model *model,
                                                 enum kernel kernel, uint32_t columns);
@@ -39,6 +41,20 @@ struct pipeline_key kernel_set_key(const struct peridot_model *model,
 #define KERNEL_SET_COLUMNS_MAX 3
 uint32_t kernel_set_columns(const struct peridot_model *model, enum kernel kernel,
                             uint32_t columns[KERNEL_SET_COLUMNS_MAX]);
+
+/* What a tuning of a kernel is found by. */
+struct tuning_place kernel_set_place(const struct peridot_model *model, enum kernel kernel,
+                                     uint32_t type, uint32_t columns, peridot_kv kv);
+
+/* A kernel that sessions of a model run, as they build it where it is not tuned. */
+struct kernel_want {
+    struct tuning_place place;
+    struct pipeline_key key;
+};
+/* Calls `visit` for each, for some several times. Errors: UNSUPPORTED, as below. */
+peridot_result kernel_set_visit(const struct peridot_model *model, peridot_kv kv, bool int8,
+                                void (*visit)(const struct kernel_want *want, void *user),
+                                void *user, peridot_error *error);
 
 /* Registers every pipeline that a part of a model needs; pipelines_compile makes them.
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */

@@ -250,6 +250,27 @@ static peridot_result open_files(const peridot_file *files, uint32_t count,
     return checkpoint_open_memory(list, count, checkpoint, error);
 }
 
+peridot_result model_plan(peridot_device *device, const char *path, const peridot_file *files,
+                          uint32_t count, const peridot_model_params *params,
+                          struct peridot_model **model, peridot_error *error) {
+    struct checkpoint *checkpoint;
+    peridot_model_params given;
+    *model = NULL;
+    peridot_result result = path ? checkpoint_open(path, &checkpoint, error)
+                                 : open_files(files, count, &checkpoint, error);
+    if (result)
+        return result;
+    result = create_planned(device, checkpoint, params, &given, model, error);
+    checkpoint_close(checkpoint);
+    if (!result)
+        (*model)->own_head = NULL; /* went with the checkpoint */
+    if (result) {
+        peridot_model_close(*model);
+        *model = NULL;
+    }
+    return result;
+}
+
 peridot_result peridot_model_load(peridot_device *device, const char *path,
                                   const peridot_model_params *params, peridot_model **model,
                                   peridot_error *error) {

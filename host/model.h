@@ -6,10 +6,13 @@
 #include "memory.h"
 #include "peridot.h"
 #include "tokenizer.h"
+#include "tuning.h"
 #include "weight_types.h"
 
 struct peridot_device {
     struct device *engine;
+    struct tuning tuning; /* as read when it was opened */
+    char tuning_warning[TUNING_WORD];
 };
 
 /* A part of a weight matrix, rows row_begin to row_begin + row_count - 1, in one buffer:
@@ -85,6 +88,11 @@ peridot_result model_plan_weights(struct peridot_model *model, const struct chec
                                   const peridot_model_params *params,
                                   const peridot_session_params *session, uint32_t context,
                                   peridot_error *error);
+/* A model of which only sizes and types are known, for peridot_model_close: from a path, or with
+ * NULL from files. Errors: as peridot_model_inspect. */
+peridot_result model_plan(peridot_device *device, const char *path, const peridot_file *files,
+                          uint32_t count, const peridot_model_params *params,
+                          struct peridot_model **model, peridot_error *error);
 /* Bytes of a weight on the device. */
 uint64_t weight_bytes(const struct weight *weight);
 /* What makes the logits. */

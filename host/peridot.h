@@ -67,10 +67,11 @@ typedef struct peridot_device_params {
     uint64_t max_allocation; /* bytes of one buffer at most; 0: the device's own limit */
     uint64_t memory_limit;   /* bytes that Peridot may take of its memory; 0: what is free */
     const char
-        *cache_directory; /* of the pipeline cache; NULL: the user's cache folder, "": none */
+        *cache_directory; /* of the pipeline cache and the tuning; NULL: the user's, "": none */
     void (*message)(const char *text,
                     void *user); /* validation messages and warnings; NULL: dropped */
     void *message_user;
+    bool no_tuning; /* kernels as chosen without measuring, whatever `peridot tune` found */
 } peridot_device_params;
 
 /* One Vulkan device. */
@@ -88,6 +89,11 @@ typedef struct peridot_device_info {
     bool chosen;      /* the one that NULL chooses */
     char reason[256]; /* why it is chosen, or why Peridot cannot use it, or empty */
     bool usable;
+    uint32_t tuned;      /* choices that `peridot tune` has measured and that are in use; in a list:
+                            those in the user's cache folder */
+    uint32_t tuned_away; /* of those, other than would be chosen without measuring */
+    int64_t tuned_at;    /* when, in seconds since 1970; 0: never */
+    char tuning_warning[768]; /* why a tuning that there is is not in use, or not all; or empty */
 } peridot_device_info;
 
 /* Lists every Vulkan device: writes at most `capacity` records, and how many there are to `count`.
@@ -121,9 +127,9 @@ typedef struct peridot_adoption {
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
  * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
- * max_allocation, memory_limit and cache_directory count. Errors: ARGUMENT (a required feature is
- * not enabled: named), NO_DEVICE (the physical device cannot run Peridot: why), VULKAN,
- * HOST_MEMORY. */
+ * max_allocation, memory_limit, cache_directory, no_tuning and, for warnings, message count.
+ * Errors: ARGUMENT (a required feature is not enabled: named), NO_DEVICE (the physical device
+ * cannot run Peridot: why), VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                                 const peridot_device_params *params,
                                                 peridot_device **device, peridot_error *error);

@@ -1,6 +1,7 @@
 /* The public face of devices. */
 #include "caller_struct.h"
 #include "model.h"
+#include "platform.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,24 @@ static void describe(const struct device_info *info, peridot_device_info *out) {
              u[15]);
 }
 
+static void describe_tuning(const struct tuning *tuning, peridot_device_info *out) {
+    out->tuned = tuning_count(tuning);
+    out->tuned_away = tuning_count_away(tuning);
+    out->tuned_at = tuning->made;
+}
+
+/* What a device that is not open would be tuned to. */
+static void describe_kept_tuning(const struct device_info *info, peridot_device_info *out) {
+    char directory[4096];
+    struct device device = {.info = *info, .needs_met = info->needs_met};
+    struct tuning tuning;
+    if (!out->usable || !platform_cache_directory(directory, sizeof directory))
+        return;
+    tuning_read(&device, directory, &tuning, out->tuning_warning);
+    describe_tuning(&tuning, out);
+    tuning_free(&tuning);
+}
+
 peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capacity,
                                     uint32_t *count, peridot_error *error) {
     struct device_list list;
@@ -61,6 +80,7 @@ peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capac
         char *place = (char *)devices + i * stride;
         peridot_device_info info;
         describe(&list.devices[i], &info);
+        describe_kept_tuning(&list.devices[i], &info);
         info.chosen = list.best == (int32_t)i;
         if (info.chosen)
             snprintf(info.reason, sizeof info.reason, "%s", list.reason);
@@ -71,12 +91,18 @@ peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capac
     return PERIDOT_OK;
 }
 
-static peridot_result engine_params(const peridot_device_params *params, struct device_params *out,
+struct opening {
+    struct device_params engine;
+    bool tuned;
+};
+
+static peridot_result engine_params(const peridot_device_params *params, struct opening *out,
                                     peridot_error *error) {
     peridot_device_params given;
     peridot_result result =
         caller_struct_read(&given, sizeof given, params, "peridot_device_params", error);
-    *out = (struct device_params){
+    out->tuned = !given.no_tuning && !given.minimal;
+    out->engine = (struct device_params){
         .choice = given.choice,
         .validation = given.validation,
         .minimal = given.minimal,
@@ -90,33 +116,44 @@ static peridot_result engine_params(const peridot_device_params *params, struct 
     return result;
 }
 
+static void read_tuning(peridot_device *device, const struct opening *opening) {
+    const char *directory = device->engine->cache_directory;
+    if (!opening->tuned || !directory)
+        return;
+    tuning_read(device->engine, directory, &device->tuning, device->tuning_warning);
+    if (device->tuning_warning[0] && opening->engine.message)
+        opening->engine.message(device->tuning_warning, opening->engine.message_user);
+}
+
 /* Wraps an engine device, or closes it where there is no memory even for that. */
-static peridot_result wrap(struct device *engine, peridot_device **device, peridot_error *error) {
+static peridot_result wrap(struct device *engine, const struct opening *opening,
+                           peridot_device **device, peridot_error *error) {
     *device = calloc(1, sizeof **device);
     if (!*device) {
         device_close(engine);
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening a device");
     }
     (*device)->engine = engine;
+    read_tuning(*device, opening);
     return PERIDOT_OK;
 }
 
 peridot_result peridot_device_open(const peridot_device_params *params, peridot_device **device,
                                    peridot_error *error) {
-    struct device_params given;
+    struct opening given;
     struct device *engine;
     *device = NULL;
     peridot_result result = engine_params(params, &given, error);
     if (!result)
-        result = device_open(&given, &engine, error);
-    return result ? result : wrap(engine, device, error);
+        result = device_open(&given.engine, &engine, error);
+    return result ? result : wrap(engine, &given, device, error);
 }
 
 peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                     const peridot_device_params *params, peridot_device **device,
                                     peridot_error *error) {
     peridot_adoption given;
-    struct device_params with;
+    struct opening with;
     if (!adoption || !device)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_device_adopt needs an adoption");
     *device = NULL;
@@ -140,8 +177,8 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
         .callbacks = {given.lock_queue, given.unlock_queue, given.user},
     };
     struct device *engine;
-    result = device_adopt(&from, &with, &engine, error);
-    return result ? result : wrap(engine, device, error);
+    result = device_adopt(&from, &with.engine, &engine, error);
+    return result ? result : wrap(engine, &with, device, error);
 }
 
 void peridot_requirements_get(peridot_requirements *requirements) {
@@ -165,6 +202,8 @@ void peridot_device_describe(const peridot_device *device, peridot_device_info *
     peridot_device_info full;
     describe(&device->engine->info, &full);
     full.memory_free = device_memory_free(device->engine);
+    describe_tuning(&device->tuning, &full);
+    memcpy(full.tuning_warning, device->tuning_warning, sizeof full.tuning_warning);
     caller_struct_write(info, &full, sizeof full);
 }
 
@@ -172,5 +211,6 @@ void peridot_device_close(peridot_device *device) {
     if (!device)
         return;
     device_close(device->engine);
+    tuning_free(&device->tuning);
     free(device);
 }

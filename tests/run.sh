@@ -40,6 +40,8 @@ for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p
 done
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
+[ -z "$lavapipe" ] || run "lavapipe" test_tuner VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
+[ -z "$swiftshader" ] || run "SwiftShader" test_tuner VK_DRIVER_FILES="$swiftshader"
 for program in test_model test_sampling test_demo; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
@@ -115,7 +117,7 @@ fi
 for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
     case $icd in *lvp* | *'*'*) continue ;; esac
     VK_DRIVER_FILES=$icd "$build/host/cli/peridot" devices 2>/dev/null | grep -q '^\*' || continue
-    for program in test_kernels test_footprint test_model test_timed_steps test_sampling test_demo; do
+    for program in test_kernels test_footprint test_model test_timed_steps test_tuner test_sampling test_demo; do
         run "$(basename "$icd")" $program VK_DRIVER_FILES="$icd"
     done
 done
@@ -129,7 +131,7 @@ else
     echo "terminal.sh      $title: FAILED"
     cat "$log"
 fi
-for script in chat/conversation chat/bad_input model/check_perplexity; do
+for script in chat/conversation chat/bad_input chat/tuning model/check_perplexity; do
     $python "$here/tests/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
     good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))

@@ -9,11 +9,13 @@
 
 struct options {
     const char *model; /* NULL: the built-in demo */
+    const char *shape; /* of a model that need not be there, for tuning; NULL: -m's */
     const char *prompt, *file, *output, *tokens, *tokenizer, *system, *save_base, *kl_base;
     const char *stops[16];
     uint32_t stop_count;
     uint32_t count; /* -n; 0: as many as fit */
     uint32_t context, stride;
+    uint32_t seconds; /* of tuning; 0: the default */
     bool chat, json, jsonl, decode, no_special, special, verbose;
     bool needs_tokenizer; /* the command is of no use without one */
     peridot_sampling sampling;
@@ -40,6 +42,7 @@ int command_logits(struct options *options);
 int command_perplexity(struct options *options);
 int command_convert(struct options *options);
 int command_inspect(struct options *options);
+int command_tune(struct options *options);
 int command_devices(struct options *options);
 
 /* Reads argv[2…]. False after a message: a faulty option. */

@@ -1,4 +1,4 @@
-/* peridot: chat, generate, tokenize, logits, perplexity, convert, inspect, devices. */
+/* peridot: chat, generate, tokenize, logits, perplexity, convert, inspect, tune, devices. */
 #include "cli.h"
 
 #include <errno.h>
@@ -17,6 +17,7 @@ static const struct {
     {"perplexity", command_perplexity, "how well a model predicts a text, and beside another one"},
     {"convert", command_convert, "a model to a GGUF file, perhaps with other weights"},
     {"inspect", command_inspect, "a model's configuration and memory"},
+    {"tune", command_tune, "measure which kernels are fastest on a device, and keep it"},
     {"devices", command_devices, "the Vulkan devices here, and which would be chosen"},
 };
 
@@ -28,7 +29,8 @@ static int help(void) {
         "\n"
         "model     -m DIR|FILE.gguf  --context N  --kv f16|f32|q8  --activations f32|int8\n"
         "          --weights auto|file|f32|bf16|f16|int8|q4, or a type of GGUF: q8_0, q4_k ...\n"
-        "device    --device INDEX|NAME|UUID  --memory MIB  --minimal  --validation  --verbose\n"
+        "device    --device INDEX|NAME|UUID  --memory MIB  --minimal  --no-tuning\n"
+        "          --validation  --verbose\n"
         "          --device 0,1: the layers on several, by free memory or as --split 3,1 says\n"
         "generate  -p TEXT | -f FILE  -n N  --chat  --system TEXT  --stop TEXT  --json\n"
         "sampling  --temperature T  --top-k K  --top-p P  --min-p P  --repetition-penalty R\n"
@@ -42,6 +44,10 @@ static int help(void) {
         "          a base takes 2 bytes for every scored token and token of the vocabulary\n"
         "convert   -m DIR|FILE.gguf  -o FILE.gguf  --weights TYPE (any but nf4)|file\n"
         "inspect   --json\n"
+        "tune      -m DIR|FILE.gguf | --shape 2b|7b  --weights TYPE  --kv TYPE  --activations "
+        "TYPE\n"
+        "          --seconds N (60): on this device with its driver, for models of that width;\n"
+        "          devices tells what is tuned, --no-tuning runs a model without\n"
         "batching  --prefill-rows N  --steps N  --submission-ms MS\n");
     return 0;
 }

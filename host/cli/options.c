@@ -130,6 +130,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
     peridot_sampling *sampling = &options->sampling;
     const struct option table[] = {
         {"--model", "-m", TEXT, &options->model, 0, 0},
+        {"--shape", "", TEXT, &options->shape, 0, 0},
         {"--prompt", "-p", TEXT, &options->prompt, 0, 0},
         {"--file", "-f", TEXT, &options->file, 0, 0},
         {"--output", "-o", TEXT, &options->output, 0, 0},
@@ -142,6 +143,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--count", "-n", NUMBER, &options->count, 1, 1e6},
         {"--context", "", NUMBER, &options->context, 1, 32768},
         {"--memory", "", MEMORY, &options->device.memory_limit, 1, 1 << 24},
+        {"--seconds", "", NUMBER, &options->seconds, 1, 3600},
         {"--stride", "", NUMBER, &options->stride, 1, 32767},
         {"--prefill-rows", "", NUMBER, &options->session.prefill_rows, 1, 4096},
         {"--steps", "", NUMBER, &options->session.steps_per_submission, 1, 64},
@@ -165,6 +167,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--special", "", FLAG, &options->special, 0, 0},
         {"--no-special", "", FLAG, &options->no_special, 0, 0},
         {"--verbose", "", FLAG, &options->verbose, 0, 0},
+        {"--no-tuning", "", FLAG, &options->device.no_tuning, 0, 0},
         {"--minimal", "", FLAG, &options->device.minimal, 0, 0},
         {"--validation", "", FLAG, &options->device.validation, 0, 0},
     };

@@ -118,6 +118,7 @@ static void test_devices(void **state) {
         FIELD(peridot_device_info, kind),           FIELD(peridot_device_info, memory_total),
         FIELD(peridot_device_info, max_allocation), FIELD(peridot_device_info, subgroup_size),
         FIELD(peridot_device_info, chosen),         FIELD(peridot_device_info, usable),
+        FIELD(peridot_device_info, tuned),          FIELD(peridot_device_info, tuned_at),
     };
     CHECK_FILLING(fill_device, peridot_device_info, fields);
 }
