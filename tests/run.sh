@@ -107,7 +107,7 @@ if [ -n "$lavapipe" ]; then
     esac
 fi
 if [ -n "$lavapipe" ] && [ -n "$swiftshader" ]; then
-    run "lavapipe and SwiftShader together" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader"
+    run "lavapipe and SwiftShader together" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_QUICK=1
     run "the same, synchronization validation" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
 fi
 if [ -n "$swiftshader" ]; then
