@@ -147,8 +147,8 @@ static void fill_x(struct projection *p) {
 
 /* The weights as those kernels take them: code / NORMAL_UNIT * scale. */
 static double *rounded_nf4(const struct projection *p) {
-    double *rounded = reference_doubles((size_t)p->rows * p->columns);
-    for (uint32_t r = 0; r < p->rows; r++)
+    double *rounded = reference_doubles((size_t)p->shape.distinct * p->columns);
+    for (uint32_t r = 0; r < p->shape.distinct; r++)
         for (uint32_t i = 0; i < p->columns; i++) {
             const uint8_t *row =
                 (const uint8_t *)p->weights->data + (size_t)r * p->shape.stride * 16;
@@ -324,11 +324,12 @@ static void expect_quantised(struct projection *p) {
     double *rounded = p->type == WEIGHT_NF4 ? rounded_nf4(p) : NULL, square = 0;
     expect_all(p, rounded ? rounded : p->w, NMSE_F32, sqrt(p->columns));
     free(rounded);
-    for (size_t i = 0; i < (size_t)p->rows * p->columns; i++)
+    for (size_t i = 0; i < (size_t)p->shape.distinct * p->columns; i++)
         square += p->w[i] * p->w[i];
     for (size_t i = 0; i < (size_t)p->tokens * p->padded; i++)
         p->inputs[i] = p->originals[i];
-    expect_all(p, p->w, (p->role == ROLE_GEGLU ? 4 : 1) * NMSE_INT8, sqrt(square / p->rows));
+    expect_all(p, p->w, (p->role == ROLE_GEGLU ? 4 : 1) * NMSE_INT8,
+               sqrt(square / p->shape.distinct));
 }
 
 /* ---- The check ---- */
