@@ -469,7 +469,7 @@ static double draw_series_legend(FILE *stream, const struct report *report, uint
     report_mark(report, index, mark);
     join(about, keys, text);
     snprintf(line, sizeof line, "%s%s", mark, text);
-    svg_text(stream, PLOT_RIGHT + 44, y, ANCHOR_START, "", line, 28);
+    svg_text(stream, PLOT_RIGHT + 44, y, ANCHOR_START, "", line, 26);
     svg_text(stream, PLOT_RIGHT + 44, y + 15, ANCHOR_START, "tick", row_text(about, "device"), 29);
     return y + 2.2 * LEGEND_STEP;
 }
