@@ -3,7 +3,7 @@
 
     quality.py PROGRAM                       the built-in demo model on conversations of its own kind
     quality.py PROGRAM -m DIR -f TEXT        another model, a text of yours
-    quality.py PROGRAM --generated 4         random weights in that many layers of the 2B's shape (2 GB on disk)
+    quality.py PROGRAM --generated 4         random weights in that many layers of the 2B's width (1 GB on disk)
     quality.py PROGRAM --weights q8_0 q4_k   some types only
     quality.py PROGRAM --kv                  types of KV cache, with weights in float32
     quality.py PROGRAM --activations int8    the same with activations in eight bits
@@ -47,7 +47,7 @@ def generate_model(options, directory):
     """A checkpoint of random weights with the tests' tokenizer, whose pieces are a part of the vocabulary."""
     tests = os.path.join(HERE, "..", "tests")
     subprocess.run([sys.executable, os.path.join(tests, "model", "make_checkpoint.py"), "--preset", "2b", "--layers",
-                    str(options.generated), directory], check=True)
+                    str(options.generated), "--vocab", "32000", directory], check=True)
     shutil.copy(os.path.join(tests, "data", "tokenizer.model"), directory)
     options.model = directory
 

@@ -21,18 +21,48 @@ log=$build/test.log
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 swiftshader=$(ls /usr/lib/chromium/vk_swiftshader_icd.json 2>/dev/null | head -n 1)
 
-# run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting; counts its tests
+# run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting. Two run at a time, most being of one thread.
+older= newer= started=0
+trap 'trap - TERM; kill -TERM 0' INT # what runs in the background would not hear it
 run() {
     title=$1 program=$2
     shift 2
-    status=0
-    (cd "$build" && env "$@" "$build/tests/$program") >"$log" 2>&1 || status=$?
-    good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
-    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+    [ -z "$newer" ] || finish
+    started=$((started + 1))
+    job=$build/job$started
+    printf '%-16s %-44s' "$program" "$title" >"$job.name"
+    {
+        status=0
+        (cd "$build" && env "$@" "$build/tests/$program") >"$job.log" 2>&1 || status=$?
+        echo $status >"$job.status"
+    } &
+    eval "process_$started=$!"
+    if [ -z "$older" ]; then older=$started; else newer=$started; fi
+}
+# Waits for the older one, counts its tests and shows it.
+finish() {
+    [ -n "$older" ] || return 0
+    job=$build/job$older
+    eval "wait \$process_$older" || true
+    status=$(cat "$job.status")
+    good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
+    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
     [ "$status" = 0 ] || [ -n "$bad" ] || bad=1
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
-    printf '%-16s %-44s %s passed, %s failed\n' "$program" "$title" "${good:-0}" "${bad:-0}"
-    [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$log" | tail -n 40
+    echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed"
+    [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$job.log" | tail -n 40
+    rm -f "$job".*
+    older=$newer newer=
+}
+finish_all() {
+    finish
+    finish
+}
+# The same for a test that looks at how much memory is free.
+run_alone() {
+    finish_all
+    run "$@"
+    finish_all
 }
 
 for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p'); do
@@ -50,10 +80,12 @@ for program in test_kernels test_footprint; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
 done
-for program in test_device test_memory test_pipelines; do
+for program in test_device test_pipelines; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader" $program VK_DRIVER_FILES="$swiftshader"
 done
+[ -z "$lavapipe" ] || run_alone "lavapipe" test_memory VK_DRIVER_FILES="$lavapipe"
+[ -z "$swiftshader" ] || run_alone "SwiftShader" test_memory VK_DRIVER_FILES="$swiftshader"
 # AMD's compiler without a card: every kernel compiles, nothing spills. RDNA3 is named navi31, in older Mesa
 # gfx1100, and a name that Mesa does not know aborts.
 radv=$(ls /usr/share/vulkan/icd.d/radeon_icd*.json 2>/dev/null | head -n 1)
@@ -83,12 +115,13 @@ else
     echo "ANV (Intel), compiling only: left out, PERIDOT_INTEL_SHIM names no folder with libintel_noop_drm_shim.so"
 fi
 if [ -n "$lavapipe" ]; then
-    for program in test_adoption test_memory_plan test_public_structs test_beside_volk_shared test_beside_volk_static; do
+    run_alone "lavapipe" test_memory_plan VK_DRIVER_FILES="$lavapipe"
+    for program in test_adoption test_public_structs test_beside_volk_shared test_beside_volk_static; do
         run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     done
     for width in 128 512; do
         run "lavapipe, subgroups of $((width / 32))" test_kernels VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
-        run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width
+        run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
     done
     run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
     for program in test_kernels test_model test_sampling test_demo; do
@@ -107,8 +140,8 @@ if [ -n "$lavapipe" ]; then
     esac
 fi
 if [ -n "$lavapipe" ] && [ -n "$swiftshader" ]; then
-    run "lavapipe and SwiftShader together" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_QUICK=1
-    run "the same, synchronization validation" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
+    run_alone "lavapipe and SwiftShader together" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_QUICK=1
+    run_alone "the same, synchronization validation" test_split VK_DRIVER_FILES="$lavapipe:$swiftshader" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
 fi
 if [ -n "$swiftshader" ]; then
     run "SwiftShader, all its kernels" test_demo VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_QUICK=1
@@ -121,6 +154,7 @@ for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
         run "$(basename "$icd")" $program VK_DRIVER_FILES="$icd"
     done
 done
+finish_all
 
 title="a real terminal"
 if sh "$here/tests/chat/terminal.sh" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1; then
