@@ -84,7 +84,7 @@ static VkResult create_pipelines(struct measurement *m) {
 /* Enough for no cache to hold, a multiple of what a workgroup reads, within limits and a third of
  * the memory that is free. */
 static uint64_t choose_bytes(struct measurement *m, bool quick) {
-    bool software = m->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool software = device_is_software(m->device);
     uint64_t wanted = quick ? 32u << 20 : software ? 256u << 20 : 1u << 30;
     uint64_t most = m->device->info.limits.max_allocation, third = memory_free(m->device) / 3;
     uint64_t unit = (uint64_t)m->workgroup * LOADS * 16;
@@ -98,8 +98,7 @@ static peridot_result prepare(struct measurement *m, bool quick, peridot_error *
     /* on a CPU an invocation of a wide workgroup is a lane; elsewhere several subgroups hide
      * latency
      */
-    m->workgroup =
-        device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? device->info.limits.subgroup_size : 128;
+    m->workgroup = device_is_software(device) ? device->info.limits.subgroup_size : 128;
     m->bytes = choose_bytes(m, quick);
     VkResult code = create_pipelines(m);
     if (code)
@@ -151,7 +150,7 @@ static void read_all(struct measurement *m, VkCommandBuffer commands) {
 
 /* Workgroups of `computes`, whose sums the target holds. */
 static uint32_t compute_groups(const struct measurement *m) {
-    bool software = m->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool software = device_is_software(m->device);
     uint64_t wanted = software ? INVOCATIONS_SOFTWARE : INVOCATIONS, most = m->bytes / 4;
     uint64_t groups = (wanted < most ? wanted : most) / m->workgroup;
     uint32_t grid = m->device->info.limits.max_grid[0];

@@ -1,4 +1,5 @@
 #include "compile_variants.h"
+#include "gemma_sizes.h"
 #include "kernel_set.h"
 #include "messages.h"
 #include "options.h"
@@ -17,22 +18,6 @@ const char *const compile_figure_keys[FIGURE_COUNT] = {
 
 /* ---- What to build ---- */
 
-/* A model of which only the sizes are there: what decides how kernels are built. */
-struct gemma {
-    struct peridot_device device;
-    struct peridot_model model;
-};
-
-enum { GEMMA_2B, GEMMA_7B, GEMMA_COUNT };
-
-static void set_sizes(struct gemma *gemma, struct device *device, int size) {
-    *gemma = (struct gemma){.device.engine = device};
-    gemma->model.device = &gemma->device;
-    gemma->model.config.heads = size == GEMMA_2B ? 8 : 16;
-    gemma->model.config.kv_heads = size == GEMMA_2B ? 1 : 16;
-    gemma->model.head_dim_padded = 256;
-}
-
 struct job {
     struct pipeline *pipeline;
     char shape[32];
@@ -42,7 +27,7 @@ struct job {
 struct jobs {
     const struct compile_choice *choice;
     struct device *device;
-    struct gemma gemmas[GEMMA_COUNT];
+    struct gemma gemmas[GEMMA_SMALL];
     struct job *all; /* stb_ds */
 };
 
@@ -75,7 +60,7 @@ static bool add_job(struct jobs *jobs, const struct gemma *gemma,
 
 static bool add_variant(struct jobs *jobs, const struct kernel_variant *variant) {
     bool typed = kernel_info(variant->kernel).typed;
-    int models = depends_on_heads(variant->kernel) ? GEMMA_COUNT : 1;
+    int models = depends_on_heads(variant->kernel) ? GEMMA_SMALL : 1;
     for (uint32_t type = 0; type < (typed ? WEIGHT_TYPE_COUNT : 1u); type++) {
         if (!variant->module[type].words)
             continue;
@@ -96,8 +81,8 @@ static bool add_variant(struct jobs *jobs, const struct kernel_variant *variant)
 static peridot_result list_jobs(struct jobs *jobs, peridot_error *error) {
     uint32_t count;
     const struct kernel_variant *variants = kernel_variants(&count);
-    for (int i = 0; i < GEMMA_COUNT; i++)
-        set_sizes(&jobs->gemmas[i], jobs->device, i);
+    for (int i = 0; i < GEMMA_SMALL; i++)
+        gemma_set(&jobs->gemmas[i], jobs->device, &gemma_sizes[i]);
     for (uint32_t i = 0; i < count; i++) {
         char name[128];
         snprintf(name, sizeof name, "%s/%s", kernel_info(variants[i].kernel).name,

@@ -4,25 +4,6 @@
 
 #include <stdio.h>
 
-bool device_is_software(const struct device *device) {
-    return device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-}
-
-const char *device_kind(const struct device *device) {
-    switch (device->info.type) {
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
-        return "discrete";
-    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
-        return "integrated";
-    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
-        return "virtual";
-    case VK_PHYSICAL_DEVICE_TYPE_CPU:
-        return "software";
-    default:
-        return "other";
-    }
-}
-
 void environment_program(cJSON *about) {
     cJSON_AddStringToObject(about, "peridot", peridot_version());
     cJSON_AddStringToObject(about, "commit", PERIDOT_COMMIT);
@@ -35,7 +16,7 @@ void environment_describe(const struct device *device, cJSON *about) {
              info->driver_version);
     environment_program(about);
     cJSON_AddStringToObject(about, "device", info->name);
-    cJSON_AddStringToObject(about, "kind", device_kind(device));
+    cJSON_AddStringToObject(about, "kind", device_kind(info));
     cJSON_AddStringToObject(about, "driver", driver);
     cJSON_AddNumberToObject(about, "subgroup_size", info->limits.subgroup_size);
 }

@@ -10,7 +10,5 @@
 void environment_describe(const struct device *device, cJSON *about);
 /* The program's version and commit alone. */
 void environment_program(cJSON *about);
-const char *device_kind(const struct device *device); /* "discrete" … */
-bool device_is_software(const struct device *device);
 
 #endif

@@ -2,19 +2,34 @@
 #include "abi.h"
 
 const struct gemma_sizes gemma_sizes[GEMMA_COUNT] = {
-    [GEMMA_2B] = {"2b", 2048, 8, 1, 256, 16384, 256000},
-    [GEMMA_7B] = {"7b", 3072, 16, 16, 256, 24576, 256000},
-    [GEMMA_SMALL] = {"small", 512, 4, 1, 64, 1024, 1024},
+    [GEMMA_2B] = {"2b",
+                  {.d_model = 2048,
+                   .heads = 8,
+                   .kv_heads = 1,
+                   .head_dim = 256,
+                   .hidden = 16384,
+                   .vocabulary = 256000,
+                   .context = 8192}},
+    [GEMMA_7B] = {"7b",
+                  {.d_model = 3072,
+                   .heads = 16,
+                   .kv_heads = 16,
+                   .head_dim = 256,
+                   .hidden = 24576,
+                   .vocabulary = 256000,
+                   .context = 8192}},
+    [GEMMA_SMALL] = {"small",
+                     {.d_model = 512,
+                      .heads = 4,
+                      .kv_heads = 1,
+                      .head_dim = 64,
+                      .hidden = 1024,
+                      .vocabulary = 1024,
+                      .context = 8192}},
 };
 
 void gemma_set(struct gemma *gemma, struct device *device, const struct gemma_sizes *sizes) {
-    *gemma = (struct gemma){.device.engine = device};
+    *gemma = (struct gemma){.device.engine = device, .model.config = sizes->config};
     gemma->model.device = &gemma->device;
-    gemma->model.config.d_model = sizes->d_model;
-    gemma->model.config.heads = sizes->heads;
-    gemma->model.config.kv_heads = sizes->kv_heads;
-    gemma->model.config.head_dim = sizes->head_dim;
-    gemma->model.config.hidden = sizes->hidden;
-    gemma->model.config.vocabulary = sizes->vocabulary;
-    gemma->model.head_dim_padded = round_up(sizes->head_dim, ROW_ALIGNMENT);
+    gemma->model.head_dim_padded = round_up(sizes->config.head_dim, ROW_ALIGNMENT);
 }

@@ -6,10 +6,10 @@
 
 struct gemma_sizes {
     const char *name;
-    uint32_t d_model, heads, kv_heads, head_dim, hidden, vocabulary;
+    struct model_config config; /* the sizes alone, but for the number of layers */
 };
+/* gemma-2b and gemma-7b, then one that software devices are quick with. */
 enum { GEMMA_2B, GEMMA_7B, GEMMA_SMALL, GEMMA_COUNT };
-/* gemma-2b, gemma-7b, and one that software devices are quick with. */
 extern const struct gemma_sizes gemma_sizes[GEMMA_COUNT];
 
 /* A model on a device of which only the sizes are there: what decides how kernels are built. */

@@ -100,16 +100,10 @@ static void add_job(struct listing *list, const struct kernel_variant *variant, 
 static void add_shapes(struct listing *list, const struct kernel_variant *variant, uint32_t type,
                        uint32_t columns) {
     const struct kernel_choice *choice = list->choice;
-    const struct gemma_sizes *sizes = list->sizes;
     unsigned by = dependence(variant->kernel);
-    struct case_shape shape = {.d_model = sizes->d_model,
-                               .heads = sizes->heads,
-                               .kv_heads = sizes->kv_heads,
-                               .head_dim = sizes->head_dim,
-                               .hidden = sizes->hidden,
-                               .vocabulary = sizes->vocabulary,
-                               .kv = (uint32_t)choice->kv,
-                               .plane_most = choice->plane_most};
+    struct case_shape shape = case_shape_of(&list->sizes->config);
+    shape.kv = (uint32_t)choice->kv;
+    shape.plane_most = choice->plane_most;
     bool prompt = by & PROMPT || (by & PROMPT_TOO && columns == 0);
     shape.tokens = prompt ? choice->tokens : columns ? columns : 1;
     if ((variant->kernel == KERNEL_matmul_head || variant->kernel == KERNEL_dot_head) &&

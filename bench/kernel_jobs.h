@@ -4,7 +4,7 @@
 #define BENCH_KERNEL_JOBS_H
 
 #include "gemma_sizes.h"
-#include "kernels/kernel_bench.h"
+#include "kernels/kernel_checks.h"
 #include "options.h"
 #include "user_variants.h"
 

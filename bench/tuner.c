@@ -74,15 +74,9 @@ static uint32_t rank_of(const struct tuning_place *place) {
 static struct case_shape shape_of(const struct tuner *tuner, const struct tuning_place *place) {
     const struct model_config *config = &tuner->params->model->config;
     uint32_t prompt = tuner->quick ? 32 : 256, depth = tuner->quick ? 96 : 2048;
-    struct case_shape shape = {.d_model = config->d_model,
-                               .heads = config->heads,
-                               .kv_heads = config->kv_heads,
-                               .head_dim = config->head_dim,
-                               .hidden = config->hidden,
-                               .vocabulary = config->vocabulary,
-                               .tokens = 1,
-                               .kv = (uint32_t)tuner->params->kv,
-                               .plane_most = tuner->quick ? SOFTWARE_MATRIX_MOST : MATRIX_MOST};
+    struct case_shape shape = case_shape_of(config);
+    shape.kv = (uint32_t)tuner->params->kv;
+    shape.plane_most = tuner->quick ? SOFTWARE_MATRIX_MOST : MATRIX_MOST;
     if (is_projection(place->kernel)) {
         shape.tokens = place->columns ? place->columns : prompt;
         /* the longer one of the two that this kernel makes, but for what its check would take */
@@ -384,7 +378,7 @@ peridot_result tuner_run(const struct tuner_params *params, struct tuning *tunin
     tuner->params = params;
     tuner->known = tuning;
     tuner->device = params->model->device->engine;
-    tuner->quick = tuner->device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    tuner->quick = device_is_software(tuner->device);
     peridot_result result =
         kernel_set_visit(params->model, params->kv, params->int8, add_job, tuner, error);
     if (arrlen(tuner->jobs) > 0)

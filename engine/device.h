@@ -184,6 +184,11 @@ struct device_features {
 void device_required_features(struct device_features *features);
 extern const char *const device_recommended_extensions[]; /* NULL-terminated */
 
+const char *device_kind(const struct device_info *info); /* "discrete" … "software" */
+static inline bool device_is_software(const struct device *device) {
+    return device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+}
+
 /* Turns a VkResult into a result and a sentence; marks the device lost. `what` names the attempt:
  * "submitting work". */
 peridot_result device_fail(struct device *device, VkResult code, const char *what,

@@ -348,7 +348,7 @@ static uint64_t device_free(struct device *device) {
     uint32_t type = type_of_kind(device, MEMORY_DEVICE);
     uint64_t host_total = 0, host_free = 0;
     platform_host_memory(&host_free, &host_total);
-    bool software = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool software = device_is_software(device);
     /* without a budget, software devices name a heap of some round size, and allocate beyond it */
     if (software && !device->memory_budget && host_total)
         return host_free;

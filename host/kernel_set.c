@@ -33,10 +33,6 @@ static uint32_t prefill_columns(const struct peridot_model *model) {
     return group < 8 ? 8 / group : 1;
 }
 
-static bool is_cpu(const struct device *device) {
-    return device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-}
-
 static bool is_projection(enum kernel kernel) {
     return kernel >= KERNEL_matvec_qkv && kernel <= KERNEL_dot_head;
 }
@@ -59,7 +55,7 @@ static bool suits_dot(const struct choice *choice, const struct kernel_variant *
                       bool many) {
     bool packed = variant->needs & NEEDS_PACKED_DOT;
     bool tile = variant->columns != 0;
-    return tile == (many && !is_cpu(choice->device)) &&
+    return tile == (many && !device_is_software(choice->device)) &&
            (!packed || choice->device->info.limits.packed_dot_accelerated);
 }
 
@@ -69,7 +65,7 @@ static bool suits(const struct choice *choice, const struct kernel_variant *vari
     if (is_dot(kernel))
         return suits_dot(choice, variant, many);
     /* on a CPU the barriers of portable variants cost more than anything; other devices spill */
-    if (variant->workgroup != 0 || is_cpu(choice->device))
+    if (variant->workgroup != 0 || device_is_software(choice->device))
         return true;
     /* the subgroup's small tile reads ten times as much through the caches as the tile in shared
      * memory */
@@ -121,9 +117,9 @@ struct pipeline_key kernel_set_key(const struct peridot_model *model,
         key.spec[SPEC_COLUMNS] = columns;
     /* a CPU keeps what does not fit its registers in its nearest cache: more rows share a read of x
      */
-    if (is_projection(kernel) && variant->workgroup == 0 && is_cpu(device))
+    if (is_projection(kernel) && variant->workgroup == 0 && device_is_software(device))
         key.spec[SPEC_ROWS] = 8;
-    if (variant->workgroup == 0 && !is_cpu(device) && is_large(kernel, columns))
+    if (variant->workgroup == 0 && !device_is_software(device) && is_large(kernel, columns))
         key.spec[SPEC_WORKGROUP] = device->info.limits.subgroup_smallest;
     key.spec[SPEC_HEAD_DIM] = model->head_dim_padded;
     key.spec[SPEC_GROUP] = group_of(model);

@@ -11,25 +11,10 @@ const char *peridot_version(void) {
     return PERIDOT_VERSION;
 }
 
-static const char *kind_name(VkPhysicalDeviceType type) {
-    switch (type) {
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
-        return "discrete";
-    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
-        return "integrated";
-    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
-        return "virtual";
-    case VK_PHYSICAL_DEVICE_TYPE_CPU:
-        return "software";
-    default:
-        return "other";
-    }
-}
-
 static void describe(const struct device_info *info, peridot_device_info *out) {
     *out = (peridot_device_info){
         .index = info->index,
-        .kind = kind_name(info->type),
+        .kind = device_kind(info),
         .memory_total = info->memory_total,
         .memory_free = info->memory_free,
         .max_allocation = info->limits.max_allocation,

@@ -315,7 +315,7 @@ static peridot_result open_part(struct peridot_session *session, peridot_error *
     session->head_state.context = session->context;
     session->head_state.kv_heads = session->model->config.kv_heads;
     /* a GPU wants many workgroups in flight; how many pay is for the tuner to find */
-    session->head_state.split_target = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 4 : 128;
+    session->head_state.split_target = device_is_software(device) ? 4 : 128;
     schedule_start(&session->schedule, device, session->submission_seconds);
     plan_passes(session);
     peridot_result result =

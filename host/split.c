@@ -85,7 +85,7 @@ struct place {
 };
 
 static bool is_software(const struct place *place) {
-    return place->part->device->engine->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    return device_is_software(place->part->device->engine);
 }
 
 static uint64_t layer_weights(const struct layer *layer) {

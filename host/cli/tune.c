@@ -1,6 +1,7 @@
 /* peridot tune: measures which kernels are fastest for a model on a device, and keeps it. */
 #include "cli.h"
 #include "demo.h"
+#include "gemma_sizes.h"
 #include "interrupt.h"
 #include "platform.h"
 #include "tuner.h"
@@ -82,27 +83,6 @@ static bool is_stopped(void *user) {
 
 /* ---- The model ---- */
 
-/* Models by their sizes alone. */
-static const struct {
-    const char *name;
-    struct model_config config;
-} shapes[] = {
-    {"2b",
-     {.d_model = 2048,
-      .heads = 8,
-      .kv_heads = 1,
-      .head_dim = 256,
-      .hidden = 16384,
-      .vocabulary = 256000}},
-    {"7b",
-     {.d_model = 3072,
-      .heads = 16,
-      .kv_heads = 16,
-      .head_dim = 256,
-      .hidden = 24576,
-      .vocabulary = 256000}},
-};
-
 /* What tells a kernel set which types there are: a model of one layer, of a shard a matrix. */
 struct shape_model {
     struct peridot_model model;
@@ -122,9 +102,9 @@ static void set_weight(struct shape_model *shape, struct weight *weight, uint32_
 static peridot_result set_shape(struct shape_model *shape, const struct options *options,
                                 peridot_device *device, peridot_error *error) {
     const struct model_config *config = NULL;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (strcmp(options->shape, shapes[i].name) == 0)
-            config = &shapes[i].config;
+    for (int i = 0; i < GEMMA_SMALL; i++)
+        if (strcmp(options->shape, gemma_sizes[i].name) == 0)
+            config = &gemma_sizes[i].config;
     if (!config)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "--shape takes 2b or 7b, not \"%.60s\"",
                     options->shape);
@@ -132,7 +112,6 @@ static peridot_result set_shape(struct shape_model *shape, const struct options 
         .model = {.device = device, .config = *config, .is_home = true, .layer_count = 1}};
     struct peridot_model *model = &shape->model;
     model->config.layers = 1;
-    model->config.context = 8192;
     model->head_dim_padded = round_up(config->head_dim, ROW_ALIGNMENT);
     model->layers = &shape->layer;
     set_weight(shape, &model->embedding, 0, options, config->d_model);

@@ -20,21 +20,15 @@ import sys
 import tempfile
 import xml.etree.ElementTree
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from checks import check, finish  # noqa: E402
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHADERS = os.path.join(HERE, "..", "..", "shaders")
 EXAMPLES = os.path.join(HERE, "..", "..", "bench", "examples")
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
 program = os.path.abspath(sys.argv[1])
 drivers = [driver for driver in sys.argv[2:] if driver]
-passed = failed = 0
-
-
-def check(name, good, *shown):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED {name}:", *shown)
 
 
 def run(*arguments, driver=None, good=True):
@@ -621,5 +615,4 @@ with tempfile.TemporaryDirectory() as work:
     for each in results[:2]:
         hostile_file(each, work)
     bad_input(work)
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+finish()

@@ -11,21 +11,13 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from checks import check, finish  # noqa: E402
+
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
 program = sys.argv[1]
 if len(sys.argv) > 2 and sys.argv[2]:
     os.environ["VK_DRIVER_FILES"] = sys.argv[2]
-passed = failed = 0
-
-
-def check(name, good, *shown):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED {name}")
-        for text in shown:
-            print("   ", text)
 
 
 def run(arguments, text=""):
@@ -121,5 +113,4 @@ with tempfile.TemporaryDirectory() as scratch:
 test_input()
 test_generate()
 test_tokenize()
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+finish()

@@ -13,21 +13,15 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from checks import check, finish  # noqa: E402
+
 program = os.path.abspath(sys.argv[1])
 scratch = tempfile.TemporaryDirectory(prefix="peridot-tuning-")
 cache = os.path.join(scratch.name, "cache")
 environment = {**os.environ, "PERIDOT_CACHE_DIR": cache, "LC_ALL": "C.UTF-8"}
 if len(sys.argv) > 2 and sys.argv[2]:
     environment["VK_DRIVER_FILES"] = sys.argv[2]
-passed = failed = 0
-
-
-def check(name, good, *shown):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED {name}:", *shown)
 
 
 def run(*arguments, variables=None):
@@ -104,4 +98,4 @@ for name, arguments, variables, words in [
     status, out, said = run("tune", *arguments, variables=variables)
     check(name, status == 1 and said.count("\n") == 1 and all(word in said for word in words), status, out, said)
 
-print(f"{passed} passed, {failed} failed")
+finish()

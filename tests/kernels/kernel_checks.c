@@ -32,6 +32,16 @@ kernel_check *kernel_check_of(enum kernel kernel) {
     return NULL;
 }
 
+struct case_shape case_shape_of(const struct model_config *config) {
+    return (struct case_shape){.d_model = config->d_model,
+                               .heads = config->heads,
+                               .kv_heads = config->kv_heads,
+                               .head_dim = config->head_dim,
+                               .hidden = config->hidden,
+                               .vocabulary = config->vocabulary,
+                               .tokens = 1};
+}
+
 bool kernel_passes(struct bench *bench, kernel_check *check, const struct kernel_variant *variant,
                    uint32_t type) {
     jmp_buf caught;

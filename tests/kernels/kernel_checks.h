@@ -25,6 +25,8 @@ kernel_check check_sampler;
 
 /* The check of a kernel; NULL: it has none. */
 kernel_check *kernel_check_of(enum kernel kernel);
+/* A model's sizes, for a pass of one token at position 0. */
+struct case_shape case_shape_of(const struct model_config *config);
 /* Runs a check once; false: bench->failure says what is wrong. */
 bool kernel_passes(struct bench *bench, kernel_check *check, const struct kernel_variant *variant,
                    uint32_t type);

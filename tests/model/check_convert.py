@@ -20,6 +20,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..")]
 from gguf_package import gguf_package
+from checks import check, finish
 from on_terminal import on_terminal
 
 gguf = gguf_package(sys.argv[3] if len(sys.argv) > 3 else None)
@@ -45,15 +46,6 @@ ROW = 6
 program = os.path.abspath(sys.argv[1])
 if len(sys.argv) > 2 and sys.argv[2]:
     os.environ["VK_DRIVER_FILES"] = sys.argv[2]
-passed = failed = 0
-
-
-def check(name, good, *shown):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED {name}:", *shown)
 
 
 # ---- Running the program ----
@@ -550,9 +542,8 @@ def main():
         check_ends(work)
         check_terminal(work)
         check_without_vulkan(work)
-    print(f"{passed} passed, {failed} failed")
-    return failed > 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

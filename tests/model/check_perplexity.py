@@ -20,6 +20,7 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
+from checks import check, finish
 from on_terminal import on_terminal
 
 DEMO = os.path.join(HERE, "..", "..", "host", "demo", "model")
@@ -31,15 +32,6 @@ SAME = 1e-6  # relative: prompts in other pieces give logits that differ in the 
 program = os.path.abspath(sys.argv[1])
 if len(sys.argv) > 2 and sys.argv[2]:
     os.environ["VK_DRIVER_FILES"] = sys.argv[2]
-passed = failed = 0
-
-
-def check(name, good, *shown):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED {name}:", *shown)
 
 
 def near(name, value, expected, relative=SAME, absolute=0.0):
@@ -290,9 +282,8 @@ def main():
         check_texts(work, short)
         check_terminal(short)
         check_interrupt(work, text)
-    print(f"{passed} passed, {failed} failed")
-    return failed > 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,6 @@
 /* Whole models against the conformance data, and every way of running them against each other. */
 #include "checkpoint.h"
+#include "conformance.h"
 #include "model.h"
 #include "npy.h"
 #include "open_device.h"
@@ -32,11 +33,8 @@ static int close_device(void **state) {
 }
 
 static peridot_model *load(const char *name) {
-    char path[512];
     peridot_model *model = NULL;
-    snprintf(path, sizeof path, "%s%s%s", *name == '/' ? "" : TEST_DATA, *name == '/' ? "" : "/",
-             name);
-    MUST(peridot_model_load(device, path, NULL, &model, &error));
+    MUST(peridot_model_load(device, path_of(name), NULL, &model, &error));
     return model;
 }
 
@@ -46,15 +44,6 @@ static peridot_session *create(peridot_model *model, const peridot_session_param
     params.struct_size = sizeof params;
     MUST(peridot_session_create(model, &params, &session, &error));
     return session;
-}
-
-static double nmse(const float *a, const float *b, size_t count) {
-    double difference = 0, power = 0;
-    for (size_t i = 0; i < count; i++) {
-        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-        power += (double)b[i] * b[i];
-    }
-    return difference / power;
 }
 
 /* Same arg-max wherever the reference's top two differ by more than 1e-3. */
@@ -72,34 +61,6 @@ static void check_argmax(const float *ours, const float *theirs, size_t vocabula
     }
     if (theirs[best] - theirs[second] > 1e-3f)
         assert_int_equal(own, best);
-}
-
-static bool is_quick(void) {
-    const char *quick = getenv("PERIDOT_TEST_QUICK");
-    return quick && *quick == '1';
-}
-
-struct data {
-    int32_t *tokens;
-    size_t count;
-    float *logits;
-    size_t rows, vocabulary;
-};
-
-static struct data read_data(const char *name) {
-    struct data data;
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s/tokens.npy", TEST_DATA, name);
-    MUST(npy_read_tokens(path, &data.tokens, &data.count, &error));
-    snprintf(path, sizeof path, "%s/%s/logits.npy", TEST_DATA, name);
-    MUST(npy_read_floats(path, &data.logits, &data.rows, &data.vocabulary, &error));
-    assert_int_equal(data.rows, data.count);
-    return data;
-}
-
-static void free_data(struct data *data) {
-    free(data->tokens);
-    free(data->logits);
 }
 
 static float *run(peridot_model *model, const struct data *data,

@@ -1,6 +1,7 @@
 /* A model on several devices: what one device makes of it, several must. VK_DRIVER_FILES names two
  * drivers, one behind the other; where there is no third device, a second handle of the first one
  * plays it. */
+#include "conformance.h"
 #include "npy.h"
 #include "open_device.h"
 #include "session.h"
@@ -38,19 +39,7 @@ static int close_devices(void **state) {
     return 0;
 }
 
-static bool is_quick(void) {
-    const char *quick = getenv("PERIDOT_TEST_QUICK");
-    return quick && *quick == '1';
-}
-
 /* ---- Models and what they say ---- */
-
-static const char *path_of(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s%s%s", *name == '/' ? "" : TEST_DATA, *name == '/' ? "" : "/",
-             name);
-    return path;
-}
 
 /* Which devices, the first being home, and their shares. */
 struct spread {
@@ -83,37 +72,6 @@ static peridot_session *create(peridot_model *model, peridot_session_params para
     params.struct_size = sizeof params;
     MUST(peridot_session_create(model, &params, &session, &error));
     return session;
-}
-
-static double nmse(const float *a, const float *b, size_t count) {
-    double difference = 0, power = 0;
-    for (size_t i = 0; i < count; i++) {
-        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-        power += (double)b[i] * b[i];
-    }
-    return difference / power;
-}
-
-struct data {
-    int32_t *tokens;
-    size_t count;
-    float *logits; /* conformance's */
-    size_t rows, vocabulary;
-};
-
-static struct data read_data(const char *name) {
-    struct data data;
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s/tokens.npy", TEST_DATA, name);
-    MUST(npy_read_tokens(path, &data.tokens, &data.count, &error));
-    snprintf(path, sizeof path, "%s/%s/logits.npy", TEST_DATA, name);
-    MUST(npy_read_floats(path, &data.logits, &data.rows, &data.vocabulary, &error));
-    return data;
-}
-
-static void free_data(struct data *data) {
-    free(data->tokens);
-    free(data->logits);
 }
 
 static float *all_logits(peridot_model *model, const struct data *data,

@@ -1,5 +1,6 @@
 /* The tuner: a fast candidate that is wrong is never chosen, a fast one that is right is; and what
  * a tuning says is what sessions run, with the same logits. */
+#include "conformance.h"
 #include "kernels/kernel_checks.h"
 #include "open_device.h"
 #include "platform.h"
@@ -217,15 +218,6 @@ static float *run(peridot_device *device, uint32_t prefill_rows, uint32_t *count
     peridot_session_close(session);
     peridot_model_close(model);
     return logits;
-}
-
-static double nmse(const float *got, const float *want, uint32_t count) {
-    double error = 0, size = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
-        size += (double)want[i] * want[i];
-    }
-    return error / size;
 }
 
 /* For each kernel of the model some other candidate than the default. */

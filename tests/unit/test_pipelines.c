@@ -64,7 +64,7 @@ static struct device *open_device(const char *cache, uint32_t threads) {
 /* Every variant in every type; on a CPU, whose compiler is slow and which runs them all in
  * test_kernels, in a quarter of the block types. */
 static uint32_t want_all(struct device *device) {
-    bool cpu = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool cpu = device_is_software(device);
     uint32_t count, wanted = 0;
     const struct kernel_variant *variants = kernel_variants(&count);
     for (uint32_t i = 0; i < count; i++) {
@@ -241,7 +241,7 @@ static bool is_sample(uint32_t head_dim, uint32_t group, uint32_t type, int kv) 
 static void collect_keys(const struct device_params *params, struct keys *keys) {
     struct device *device = NULL;
     MUST(device_open(params, &device, &error));
-    bool cpu = device->info.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool cpu = device_is_software(device);
     for (uint32_t head_dim = 64; head_dim <= 256; head_dim *= 2)
         for (uint32_t group = 1; group <= 8; group *= 2)
             for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++)
