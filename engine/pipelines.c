@@ -232,12 +232,14 @@ static VkResult create_pipeline(struct device *device, const struct pipeline_key
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = key->spec[SPEC_WORKGROUP]};
     bool sized = key->variant->workgroup == 0;
-    VkPipelineCreateFlags capture =
+    /* dispatches may be cut (recording_part) */
+    VkPipelineCreateFlags flags =
+        VK_PIPELINE_CREATE_DISPATCH_BASE_BIT |
         (device->executable_properties ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0) |
         (device->machine_code ? VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR : 0);
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = capture,
+        .flags = flags,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = sized && device->info.limits.subgroup_settable ? &size : NULL,
                   .flags = sized ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,

@@ -76,29 +76,33 @@ peridot_result lane_end(struct lane *lane, VkCommandBuffer commands, peridot_err
     return code ? device_fail(lane->device, code, "recording", error) : PERIDOT_OK;
 }
 
-static void fill_batches(const struct lane *lane, const struct batch *batches, uint32_t count,
-                         VkCommandBufferSubmitInfo *commands, VkSemaphoreSubmitInfo *signals,
-                         VkSubmitInfo2 *submits) {
-    for (uint32_t i = 0; i < count; i++) {
-        signals[i] = (VkSemaphoreSubmitInfo){
-            .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
-            .semaphore = lane->timeline,
-            .value = lane->submitted + i + 1,
-            .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+/* Of the timeline, when the `index`th batch to come has run. */
+static VkSemaphoreSubmitInfo progress(const struct lane *lane, uint32_t index) {
+    return (VkSemaphoreSubmitInfo){
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+        .semaphore = lane->timeline,
+        .value = lane->submitted + index + 1,
+        .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+    };
+}
+
+/* Returns what follows the batch's command buffers in `commands`. */
+static VkCommandBufferSubmitInfo *
+fill_submit(const struct batch *batch, const VkSemaphoreSubmitInfo *signals, uint32_t signal_count,
+            VkCommandBufferSubmitInfo *commands, VkSubmitInfo2 *submit) {
+    *submit = (VkSubmitInfo2){
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+        .commandBufferInfoCount = batch->count,
+        .pCommandBufferInfos = commands,
+        .signalSemaphoreInfoCount = signal_count,
+        .pSignalSemaphoreInfos = signals,
+    };
+    for (uint32_t i = 0; i < batch->count; i++)
+        *commands++ = (VkCommandBufferSubmitInfo){
+            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+            .commandBuffer = batch->commands[i],
         };
-        submits[i] = (VkSubmitInfo2){
-            .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
-            .commandBufferInfoCount = batches[i].count,
-            .pCommandBufferInfos = commands,
-            .signalSemaphoreInfoCount = 1,
-            .pSignalSemaphoreInfos = &signals[i],
-        };
-        for (uint32_t j = 0; j < batches[i].count; j++)
-            *commands++ = (VkCommandBufferSubmitInfo){
-                .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
-                .commandBuffer = batches[i].commands[j],
-            };
-    }
+    return commands;
 }
 
 static VkResult submit_locked(struct lane *lane, uint32_t count, const VkSubmitInfo2 *submits) {
@@ -111,29 +115,64 @@ static VkResult submit_locked(struct lane *lane, uint32_t count, const VkSubmitI
     return code;
 }
 
-peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint32_t count,
+static peridot_result send(struct lane *lane, uint32_t count, const VkSubmitInfo2 *submits,
                            peridot_error *error) {
-    if (lane->device->lost)
-        return device_fail(lane->device, VK_ERROR_DEVICE_LOST, "submitting work", error);
-    if (count == 0 || count > BATCHES_MAX)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "a submission has 1 to %d batches", BATCHES_MAX);
-    size_t total = 0;
-    for (uint32_t i = 0; i < count; i++)
-        total += batches[i].count;
-    VkCommandBufferSubmitInfo *commands = malloc((total ? total : 1) * sizeof *commands);
-    if (!commands)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while submitting work");
-    VkSemaphoreSubmitInfo signals[BATCHES_MAX];
-    VkSubmitInfo2 submits[BATCHES_MAX];
-    fill_batches(lane, batches, count, commands, signals, submits);
     VkResult code = submit_locked(lane, count, submits);
-    free(commands);
     if (code)
         return device_fail(lane->device, code, "submitting work", error);
     lane->device->submitted = true;
     lane->submitted += count;
     lane->submissions++;
     return PERIDOT_OK;
+}
+
+peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint32_t count,
+                           peridot_error *error) {
+    if (lane->device->lost)
+        return device_fail(lane->device, VK_ERROR_DEVICE_LOST, "submitting work", error);
+    if (count == 0 || count > BATCHES_MAX)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "a submission has 1 to %d batches", BATCHES_MAX);
+    size_t total = 1;
+    for (uint32_t i = 0; i < count; i++)
+        total += batches[i].count;
+    VkCommandBufferSubmitInfo *commands = malloc(total * sizeof *commands), *at = commands;
+    if (!commands)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while submitting work");
+    VkSemaphoreSubmitInfo signals[BATCHES_MAX];
+    VkSubmitInfo2 submits[BATCHES_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        signals[i] = progress(lane, i);
+        at = fill_submit(&batches[i], &signals[i], 1, at, &submits[i]);
+    }
+    peridot_result result = send(lane, count, submits, error);
+    free(commands);
+    return result;
+}
+
+peridot_result lane_submit_between(struct lane *lane, const struct batch *batch,
+                                   const VkSemaphoreSubmitInfo *waits, uint32_t wait_count,
+                                   const VkSemaphoreSubmitInfo *signals, uint32_t signal_count,
+                                   peridot_error *error) {
+    if (lane->device->lost)
+        return device_fail(lane->device, VK_ERROR_DEVICE_LOST, "submitting work", error);
+    VkCommandBufferSubmitInfo *commands = malloc((batch->count + 1) * sizeof *commands);
+    VkSemaphoreSubmitInfo *all = malloc((signal_count + 1) * sizeof *all);
+    peridot_result result = PERIDOT_OK;
+    if (!commands || !all) {
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while submitting work");
+    } else {
+        VkSubmitInfo2 submit;
+        all[0] = progress(lane, 0);
+        for (uint32_t i = 0; i < signal_count; i++)
+            all[1 + i] = signals[i];
+        fill_submit(batch, all, signal_count + 1, commands, &submit);
+        submit.pWaitSemaphoreInfos = waits;
+        submit.waitSemaphoreInfoCount = wait_count;
+        result = send(lane, 1, &submit, error);
+    }
+    free(commands);
+    free(all);
+    return result;
 }
 
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error) {

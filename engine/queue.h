@@ -37,6 +37,11 @@ peridot_result lane_end(struct lane *lane, VkCommandBuffer commands, peridot_err
  * waiting. */
 peridot_result lane_submit(struct lane *lane, const struct batch *batches, uint32_t count,
                            peridot_error *error);
+/* The same with one batch that also waits for other semaphores and signals others. */
+peridot_result lane_submit_between(struct lane *lane, const struct batch *batch,
+                                   const VkSemaphoreSubmitInfo *waits, uint32_t wait_count,
+                                   const VkSemaphoreSubmitInfo *signals, uint32_t signal_count,
+                                   peridot_error *error);
 /* Whether `value` is reached. Errors: DEVICE_LOST. */
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error);
 /* Blocks until `value` is reached. Errors: DEVICE_LOST. */

@@ -61,6 +61,32 @@ struct dispatch *recording_dispatch(struct recording *recording, struct pipeline
     return &arrlast(recording->dispatches);
 }
 
+/* ---- Parts ---- */
+
+uint32_t grid_longest_side(const uint32_t grid[3]) {
+    uint32_t side = grid[1] > grid[0] ? 1 : 0;
+    return grid[2] > grid[side] ? 2 : side;
+}
+
+void recording_part(const struct recording *whole, const struct recording_range *range,
+                    struct recording *part) {
+    recording_begin(part, whole->device);
+    part->failed = whole->failed;
+    memcpy(part->failure, whole->failure, sizeof part->failure);
+    for (uint32_t i = range->first; i <= range->last; i++) {
+        struct dispatch dispatch = whole->dispatches[i];
+        if (dispatch.indirect)
+            memcpy(dispatch.grid, range->indirect_grid, sizeof dispatch.grid);
+        dispatch.indirect = NULL;
+        uint32_t side = grid_longest_side(dispatch.grid);
+        uint32_t begin = i == range->first ? range->first_group : 0;
+        uint32_t end = i == range->last ? range->end_group : dispatch.grid[side];
+        dispatch.base[side] = begin;
+        dispatch.grid[side] = end - begin;
+        arrput(part->dispatches, dispatch);
+    }
+}
+
 /* ---- Barriers ---- */
 
 static bool overlap(const struct operand *a, const struct operand *b) {
@@ -148,10 +174,13 @@ static void put_dispatch(const struct device *device, VkCommandBuffer commands,
     vk->CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch->pipeline->handle);
     vk->CmdPushConstants(commands, pipelines_layout(device), VK_SHADER_STAGE_COMPUTE_BIT, 0,
                          dispatch->constants_size, dispatch->constants);
+    const uint32_t *grid = dispatch->grid, *base = dispatch->base;
     if (dispatch->indirect)
         vk->CmdDispatchIndirect(commands, dispatch->indirect->handle, dispatch->indirect_offset);
+    else if (base[0] || base[1] || base[2])
+        vk->CmdDispatchBase(commands, base[0], base[1], base[2], grid[0], grid[1], grid[2]);
     else
-        vk->CmdDispatch(commands, dispatch->grid[0], dispatch->grid[1], dispatch->grid[2]);
+        vk->CmdDispatch(commands, grid[0], grid[1], grid[2]);
     if (device->debug_names)
         vk->CmdEndDebugUtilsLabelEXT(commands);
 }

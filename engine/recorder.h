@@ -21,7 +21,8 @@ struct cost {
 
 struct dispatch {
     struct pipeline *pipeline;
-    uint32_t grid[3];              /* unless indirect */
+    uint32_t grid[3]; /* unless indirect */
+    uint32_t base[3]; /* the first workgroup's place; zero but in a part of a dispatch */
     const struct buffer *indirect; /* NULL: `grid` */
     uint64_t indirect_offset;
     uint32_t constants_size;
@@ -30,7 +31,8 @@ struct dispatch {
     struct operand operands[KERNEL_OPERANDS_MAX]; /* in the kernel table's order */
     enum access access[KERNEL_OPERANDS_MAX];
     struct cost cost;
-    const char *label; /* static text, for captures */
+    struct cost growth; /* and what each position of the context adds */
+    const char *label;  /* static text, for captures */
 };
 
 struct recording {
@@ -51,6 +53,21 @@ struct dispatch *recording_dispatch(struct recording *recording, struct pipeline
                                     const uint32_t grid[3]);
 void recording_free(struct recording *recording);
 uint32_t recording_count(const struct recording *recording); /* of dispatches */
+
+/* Part of a recording: dispatches `first` to `last`, of the first one only its groups from
+ * `first_group` on, of the last one only those before `end_group`, all counted along the longest
+ * side of the grid. */
+struct recording_range {
+    uint32_t first, first_group;
+    uint32_t last, end_group;
+    uint32_t indirect_grid[3]; /* what the indirect grid of its dispatches holds */
+};
+/* The side along which a grid is cut, 0 to 2. */
+uint32_t grid_longest_side(const uint32_t grid[3]);
+/* Makes `part` such a part of another; freed by recording_free. Workgroups are the same ones as in
+ * the whole, so all parts of a recording one after another give what the whole gives. */
+void recording_part(const struct recording *whole, const struct recording_range *range,
+                    struct recording *part);
 
 /* Whether one writes what the other reads or writes, indirect arguments included. */
 bool dispatches_conflict(const struct dispatch *a, const struct dispatch *b);

@@ -27,12 +27,25 @@ void timestamps_destroy(struct device *device, VkQueryPool pool) {
         device->vk.DestroyQueryPool(device->handle, pool, device->allocator);
 }
 
+static peridot_result read_ticks(struct device *device, VkQueryPool pool, uint32_t first,
+                                 uint32_t count, uint64_t *ticks, VkQueryResultFlags flags,
+                                 peridot_error *error) {
+    VkResult code =
+        device->vk.GetQueryPoolResults(device->handle, pool, first, count, count * sizeof *ticks,
+                                       ticks, sizeof *ticks, VK_QUERY_RESULT_64_BIT | flags);
+    if (code == VK_NOT_READY)
+        return PERIDOT_NOT_READY;
+    return code ? device_fail(device, code, "reading timestamps", error) : PERIDOT_OK;
+}
+
 peridot_result timestamps_read(struct device *device, VkQueryPool pool, uint32_t first,
                                uint32_t count, uint64_t *ticks, peridot_error *error) {
-    VkResult code = device->vk.GetQueryPoolResults(
-        device->handle, pool, first, count, count * sizeof *ticks, ticks, sizeof *ticks,
-        VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
-    return code ? device_fail(device, code, "reading timestamps", error) : PERIDOT_OK;
+    return read_ticks(device, pool, first, count, ticks, VK_QUERY_RESULT_WAIT_BIT, error);
+}
+
+peridot_result timestamps_poll(struct device *device, VkQueryPool pool, uint32_t first,
+                               uint32_t count, uint64_t *ticks, peridot_error *error) {
+    return read_ticks(device, pool, first, count, ticks, 0, error);
 }
 
 double timestamps_seconds(const struct device *device, uint64_t begin, uint64_t end) {

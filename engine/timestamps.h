@@ -14,6 +14,9 @@ void timestamps_destroy(struct device *device, VkQueryPool pool); /* accepts VK_
 /* Waits for timestamps [first, first + count). Errors: VULKAN, DEVICE_LOST. */
 peridot_result timestamps_read(struct device *device, VkQueryPool pool, uint32_t first,
                                uint32_t count, uint64_t *ticks, peridot_error *error);
+/* The same without waiting. NOT_READY: they have not all been taken. */
+peridot_result timestamps_poll(struct device *device, VkQueryPool pool, uint32_t first,
+                               uint32_t count, uint64_t *ticks, peridot_error *error);
 /* The time between two of them, which may have passed the counter's end once. */
 double timestamps_seconds(const struct device *device, uint64_t begin, uint64_t end);
 

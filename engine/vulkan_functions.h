@@ -54,6 +54,7 @@
     X(CmdPushConstants)                                                                            \
     X(CmdDispatch)                                                                                 \
     X(CmdDispatchIndirect)                                                                         \
+    X(CmdDispatchBase)                                                                             \
     X(CmdPipelineBarrier2)                                                                         \
     X(CmdCopyBuffer)                                                                               \
     X(CmdFillBuffer)                                                                               \

@@ -279,11 +279,15 @@ static void add_attention(struct peridot_session *session, struct recording *rec
     struct operand query = rows_of(session->scratch.query, pass->rows, constants.query_stride);
     struct operand result = rows_of(session->scratch.attended, pass->rows, constants.stride);
     struct operand block = WHOLE(session->block), kv = kv_operand(session, layer);
-    struct cost none = {0, 0}; /* depends on the context: forward_attention_cost */
+    struct cost none = {0, 0}; /* all of it grows with the context */
+    struct cost growth = forward_attention_cost(session, pass->rows, 1);
     if (pass->shape == PASS_MANY_ROWS) {
         struct pipeline *pipeline = session->kernels.attention_prefill;
-        add(recording, pipeline, &constants, (struct operand[]){query, kv, result, block},
-            divide_up(pass->rows, pipeline->key.spec[SPEC_COLUMNS]), config->kv_heads, 1, none);
+        struct dispatch *dispatch =
+            add(recording, pipeline, &constants, (struct operand[]){query, kv, result, block},
+                divide_up(pass->rows, pipeline->key.spec[SPEC_COLUMNS]), config->kv_heads, 1, none);
+        if (dispatch)
+            dispatch->growth = growth;
         return;
     }
     struct operand partial = rows_of(session->scratch.partial, pass->rows * config->heads,
@@ -293,6 +297,7 @@ static void add_attention(struct peridot_session *session, struct recording *rec
     if (dispatch) {
         dispatch->indirect = session->block;
         dispatch->indirect_offset = offsetof(struct session_block, attention_grid);
+        dispatch->growth = growth;
     }
     add(recording, session->kernels.attention_join, &constants,
         (struct operand[]){partial, result, block}, config->heads, pass->rows, 1, none);

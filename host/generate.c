@@ -24,7 +24,9 @@ struct generation {
     uint32_t update_count;
 };
 
-static uint32_t sampler_kind(const peridot_sampling *sampling, uint32_t vocabulary) {
+uint32_t session_sampler_kind(const struct peridot_session *session) {
+    const peridot_sampling *sampling = &session->sampling;
+    uint32_t vocabulary = session->model->config.vocabulary;
     uint32_t kind = sampling->repetition_penalty != 1 ? SAMPLER_PENALTY : 0;
     if (sampling->temperature == 0)
         return kind; /* the most likely token survives every cut */
@@ -35,9 +37,7 @@ static uint32_t sampler_kind(const peridot_sampling *sampling, uint32_t vocabula
     return kind;
 }
 
-/* The block as it is when the next token's logits lie ready. */
-static void set_state(struct generation *generation) {
-    struct peridot_session *session = generation->session;
+void session_begin_sampling(struct peridot_session *session) {
     struct session_block *state = &session->head_state;
     state->position = session->length - 1;
     state->rows = 1;
@@ -232,25 +232,14 @@ static peridot_result feed(struct generation *generation, peridot_error *error) 
     return result;
 }
 
-/* Waits for the next token and takes it into the session. */
-static peridot_result receive(struct generation *generation, peridot_token *token,
-                              peridot_error *error) {
-    struct peridot_session *session = generation->session;
+peridot_result session_take_token(struct peridot_session *session, uint32_t index,
+                                  peridot_token *token, peridot_error *error) {
     struct device *device = session->lane.device;
-    double start = platform_seconds();
-    uint64_t value = generation->values[generation->received % RING_CAPACITY];
-    bool waited = session->lane.completed < value;
-    peridot_result result = lane_wait(&session->lane, value, error);
-    uint64_t place = generation->received % RING_CAPACITY * sizeof(struct ring_entry);
-    if (!result)
-        result = buffer_invalidate(device, session->ring, place, sizeof(struct ring_entry), error);
+    uint64_t place = index % RING_CAPACITY * sizeof(struct ring_entry);
+    peridot_result result =
+        buffer_invalidate(device, session->ring, place, sizeof(struct ring_entry), error);
     if (result)
         return result;
-    if (waited && generation->received > 0) {
-        double took = platform_seconds() - start;
-        generation->step_seconds =
-            generation->step_seconds > 0 ? 0.5 * (generation->step_seconds + took) : took;
-    }
     struct ring_entry entry;
     memcpy(&entry, (const char *)session->ring->mapped + place, sizeof entry);
     *token = (peridot_token){.position = entry.position,
@@ -265,8 +254,27 @@ static peridot_result receive(struct generation *generation, peridot_token *toke
     session->held[session->length++] = token->token;
     session->computed = session->length - 1;
     session->logits_valid = false;
-    generation->received++;
     return PERIDOT_OK;
+}
+
+/* Waits for the next token and takes it into the session. */
+static peridot_result receive(struct generation *generation, peridot_token *token,
+                              peridot_error *error) {
+    struct peridot_session *session = generation->session;
+    double start = platform_seconds();
+    uint64_t value = generation->values[generation->received % RING_CAPACITY];
+    bool waited = session->lane.completed < value;
+    peridot_result result = lane_wait(&session->lane, value, error);
+    if (!result && waited && generation->received > 0) {
+        double took = platform_seconds() - start;
+        generation->step_seconds =
+            generation->step_seconds > 0 ? 0.5 * (generation->step_seconds + took) : took;
+    }
+    if (!result)
+        result = session_take_token(session, generation->received, token, error);
+    if (!result)
+        generation->received++;
+    return result;
 }
 
 static peridot_result run(struct generation *generation, peridot_on_token on_token, void *user,
@@ -299,8 +307,8 @@ static peridot_result prepare(struct peridot_session *session, uint32_t count,
             error, PERIDOT_ERROR_CONTEXT_FULL,
             "the context of %u tokens is full: truncate the session or give a larger --context",
             session->context);
-    peridot_result result = PERIDOT_OK;
-    if (!session->logits_valid)
+    peridot_result result = session_check_idle(session, error);
+    if (!result && !session->logits_valid)
         result = session_compute(session, NULL, error);
     for (struct peridot_session *part = session; part && !result; part = part->next) {
         result = forward_record_pass(part, &part->passes[0], error);
@@ -331,12 +339,12 @@ peridot_result peridot_session_generate(peridot_session *session, uint32_t count
     struct generation generation = {
         .session = session,
         .wanted = count < room ? count : room,
-        .kind = sampler_kind(&session->sampling, session->model->config.vocabulary),
+        .kind = session_sampler_kind(session),
     };
     result = forward_record_sampler(session, generation.kind, error);
     if (result)
         return result;
-    set_state(&generation);
+    session_begin_sampling(session);
     result = run(&generation, on_token, user, error);
     session->statistics.decoded_tokens += generation.received;
     session->statistics.decode_seconds += platform_seconds() - start;

@@ -40,15 +40,13 @@ static peridot_result clear_chunk(struct peridot_session *session, const struct 
     return session_end_transfer(session, commands, error);
 }
 
-static peridot_result add_chunk(struct peridot_session *session, peridot_error *error) {
+peridot_result kv_cache_add(struct peridot_session *session, peridot_error *error) {
     struct device *device = session->model->device->engine;
     struct kv_chunk *chunk = &session->chunks[session->chunk_count];
     uint64_t bytes = kv_chunk_bytes(session);
     peridot_result result = arena_create(device, MEMORY_DEVICE, bytes, &chunk->arena, error);
     if (!result)
         result = arena_buffer(chunk->arena, bytes, "KV cache", &chunk->buffer, error);
-    if (!result)
-        result = clear_chunk(session, chunk, error);
     if (result) {
         arena_destroy(chunk->arena);
         *chunk = (struct kv_chunk){0};
@@ -61,23 +59,31 @@ static peridot_result add_chunk(struct peridot_session *session, peridot_error *
     return PERIDOT_OK;
 }
 
+static void drop_chunk(struct peridot_session *session) {
+    struct kv_chunk *chunk = &session->chunks[--session->chunk_count];
+    session->statistics.kv_bytes -= arena_allocated(chunk->arena);
+    arena_destroy(chunk->arena);
+    *chunk = (struct kv_chunk){0};
+    session->head_state.kv_chunks[session->chunk_count] = 0;
+}
+
+static peridot_result add_cleared(struct peridot_session *session, peridot_error *error) {
+    peridot_result result = kv_cache_add(session, error);
+    if (result)
+        return result;
+    result = clear_chunk(session, &session->chunks[session->chunk_count - 1], error);
+    if (result)
+        drop_chunk(session);
+    return result;
+}
+
 peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,
                                 peridot_error *error) {
     peridot_result result = PERIDOT_OK;
     for (struct peridot_session *part = session; part; part = part->next)
         while (part->model->layer_count && part->chunk_count * KV_CHUNK < positions && !result)
-            result = add_chunk(part, error);
+            result = add_cleared(part, error);
     return result;
-}
-
-static void release_chunks(struct peridot_session *session, uint32_t needed) {
-    while (session->chunk_count > needed) {
-        struct kv_chunk *chunk = &session->chunks[--session->chunk_count];
-        session->statistics.kv_bytes -= arena_allocated(chunk->arena);
-        arena_destroy(chunk->arena);
-        *chunk = (struct kv_chunk){0};
-        session->head_state.kv_chunks[session->chunk_count] = 0;
-    }
 }
 
 void kv_cache_release(struct peridot_session *session, uint32_t positions) {
@@ -85,5 +91,6 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions) {
     if (needed < 1)
         needed = 1; /* the recordings name the first chunk */
     for (struct peridot_session *part = session; part; part = part->next)
-        release_chunks(part, needed);
+        while (part->chunk_count > needed)
+            drop_chunk(part);
 }

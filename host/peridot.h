@@ -469,6 +469,129 @@ typedef struct peridot_session_statistics {
 PERIDOT_API void peridot_session_describe(const peridot_session *session,
                                           peridot_session_statistics *statistics);
 
+/* ---- Work in slices ----------------------------------------------------------------------------
+ *
+ * For an application that draws frames. peridot_session_start says what is to be computed, and then
+ * each frame a slice of it is submitted (peridot_session_advance) or written into a command buffer
+ * of the application's (peridot_session_record), and what has come is handed over
+ * (peridot_session_poll). None of these blocks, and none of them starts a thread. A slice is a list
+ * of dispatches, of which the first and the last may be parts; the results are the same to the bit
+ * however the work is sliced. All that is guaranteed is the work in a slice: its time is an
+ * estimate, from times that the device's timestamps gave for earlier slices, and a busy device
+ * takes longer.
+ *
+ * A session has one piece of work at a time. From peridot_session_start until poll says that it is
+ * not active any more, the other functions that change the session, or read its results, answer
+ * ARGUMENT. A model on several devices has no slices: UNSUPPORTED. */
+
+#define PERIDOT_SLICES_MAX 8 /* in flight, of a session */
+
+typedef struct peridot_work {
+    size_t struct_size;
+    const int32_t *tokens; /* [token_count] appended to the context first; copied. May be none. */
+    size_t token_count;
+    uint32_t generate; /* tokens to sample after them at most, as peridot_session_generate does;
+                          0: none */
+    peridot_on_token on_token; /* called by peridot_session_poll; NULL: none */
+    void *user;
+} peridot_work;
+
+/* Takes up work; nothing is submitted. Command buffers for passes of a size that is new to the
+ * session are recorded here. Errors: ARGUMENT (work is active; nothing to do; a token out of
+ * range), CONTEXT_FULL, HOST_MEMORY, DEVICE_MEMORY, UNSUPPORTED. */
+PERIDOT_API peridot_result peridot_session_start(peridot_session *session, const peridot_work *work,
+                                                 peridot_error *error);
+
+/* What a slice, or the work that is left, has in it. */
+typedef struct peridot_slice_plan {
+    size_t struct_size;
+    uint32_t slices;     /* that the work left makes at this budget, up to the next token; */
+    uint32_t dispatches; /* in the next slice, counting parts; 0: there is nothing to submit now */
+    double bytes, flops; /* of the next slice */
+    float estimated_ms;  /* GPU time of the next slice */
+    float largest_ms;    /* of the largest of those slices */
+    float left_ms;       /* of all of them */
+} peridot_slice_plan;
+
+/* Cuts what is left into slices of at most `budget_ms` milliseconds of GPU time each, by estimate
+ * (0: the session's submission_ms), without submitting anything. A slice has at least the smallest
+ * part of a dispatch that can be run by itself, which may take longer: largest_ms tells.
+ * Errors: ARGUMENT (no work). */
+PERIDOT_API peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
+                                                peridot_slice_plan *plan, peridot_error *error);
+
+typedef struct peridot_advance {
+    size_t struct_size;
+    float budget_ms; /* GPU time at most, by estimate; 0: the session's submission_ms */
+    /* Waited for before the slice runs and signalled after it, timeline or binary; they may be
+     * none. With signals something is always submitted, if need be a batch without commands. */
+    const VkSemaphoreSubmitInfo *waits;
+    uint32_t wait_count;
+    const VkSemaphoreSubmitInfo *signals;
+    uint32_t signal_count;
+} peridot_advance;
+
+/* Submits the next slice to the device's queue, in one vkQueueSubmit2, and returns. Nothing is
+ * submitted when the slices in flight are as many as a session may have (PERIDOT_SLICES_MAX), or
+ * when a token must be known first (a grammar): NOT_READY. `slice` (may be NULL): what was
+ * submitted. Errors: ARGUMENT (no work), DEVICE_LOST, DEVICE_MEMORY, HOST_MEMORY, VULKAN. */
+PERIDOT_API peridot_result peridot_session_advance(peridot_session *session,
+                                                   const peridot_advance *advance,
+                                                   peridot_slice_plan *slice, peridot_error *error);
+
+typedef struct peridot_recording {
+    size_t struct_size;
+    VkCommandBuffer commands; /* primary, in the recording state and outside a render pass, of a
+                                 pool for the device's queue family */
+    float budget_ms;          /* as above */
+    /* A timeline semaphore and the value that it will have when `commands` have run, signalled by
+     * the application's submission of them; by this poll knows that they have. */
+    VkSemaphore timeline;
+    uint64_t value;
+} peridot_recording;
+
+/* Writes the next slice into a command buffer of the application's, which is to be submitted once,
+ * to the device's queue, in the order in which slices were recorded, and not thrown away. Slices
+ * that are recorded and slices that are submitted by peridot_session_advance cannot be in flight
+ * together: NOT_READY.
+ *
+ * A slice begins with a memory barrier from compute, transfer and indirect reads to the same, and
+ * has the barriers between its dispatches; none of them names the graphics stages, and none of them
+ * is about anything but Peridot's own buffers. So it may run beside draws recorded around it, no
+ * barrier of the application's is needed before or after it, and it leaves the state of the command
+ * buffer changed in nothing but the bound compute pipeline and the push constants. To read a buffer
+ * of Peridot's after it, wait for compute shader writes. NOT_READY and errors as
+ * peridot_session_advance; on an error the command buffer may hold a part of the slice, and the
+ * work ends. */
+PERIDOT_API peridot_result peridot_session_record(peridot_session *session,
+                                                  const peridot_recording *recording,
+                                                  peridot_slice_plan *slice, peridot_error *error);
+
+typedef struct peridot_work_status {
+    size_t struct_size;
+    bool active;               /* there is work, or slices of it are still running */
+    uint32_t prompt_left;      /* of the context's tokens, those not yet run through the model */
+    uint32_t generated;        /* tokens sampled and received by this work */
+    uint32_t slices_in_flight; /* submitted or recorded, and not known to be done */
+    float slice_ms;            /* GPU time of the last slice that was measured; 0: none yet */
+    float slice_estimated_ms;  /* what it was estimated at */
+} peridot_work_status;
+
+/* Looks at what the device has done, without waiting: takes over tokens that came, in order, calls
+ * on_token for each on this thread, and learns from the times measured. When on_token returns false
+ * or a stop token came, the work ends. Errors: ARGUMENT (never had work?), DEVICE_LOST, VULKAN. */
+PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
+                                                peridot_work_status *status, peridot_error *error);
+
+/* Ends the work: nothing more of it is submitted; what is in flight runs out, and poll tells when.
+ * Tokens that were appended stay in the context, and those received; what was not computed is
+ * computed with the next work. */
+PERIDOT_API void peridot_session_cancel(peridot_session *session);
+
+/* Closes a session without waiting: NOT_READY while slices of it run, and then nothing has
+ * happened but that its work is cancelled. */
+PERIDOT_API peridot_result peridot_session_try_close(peridot_session *session);
+
 #ifdef __cplusplus
 }
 #endif

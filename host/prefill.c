@@ -26,9 +26,8 @@ struct chunk {
     bool head, all_logits; /* what comes after the layers: the last row's logits, or all rows' */
 };
 
-/* What changes between passes, written ahead of the work that reads it. */
-static void write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
-                         uint32_t rows) {
+void session_write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
+                          uint32_t rows) {
     struct session_block *state = &session->head_state;
     forward_begin_pass(state, base, rows);
     const struct device_functions *vk = &session->lane.device->vk;
@@ -189,7 +188,7 @@ static peridot_result run_part(struct bundle *bundle, const struct chunk *chunk,
     if (result)
         return result;
     if (part->model->is_home) {
-        write_header(part, bundle->opening, chunk->base, chunk->rows);
+        session_write_header(part, bundle->opening, chunk->base, chunk->rows);
         result = bundle_add(bundle, &pass->embed, none, error);
     } else {
         hand_over_take(part, bundle->opening, chunk->rows);
@@ -297,8 +296,8 @@ peridot_result session_compute(struct peridot_session *session, float *logits,
     return result;
 }
 
-static peridot_result check_prompt(const struct peridot_session *session, const int32_t *tokens,
-                                   size_t count, peridot_error *error) {
+peridot_result session_check_prompt(const struct peridot_session *session, const int32_t *tokens,
+                                    size_t count, peridot_error *error) {
     if (!tokens || count == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "the prompt has no tokens");
     if (count > session->context - session->length)
@@ -317,7 +316,9 @@ static peridot_result check_prompt(const struct peridot_session *session, const 
 
 peridot_result peridot_session_prompt(peridot_session *session, const int32_t *tokens, size_t count,
                                       float *logits, peridot_error *error) {
-    peridot_result result = check_prompt(session, tokens, count, error);
+    peridot_result result = session_check_idle(session, error);
+    if (!result)
+        result = session_check_prompt(session, tokens, count, error);
     if (result)
         return result;
     double start = platform_seconds();

@@ -174,6 +174,9 @@ static bool write_contents(FILE *stream, void *user) {
 
 peridot_result peridot_session_save(peridot_session *session, const char *path, const void *extra,
                                     size_t extra_size, peridot_error *error) {
+    peridot_result idle = session_check_idle(session, error);
+    if (idle)
+        return idle;
     if (extra_size > EXTRA_MAX)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "more than 64 MiB of the caller's own to save");
     struct contents contents = {
@@ -279,7 +282,9 @@ peridot_result peridot_session_load(peridot_session *session, const char *path, 
                                     size_t *extra_size, peridot_error *error) {
     struct mapped_file file;
     struct header header;
-    peridot_result result = platform_map_file(path, &file, error);
+    peridot_result result = session_check_idle(session, error);
+    if (!result)
+        result = platform_map_file(path, &file, error);
     if (result)
         return result;
     result = saved_session_check(file.data, file.size, path, error);

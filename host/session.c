@@ -4,6 +4,7 @@
 #include "forward.h"
 #include "hand_over.h"
 #include "memory_plan.h"
+#include "slices.h"
 #include "staging.h"
 
 #include <stdlib.h>
@@ -370,6 +371,7 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
 static void close_part(struct peridot_session *session) {
     if (session->lane.device)
         (void)lane_wait(&session->lane, session->lane.submitted, NULL);
+    slices_close(session);
     for (uint32_t i = 0; i < PASS_BUCKETS; i++) {
         struct pass *pass = &session->passes[i];
         for (uint32_t j = 0; pass->layers && j < session->model->layer_count; j++)
@@ -420,8 +422,9 @@ peridot_result peridot_session_truncate(peridot_session *session, uint32_t lengt
     if (length > session->length)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "cannot truncate %u tokens to %u",
                     session->length, length);
-    if (length == session->length)
-        return PERIDOT_OK;
+    peridot_result result = session_check_idle(session, error);
+    if (result || length == session->length)
+        return result;
     session->length = length;
     session->logits_valid = false;
     if (session->computed > length)
@@ -437,8 +440,9 @@ peridot_result peridot_session_sampling(peridot_session *session, const peridot_
     peridot_sampling given;
     if (!session || !sampling)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_sampling needs settings");
-    peridot_result result =
-        caller_struct_read(&given, sizeof given, sampling, "peridot_sampling", error);
+    peridot_result result = session_check_idle(session, error);
+    if (!result)
+        result = caller_struct_read(&given, sizeof given, sampling, "peridot_sampling", error);
     if (result)
         return result;
     if (!(given.temperature >= 0 && given.temperature <= 100))
@@ -472,8 +476,8 @@ peridot_result peridot_session_logits(peridot_session *session, float *logits,
                                       peridot_error *error) {
     if (session->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "there are no logits before the first token");
-    peridot_result result = PERIDOT_OK;
-    if (!session->logits_valid)
+    peridot_result result = session_check_idle(session, error);
+    if (!result && !session->logits_valid)
         result = session_compute(session, NULL, error);
     if (!result)
         result = session_read(session, session->scratch.logits, 0,

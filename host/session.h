@@ -86,6 +86,7 @@ struct peridot_session {
     uint32_t prompt_end; /* where the last prompt ended: min_tokens counts from here */
     uint32_t sampled;    /* ring entries written by the device */
     peridot_sampling sampling;
+    struct work *work; /* in slices (slices.h); NULL: never had any */
 };
 
 /* What decides how much memory a session needs. */
@@ -139,6 +140,9 @@ uint32_t query_row_floats(const struct model_config *config, peridot_kv kv);
  * DEVICE_LOST. */
 peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positions,
                                 peridot_error *error);
+/* Makes one more chunk of a session that has a single part, which is yet to be cleared. Errors:
+ * DEVICE_MEMORY, VULKAN. */
+peridot_result kv_cache_add(struct peridot_session *session, peridot_error *error);
 /* Lets go of the chunks that no position below `positions` needs; the first stays. */
 void kv_cache_release(struct peridot_session *session, uint32_t positions);
 
@@ -146,6 +150,23 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions);
  * those of all of them, [count][vocabulary]. */
 peridot_result session_compute(struct peridot_session *session, float *logits,
                                peridot_error *error);
+
+/* What all ways of running share. Whether tokens can be appended: ARGUMENT, CONTEXT_FULL. */
+peridot_result session_check_prompt(const struct peridot_session *session, const int32_t *tokens,
+                                    size_t count, peridot_error *error);
+/* ARGUMENT: work in slices is active, so that nothing else may be done. */
+peridot_result session_check_idle(const struct peridot_session *session, peridot_error *error);
+/* What changes between passes, written ahead of the work that reads it. */
+void session_write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
+                          uint32_t rows);
+/* Bits of SAMPLER_*, for the settings. */
+uint32_t session_sampler_kind(const struct peridot_session *session);
+/* Sets the block's image to what it is when the first token's logits lie ready. */
+void session_begin_sampling(struct peridot_session *session);
+/* Takes over the token that was sampled as number `index` since then, and is in the ring. VULKAN:
+ * it cannot be right. */
+peridot_result session_take_token(struct peridot_session *session, uint32_t index,
+                                  peridot_token *token, peridot_error *error);
 
 /* A command buffer of the lane, begun, in which copies come after all that was submitted; `again`:
  * it is submitted more than once. */

@@ -74,7 +74,11 @@ void main() {
     if (c.session.s.done != 0 || row >= rows)
         return;
     float scale = scale_of_row(row * (c.x_stride / 4));
-    uint first = gl_WorkGroupID.x * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-    for (uint block = first; block < c.blocks; block += gl_NumWorkGroups.x * gl_WorkGroupSize.x)
+#ifdef NORM
+    for (uint block = gl_LocalInvocationID.x; block < c.blocks; block += gl_WorkGroupSize.x)
         quantise(row, block, scale);
+#else
+    if (gl_GlobalInvocationID.x < c.blocks)
+        quantise(row, gl_GlobalInvocationID.x, scale);
+#endif
 }

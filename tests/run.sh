@@ -68,6 +68,8 @@ run_alone() {
 for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p'); do
     run "" $program A=
 done
+[ -z "$lavapipe" ] || run "lavapipe" test_slices VK_DRIVER_FILES="$lavapipe"
+[ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
 [ -z "$lavapipe" ] || run "lavapipe" test_tuner VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
@@ -124,7 +126,7 @@ if [ -n "$lavapipe" ]; then
         run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
     done
     run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
-    for program in test_kernels test_model test_sampling test_demo; do
+    for program in test_kernels test_model test_slices test_sampling test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
     run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"

@@ -1,0 +1,363 @@
+#include "slices.h"
+#include "timestamps.h"
+
+#include <stdlib.h>
+
+#include <stb/stb_ds.h>
+
+#define TOKENS_AHEAD (RING_CAPACITY / 2) /* sampled and not taken over, at most */
+
+/* ---- Cutting ---- */
+
+/* Starts a run where the last one does not simply go on. */
+static struct slice_run *run_at(struct slice_cut *cut, const struct work_place *place,
+                                const struct work_unit *unit) {
+    const struct slice_run *last = arrlen(cut->runs) ? &arrlast(cut->runs) : NULL;
+    if (!last || last->ends_segment) {
+        bool begins = place->segment == 0 && place->dispatch == 0 && place->group == 0;
+        struct slice_run run = {.at = *place,
+                                .segment = unit->segment,
+                                .range = {.first = place->dispatch, .first_group = place->group},
+                                .begins_stage = begins};
+        arrput(cut->runs, run);
+    }
+    return &arrlast(cut->runs);
+}
+
+/* Whether the slice ends before this place, however much of it is left. */
+static bool stops_at(const struct peridot_session *session, const struct slice_cut *cut,
+                     const struct work_place *from, bool limited) {
+    const struct work_place *place = &cut->after;
+    if (place->stage == STAGE_END)
+        return true;
+    if (place->stage != STAGE_SAMPLE || place->dispatch || place->group)
+        return false;
+    if (place->sampled - session->work->received >= TOKENS_AHEAD)
+        return true;
+    return !limited && place->sampled - from->sampled >= session->steps_per_submission;
+}
+
+void slice_cut_make(const struct peridot_session *session, const struct work_place *place,
+                    double seconds, struct slice_cut *cut) {
+    const struct work *work = session->work;
+    const struct work_goal *goal = &work->goal;
+    *cut = (struct slice_cut){.after = *place};
+    slice_fill_begin(&work->slicer, seconds > 0 ? seconds : session->submission_seconds,
+                     &cut->fill);
+    while (!stops_at(session, cut, place, seconds > 0)) {
+        struct work_unit unit;
+        work_list_unit(session, goal, &cut->after, &unit);
+        uint32_t left = unit.groups - cut->after.group;
+        uint32_t groups = slice_fill_add(&work->slicer, &cut->fill, unit.key, unit.group, left);
+        if (!groups)
+            break;
+        struct slice_run *run = run_at(cut, &cut->after, &unit);
+        run->range.last = cut->after.dispatch;
+        run->range.end_group = cut->after.group + groups;
+        cut->dispatches++;
+        cut->cost.bytes += unit.group.bytes * groups;
+        cut->cost.flops += unit.group.flops * groups;
+        run->ends_segment = work_list_advance(session, goal, &unit, groups, &cut->after);
+        if (groups < left)
+            break;
+    }
+}
+
+void slice_cut_free(struct slice_cut *cut) {
+    arrfree(cut->runs);
+    cut->runs = NULL;
+    slice_fill_free(&cut->fill);
+}
+
+/* ---- Writing ---- */
+
+/* Command buffers being put together: fresh ones, between them segments recorded before; or the
+ * application's alone. */
+struct writer {
+    struct peridot_session *session;
+    VkCommandBuffer open;   /* VK_NULL_HANDLE: none is */
+    VkCommandBuffer *list;  /* stb_ds array, to be submitted */
+    VkCommandBuffer *fresh; /* stb_ds array */
+    bool recorded;
+    bool clears;
+};
+
+static peridot_result open_commands(struct writer *writer, peridot_error *error) {
+    if (writer->open)
+        return PERIDOT_OK;
+    struct lane *lane = &writer->session->lane;
+    VkCommandBuffer commands;
+    peridot_result result = lane_commands(lane, &commands, error);
+    if (result)
+        return result;
+    arrput(writer->fresh, commands);
+    result = lane_begin(lane, commands, false, error);
+    if (!result)
+        writer->open = commands;
+    return result;
+}
+
+static peridot_result close_commands(struct writer *writer, peridot_error *error) {
+    if (!writer->open || writer->recorded)
+        return PERIDOT_OK;
+    peridot_result result = lane_end(&writer->session->lane, writer->open, error);
+    if (!result)
+        arrput(writer->list, writer->open);
+    writer->open = VK_NULL_HANDLE;
+    return result;
+}
+
+/* Copies come after all that Peridot had run; graphics work is not waited for. */
+static void order_copies(const struct writer *writer) {
+    const VkPipelineStageFlags2 work = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT |
+                                       VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT |
+                                       VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT;
+    VkMemoryBarrier2 barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+        .srcStageMask = work,
+        .srcAccessMask = VK_ACCESS_2_SHADER_WRITE_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
+        .dstStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+        .dstAccessMask = VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
+    };
+    VkDependencyInfo info = {.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                             .memoryBarrierCount = 1,
+                             .pMemoryBarriers = &barrier};
+    writer->session->lane.device->vk.CmdPipelineBarrier2(writer->open, &info);
+}
+
+static void update_block(const struct writer *writer, size_t from) {
+    const struct peridot_session *session = writer->session;
+    const struct session_block *state = &session->head_state;
+    session->lane.device->vk.CmdUpdateBuffer(writer->open, session->block->handle, from,
+                                             sizeof *state - from, (const char *)state + from);
+}
+
+/* A part of a new chunk; with the last part kernels learn of it. */
+static void write_clearing(struct writer *writer, const struct slice_run *run) {
+    const struct peridot_session *session = writer->session;
+    const struct buffer *chunk = session->chunks[run->at.chunks].buffer;
+    uint64_t begin = (uint64_t)run->range.first_group * CLEAR_BYTES;
+    uint64_t end = (uint64_t)run->range.end_group * CLEAR_BYTES;
+    end = end < chunk->size ? end : chunk->size;
+    order_copies(writer);
+    session->lane.device->vk.CmdFillBuffer(writer->open, chunk->handle, begin, end - begin, 0);
+    writer->clears = true;
+    if (run->ends_segment)
+        update_block(writer, offsetof(struct session_block, kv_chunks));
+}
+
+/* What a stage's kernels find in the session's block. */
+static void write_stage_header(struct writer *writer, const struct work_place *at) {
+    struct peridot_session *session = writer->session;
+    if (at->stage == STAGE_PASS) {
+        order_copies(writer);
+        session_write_header(session, writer->open, at->base, at->rows);
+    } else if (at->stage == STAGE_SAMPLE && at->sampled == 0) {
+        order_copies(writer);
+        session_begin_sampling(session);
+        update_block(writer, 0);
+    }
+}
+
+static bool has_header(const struct slice_run *run) {
+    return run->begins_stage &&
+           (run->at.stage == STAGE_PASS || (run->at.stage == STAGE_SAMPLE && run->at.sampled == 0));
+}
+
+static peridot_result write_run(struct writer *writer, const struct slice_run *run,
+                                peridot_error *error) {
+    const struct peridot_session *session = writer->session;
+    bool whole = run->segment && run->ends_segment && run->at.dispatch == 0 && run->at.group == 0 &&
+                 !writer->recorded;
+    peridot_result result = PERIDOT_OK;
+    if (!whole || has_header(run))
+        result = open_commands(writer, error);
+    if (result)
+        return result;
+    if (!run->segment) {
+        write_clearing(writer, run);
+        return PERIDOT_OK;
+    }
+    if (has_header(run))
+        write_stage_header(writer, &run->at);
+    if (whole) {
+        result = close_commands(writer, error);
+        arrput(writer->list, run->segment->commands);
+        return result;
+    }
+    struct recording_range range = run->range;
+    if (run->at.stage != STAGE_SAMPLE)
+        work_list_attention_grid(session, &run->at, range.indirect_grid);
+    struct recording part;
+    recording_part(&run->segment->recording, &range, &part);
+    struct emit_options options = {.shuffle_seed = session->shuffle_seed,
+                                   .host_read = run->at.stage == STAGE_SAMPLE && run->ends_segment};
+    result = recording_emit(&part, writer->open, &options, error);
+    recording_free(&part);
+    return result;
+}
+
+/* Peridot's stages alone are timed, so that graphics work beside them does not count. */
+static peridot_result write_time(struct writer *writer, uint32_t query, peridot_error *error) {
+    const struct peridot_session *session = writer->session;
+    const struct work *work = session->work;
+    if (!work->queries)
+        return PERIDOT_OK;
+    peridot_result result = open_commands(writer, error);
+    if (result)
+        return result;
+    const struct device_functions *vk = &session->lane.device->vk;
+    if (query % 2 == 0)
+        vk->CmdResetQueryPool(writer->open, work->queries, query, 2);
+    vk->CmdWriteTimestamp2(writer->open,
+                           writer->clears ? VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT
+                                          : VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+                           work->queries, query);
+    return PERIDOT_OK;
+}
+
+/* Makes the chunks that the slice begins to clear, before anything is written. */
+static peridot_result add_chunks(struct peridot_session *session, const struct slice_cut *cut,
+                                 peridot_error *error) {
+    peridot_result result = PERIDOT_OK;
+    for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++)
+        if (!cut->runs[i].segment && session->chunk_count == cut->runs[i].at.chunks)
+            result = kv_cache_add(session, error);
+    return result;
+}
+
+static peridot_result write_slice(struct writer *writer, const struct slice_cut *cut,
+                                  uint32_t first_query, peridot_error *error) {
+    peridot_result result = write_time(writer, first_query, error);
+    for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++)
+        result = write_run(writer, &cut->runs[i], error);
+    if (!result)
+        result = write_time(writer, first_query + 1, error);
+    return result ? result : close_commands(writer, error);
+}
+
+static void free_fresh(struct peridot_session *session, VkCommandBuffer *fresh) {
+    for (ptrdiff_t i = 0; i < arrlen(fresh); i++)
+        lane_free_commands(&session->lane, fresh[i]);
+    arrfree(fresh);
+}
+
+/* ---- In flight ---- */
+
+static void take_off(struct work *work, struct slice_flight flight, struct slice_cut *cut) {
+    uint32_t index = (work->first_flight + work->flight_count++) % PERIDOT_SLICES_MAX;
+    flight.fill = cut->fill;
+    flight.after = cut->after;
+    cut->fill = (struct slice_fill){0};
+    work->flights[index] = flight;
+    work->place = cut->after;
+    work->next_query = (work->next_query + 2) % (2 * PERIDOT_SLICES_MAX);
+}
+
+peridot_result slices_submit(struct peridot_session *session, struct slice_cut *cut,
+                             const peridot_advance *advance, peridot_error *error) {
+    struct work *work = session->work;
+    struct writer writer = {.session = session};
+    peridot_result result = add_chunks(session, cut, error);
+    if (!result)
+        result = write_slice(&writer, cut, work->next_query, error);
+    if (!result)
+        result = lane_submit_between(
+            &session->lane, &(struct batch){writer.list, (uint32_t)arrlen(writer.list)},
+            advance->waits, advance->wait_count, advance->signals, advance->signal_count, error);
+    arrfree(writer.list);
+    if (result) {
+        free_fresh(session, writer.fresh);
+        return result;
+    }
+    session->statistics.submissions++;
+    take_off(work,
+             (struct slice_flight){.timeline = session->lane.timeline,
+                                   .value = session->lane.submitted,
+                                   .fresh = writer.fresh,
+                                   .first_query = work->next_query},
+             cut);
+    return PERIDOT_OK;
+}
+
+peridot_result slices_record(struct peridot_session *session, struct slice_cut *cut,
+                             const peridot_recording *recording, peridot_error *error) {
+    struct work *work = session->work;
+    struct writer writer = {.session = session, .open = recording->commands, .recorded = true};
+    peridot_result result = add_chunks(session, cut, error);
+    if (result)
+        return result;
+    result = write_slice(&writer, cut, work->next_query, error);
+    if (result) {
+        work->ending = true; /* what was written would be there twice */
+        return result;
+    }
+    take_off(work,
+             (struct slice_flight){.recorded = true,
+                                   .timeline = recording->timeline,
+                                   .value = recording->value,
+                                   .first_query = work->next_query},
+             cut);
+    return PERIDOT_OK;
+}
+
+peridot_result slices_poll(struct peridot_session *session, bool *done, peridot_error *error) {
+    const struct work *work = session->work;
+    const struct slice_flight *flight = &work->flights[work->first_flight];
+    if (!flight->recorded)
+        return lane_poll(&session->lane, flight->value, done, error);
+    struct device *device = session->lane.device;
+    uint64_t now = 0;
+    VkResult code =
+        device->lost ? VK_ERROR_DEVICE_LOST
+                     : device->vk.GetSemaphoreCounterValue(device->handle, flight->timeline, &now);
+    *done = !code && now >= flight->value;
+    return code ? device_fail(device, code, "asking for progress", error) : PERIDOT_OK;
+}
+
+double slices_measure(struct peridot_session *session) {
+    const struct work *work = session->work;
+    struct device *device = session->lane.device;
+    uint64_t ticks[2];
+    if (!work->queries ||
+        timestamps_poll(device, work->queries, work->flights[work->first_flight].first_query, 2,
+                        ticks, NULL))
+        return 0;
+    return timestamps_seconds(device, ticks[0], ticks[1]);
+}
+
+void slices_drop(struct peridot_session *session) {
+    struct work *work = session->work;
+    struct slice_flight *flight = &work->flights[work->first_flight];
+    free_fresh(session, flight->fresh);
+    slice_fill_free(&flight->fill);
+    *flight = (struct slice_flight){0};
+    work->first_flight = (work->first_flight + 1) % PERIDOT_SLICES_MAX;
+    work->flight_count--;
+}
+
+/* Peridot's own lane is waited for by the caller. */
+static void wait_for_recorded(const struct peridot_session *session,
+                              const struct slice_flight *flight) {
+    struct device *device = session->lane.device;
+    VkSemaphoreWaitInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                                .semaphoreCount = 1,
+                                .pSemaphores = &flight->timeline,
+                                .pValues = &flight->value};
+    if (flight->recorded && !device->lost)
+        (void)device->vk.WaitSemaphores(device->handle, &info, UINT64_MAX);
+}
+
+void slices_close(struct peridot_session *session) {
+    struct work *work = session->work;
+    if (!work)
+        return;
+    while (work->flight_count) {
+        wait_for_recorded(session, &work->flights[work->first_flight]);
+        slices_drop(session);
+    }
+    timestamps_destroy(session->lane.device, work->queries);
+    slicer_free(&work->slicer);
+    free(work);
+    session->work = NULL;
+}

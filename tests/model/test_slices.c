@@ -1,0 +1,391 @@
+/* Work in slices: submitted or recorded, at any budget, it gives the tokens, the probabilities and
+ * the logits of the calls that block, to the bit; it can be cancelled at every slice. */
+#include "conformance.h"
+#include "open_device.h"
+#include "reference/random.h"
+#include "session.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define TOKENS_MOST 700
+#define LOGITS_MOST 512 /* the largest vocabulary here */
+
+static peridot_device *device;
+static uint64_t seed;
+
+static int open_device(void **state) {
+    (void)state;
+    device = open_test_device();
+    seed = random_seed();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    return 0;
+}
+
+static int close_device(void **state) {
+    (void)state;
+    unsigned messages = validation_messages();
+    peridot_device_close(device);
+    return messages != 0;
+}
+
+/* ---- The application ---- */
+
+/* Its own command buffers on the device's queue, and its own timeline. */
+struct application {
+    struct lane lane;
+};
+
+enum way { OWN, BUDGETED, RECORDED };
+
+/* What a conversation gives. */
+struct answer {
+    peridot_token tokens[TOKENS_MOST];
+    uint32_t count;
+    uint32_t stop_after; /* tokens until the callback has enough; 0: never */
+    float logits[LOGITS_MOST];
+    uint32_t slices;
+};
+
+static bool take(const peridot_token *token, void *user) {
+    struct answer *answer = user;
+    answer->tokens[answer->count++] = *token;
+    return answer->count != answer->stop_after;
+}
+
+static float any_budget(struct random *random) {
+    static const float budgets[] = {0.002f, 0.02f, 0.1f, 1, 20};
+    return budgets[random_below(random, 5)];
+}
+
+/* One slice in a command buffer of the application's, between its own work. */
+static bool record_slice(struct application *app, peridot_session *session, float budget_ms) {
+    struct lane *lane = &app->lane;
+    VkCommandBuffer commands;
+    peridot_slice_plan slice = {.struct_size = sizeof slice};
+    MUST(lane_commands(lane, &commands, &error));
+    MUST(lane_begin(lane, commands, false, &error));
+    peridot_recording recording = {.struct_size = sizeof recording,
+                                   .commands = commands,
+                                   .budget_ms = budget_ms,
+                                   .timeline = lane->timeline,
+                                   .value = lane->submitted + 1};
+    peridot_error error = {0};
+    peridot_result result = peridot_session_record(session, &recording, &slice, &error);
+    if (result < 0)
+        fail_msg("%s", error.message);
+    MUST(lane_end(lane, commands, &error));
+    MUST(lane_submit(lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_wait(lane, lane->submitted, &error)); /* so that it can be freed */
+    lane_free_commands(lane, commands);
+    return result == PERIDOT_OK;
+}
+
+static bool submit_slice(peridot_session *session, float budget_ms) {
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
+    peridot_slice_plan slice = {.struct_size = sizeof slice};
+    peridot_error error = {0};
+    peridot_result result = peridot_session_advance(session, &advance, &slice, &error);
+    if (result < 0)
+        fail_msg("%s", error.message);
+    assert_int_equal(result == PERIDOT_OK, slice.dispatches > 0);
+    return result == PERIDOT_OK;
+}
+
+/* Runs work to its end. */
+static void run_work(struct application *app, peridot_session *session, enum way way,
+                     const int32_t *tokens, size_t count, uint32_t generate,
+                     struct answer *answer) {
+    struct random random = random_start(seed + 77);
+    peridot_work work = {.struct_size = sizeof work,
+                         .tokens = tokens,
+                         .token_count = count,
+                         .generate = generate,
+                         .on_token = take,
+                         .user = answer};
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(peridot_session_start(session, &work, &error));
+    do {
+        float budget = way == OWN ? 0 : any_budget(&random);
+        bool ran =
+            way == RECORDED ? record_slice(app, session, budget) : submit_slice(session, budget);
+        answer->slices += ran;
+        MUST(peridot_session_poll(session, &status, &error));
+    } while (status.active);
+    assert_int_equal(status.slices_in_flight, 0);
+    assert_int_equal(status.generated, answer->count);
+}
+
+/* ---- The same in every way ---- */
+
+struct conversation {
+    const char *checkpoint;
+    peridot_session_params params;
+    peridot_sampling sampling;
+    int32_t tokens[TOKENS_MOST];
+    size_t first, second; /* tokens of two prompts */
+    uint32_t generate;
+};
+
+static void blocking_answer(peridot_model *model, const struct conversation *conversation,
+                            struct answer *first, struct answer *second) {
+    peridot_session *session;
+    MUST(peridot_session_create(model, &conversation->params, &session, &error));
+    MUST(peridot_session_sampling(session, &conversation->sampling, &error));
+    MUST(peridot_session_prompt(session, conversation->tokens, conversation->first, NULL, &error));
+    MUST(peridot_session_generate(session, conversation->generate, take, first, NULL, &error));
+    MUST(peridot_session_logits(session, first->logits, &error));
+    MUST(peridot_session_prompt(session, conversation->tokens + conversation->first,
+                                conversation->second, NULL, &error));
+    MUST(peridot_session_generate(session, conversation->generate, take, second, NULL, &error));
+    MUST(peridot_session_logits(session, second->logits, &error));
+    peridot_session_close(session);
+}
+
+static void sliced_answer(peridot_model *model, const struct conversation *conversation,
+                          enum way way, struct answer *first, struct answer *second) {
+    peridot_session *session;
+    struct application app;
+    MUST(peridot_session_create(model, &conversation->params, &session, &error));
+    MUST(lane_create(session->lane.device, &app.lane, &error));
+    MUST(peridot_session_sampling(session, &conversation->sampling, &error));
+    run_work(&app, session, way, conversation->tokens, conversation->first, conversation->generate,
+             first);
+    MUST(peridot_session_logits(session, first->logits, &error));
+    run_work(&app, session, way, conversation->tokens + conversation->first, conversation->second,
+             0, second);
+    run_work(&app, session, way, NULL, 0, conversation->generate, second);
+    MUST(peridot_session_logits(session, second->logits, &error));
+    lane_destroy(&app.lane);
+    peridot_session_close(session);
+}
+
+static void compare(const struct answer *expected, const struct answer *got, size_t vocabulary) {
+    assert_int_equal(expected->count, got->count);
+    for (uint32_t i = 0; i < expected->count; i++) {
+        assert_int_equal(expected->tokens[i].token, got->tokens[i].token);
+        assert_int_equal(expected->tokens[i].position, got->tokens[i].position);
+        assert_memory_equal(&expected->tokens[i].log_probability, &got->tokens[i].log_probability,
+                            sizeof(float));
+    }
+    assert_memory_equal(expected->logits, got->logits, vocabulary * sizeof(float));
+}
+
+static void check(struct conversation *conversation) {
+    static struct answer expected[2], got[2];
+    peridot_model *model;
+    peridot_model_info info = {.struct_size = sizeof info};
+    MUST(peridot_model_load(device, path_of(conversation->checkpoint), NULL, &model, &error));
+    peridot_model_describe(model, &info);
+    assert_true(info.vocabulary <= LOGITS_MOST);
+    struct random random = random_start(seed++);
+    for (size_t i = 0; i < conversation->first + conversation->second; i++)
+        conversation->tokens[i] = i ? 3 + (int32_t)random_below(&random, info.vocabulary - 3) : 2;
+    conversation->params.struct_size = sizeof conversation->params;
+    conversation->sampling.struct_size = sizeof conversation->sampling;
+    conversation->sampling.seed = seed;
+    memset(expected, 0, sizeof expected);
+    blocking_answer(model, conversation, &expected[0], &expected[1]);
+    for (enum way way = OWN; way <= RECORDED; way++) {
+        memset(got, 0, sizeof got);
+        sliced_answer(model, conversation, way, &got[0], &got[1]);
+        print_message("%-22s way %d: %u + %u slices\n", conversation->checkpoint, way,
+                      got[0].slices, got[1].slices);
+        compare(&expected[0], &got[0], info.vocabulary);
+        compare(&expected[1], &got[1], info.vocabulary);
+        if (way != OWN)
+            assert_true(got[0].slices > 8);
+    }
+    peridot_model_close(model);
+}
+
+static void test_small(void **state) {
+    (void)state;
+    check(&(struct conversation){.checkpoint = "small-f32",
+                                 .sampling = {.temperature = 1.5f, .min_tokens = 9},
+                                 .first = 21,
+                                 .second = 1,
+                                 .generate = 9});
+}
+
+static void test_all_samplers_q8_cache(void **state) {
+    (void)state;
+    check(&(struct conversation){.checkpoint = "gqa-bf16",
+                                 .params = {.kv = PERIDOT_KV_Q8, .prefill_rows = 40},
+                                 .sampling = {.temperature = 1.5f,
+                                              .min_tokens = 7,
+                                              .top_k = 50,
+                                              .top_p = 0.9f,
+                                              .repetition_penalty = 1.2f},
+                                 .first = 93,
+                                 .second = 3,
+                                 .generate = 7});
+}
+
+/* Prompt and answer pass the end of a KV chunk. */
+static void test_chunks(void **state) {
+    (void)state;
+    check(&(struct conversation){.checkpoint = "long-f16",
+                                 .sampling = {.temperature = 1, .min_tokens = 6},
+                                 .first = 508,
+                                 .second = 9,
+                                 .generate = 6});
+}
+
+/* ---- Cancelling, stopping, semaphores ---- */
+
+static peridot_model *load_small(void) {
+    peridot_model *model;
+    MUST(peridot_model_load(device, path_of("small-f32"), NULL, &model, &error));
+    return model;
+}
+
+static const int32_t prompt[] = {2, 38, 119, 342, 171, 231, 170, 230, 11, 261, 355, 17};
+#define PROMPT_COUNT (sizeof prompt / sizeof *prompt)
+
+static void finish(peridot_session *session) {
+    peridot_work_status status = {.struct_size = sizeof status};
+    do
+        MUST(peridot_session_poll(session, &status, &error));
+    while (status.active);
+}
+
+/* Cancelled after any number of slices, what goes on afterwards is what would have been. */
+static void test_cancel(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    static struct answer expected, got;
+    memset(&expected, 0, sizeof expected);
+    peridot_sampling sampling = {.struct_size = sizeof sampling, .temperature = 1, .min_tokens = 5};
+    peridot_session *session;
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate(session, 5, take, &expected, NULL, &error));
+    for (uint32_t slices = 0; slices < 40; slices++) {
+        memset(&got, 0, sizeof got);
+        MUST(peridot_session_truncate(session, 0, &error));
+        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 5, take, &got};
+        MUST(peridot_session_start(session, &work, &error));
+        for (uint32_t i = 0; i < slices; i++) {
+            submit_slice(session, 0.05f);
+            MUST(peridot_session_poll(session, NULL, &error));
+        }
+        peridot_session_cancel(session);
+        finish(session);
+        if (got.count < 5)
+            MUST(peridot_session_generate(session, 5 - got.count, take, &got, NULL, &error));
+        compare(&expected, &got, 0);
+    }
+    peridot_session_close(session);
+    peridot_model_close(model);
+}
+
+static void test_callback_stops(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    static struct answer answer;
+    memset(&answer, 0, sizeof answer);
+    answer.stop_after = 3;
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    run_work(NULL, session, BUDGETED, prompt, PROMPT_COUNT, 40, &answer);
+    assert_int_equal(answer.count, 3);
+    assert_int_equal(peridot_session_length(session), PROMPT_COUNT + 3);
+    peridot_session_close(session);
+    peridot_model_close(model);
+}
+
+/* A slice waits for the application's semaphore, and nobody else does. */
+static void test_semaphores(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    struct lane app;
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(lane_create(session->lane.device, &app, &error));
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 0, NULL, NULL};
+    MUST(peridot_session_start(session, &work, &error));
+    VkSemaphoreSubmitInfo wait = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                  .semaphore = app.timeline,
+                                  .value = 1,
+                                  .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    VkSemaphoreSubmitInfo signal = wait;
+    signal.value = 2;
+    peridot_advance advance = {.struct_size = sizeof advance,
+                               .waits = &wait,
+                               .wait_count = 1,
+                               .signals = &signal,
+                               .signal_count = 1};
+    MUST(peridot_session_advance(session, &advance, NULL, &error));
+    for (int i = 0; i < 20; i++)
+        MUST(peridot_session_poll(session, &status, &error));
+    assert_int_equal(status.slices_in_flight, 1);
+    assert_int_equal(status.prompt_left, PROMPT_COUNT);
+    assert_int_equal(peridot_session_try_close(session), PERIDOT_NOT_READY);
+    struct device *engine = session->lane.device;
+    PFN_vkSignalSemaphore signal_semaphore =
+        (PFN_vkSignalSemaphore)engine->vi.GetDeviceProcAddr(engine->handle, "vkSignalSemaphore");
+    VkSemaphoreSignalInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = app.timeline, .value = 1};
+    assert_int_equal(signal_semaphore(engine->handle, &info), VK_SUCCESS);
+    MUST(lane_wait(&app, 2, &error));
+    while (peridot_session_try_close(session) == PERIDOT_NOT_READY)
+        continue;
+    app.completed = app.submitted;
+    lane_destroy(&app);
+    peridot_model_close(model);
+}
+
+/* What is not done while there is work, or without any. */
+static void test_refusals(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    peridot_error error;
+    peridot_work none = {.struct_size = sizeof none}, work = none;
+    peridot_slice_plan plan = {.struct_size = sizeof plan};
+    float logits[LOGITS_MOST];
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    assert_int_equal(peridot_session_start(session, &none, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_plan(session, 1, &plan, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_poll(session, NULL, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_advance(session, NULL, NULL, &error), PERIDOT_ERROR_ARGUMENT);
+    work.tokens = (const int32_t[]){384};
+    work.token_count = 1;
+    assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_ARGUMENT);
+    work.tokens = prompt;
+    work.token_count = 9000;
+    assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_CONTEXT_FULL);
+    work.token_count = PROMPT_COUNT;
+    assert_int_equal(peridot_session_length(session), 0);
+    MUST(peridot_session_start(session, &work, &error));
+    MUST(peridot_session_plan(session, 0.01f, &plan, &error));
+    assert_true(plan.slices > 1 && plan.dispatches > 0 && plan.left_ms >= plan.largest_ms);
+    assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_prompt(session, prompt, 1, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_generate(session, 1, NULL, NULL, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_truncate(session, 0, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_logits(session, logits, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_save(session, "/nowhere/x", NULL, 0, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    peridot_session_close(session); /* with work that was never begun */
+    peridot_model_close(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_small),          cmocka_unit_test(test_all_samplers_q8_cache),
+        cmocka_unit_test(test_chunks),         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_callback_stops), cmocka_unit_test(test_semaphores),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
