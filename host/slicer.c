@@ -5,38 +5,58 @@
 #include <stb/stb_ds.h>
 
 #define DISPATCH_SECONDS 3e-6 /* of a dispatch with nothing to do, and the barrier before it */
-#define FIRST_PART (1.0 / 16) /* of a slice, for a kind that was never measured */
-#define PROVEN_GROWTH 4
-#define SLOWER_MOST 4 /* that one slice of kinds that are known can make them */
-#define MARGIN 0.92   /* of the time, at most, is planned for */
+#define GROUP_BYTES 1024      /* whatever it moves, a workgroup counts as moving so much */
+#define PLANNED 0.93          /* of a slice's time, as estimated, at most */
+#define OVER 1.25             /* of it, when the estimate is SIGMAS deviations short */
+#define SIGMAS 3.5
+#define UNKNOWN 16.0     /* relative variance of a kind that was never measured */
+#define NOISE 0.01       /* and of a measured time, to begin with, */
+#define NOISE_LEAST 1e-3 /* and at least */
+#define DRIFT 4e-4       /* relative variance that a slice adds: to all kinds together, */
+#define DRIFT_KIND 1e-4  /* and to each */
+#define OUTLIER 4  /* deviations: the first such time counts as so many, a second one on end */
+#define SPIKE 0.02 /* as a change of all; what each adds to the variance */
+#define CHANGED 1.0
+#define CHANGED_KIND 0.1
 
 void slicer_start(struct slicer *slicer, const struct schedule *schedule, bool measures) {
     *slicer = (struct slicer){
         .bytes_per_second = schedule->bytes_per_second,
         .flops_per_second = schedule->flops_per_second,
-        .correction = 1,
-        .deviation = 0.1,
         .measures = measures,
+        .slowest = 1,
+        .noise = measures ? NOISE : 0,
     };
 }
 
 void slicer_free(struct slicer *slicer) {
-    arrfree(slicer->rates);
-    slicer->rates = NULL;
+    arrfree(slicer->kinds);
+    arrfree(slicer->factors);
+    arrfree(slicer->covariance);
+    slicer->kinds = NULL;
+    slicer->factors = slicer->covariance = NULL;
 }
 
-static struct slice_rate *find_rate(const struct slicer *slicer, const void *key) {
-    for (ptrdiff_t i = 0; i < arrlen(slicer->rates); i++)
-        if (slicer->rates[i].key == key)
-            return &slicer->rates[i];
-    return NULL;
+static size_t kind_count(const struct slicer *slicer) {
+    return (size_t)arrlen(slicer->kinds);
+}
+
+/* kind_count: it is not known. */
+static size_t find_kind(const struct slicer *slicer, uint64_t key) {
+    size_t i = 0;
+    while (i < kind_count(slicer) && slicer->kinds[i] != key)
+        i++;
+    return i;
+}
+
+static double square(double x) {
+    return x * x;
 }
 
 /* ---- Filling ---- */
 
-void slice_fill_begin(const struct slicer *slicer, double seconds, struct slice_fill *fill) {
-    double safe = 1.25 / (1 + 4 * slicer->deviation);
-    *fill = (struct slice_fill){.target = seconds * (safe < MARGIN ? safe : MARGIN)};
+void slice_fill_begin(double seconds, struct slice_fill *fill) {
+    *fill = (struct slice_fill){.seconds = seconds};
 }
 
 void slice_fill_free(struct slice_fill *fill) {
@@ -44,87 +64,180 @@ void slice_fill_free(struct slice_fill *fill) {
     fill->shares = NULL;
 }
 
-static struct slice_share *find_share(const struct slice_fill *fill, const void *key) {
+static struct slice_share *find_share(const struct slice_fill *fill, uint64_t key) {
     for (ptrdiff_t i = 0; i < arrlen(fill->shares); i++)
         if (fill->shares[i].key == key)
             return &fill->shares[i];
     return NULL;
 }
 
-/* Expected seconds that a kind may have in this slice. */
-static double allowed(const struct slicer *slicer, const struct slice_fill *fill,
-                      const struct slice_rate *rate, double correction) {
-    double room = fill->target / correction;
-    if (!slicer->measures)
-        return room;
-    double proven = rate ? PROVEN_GROWTH * rate->proven : 0;
-    double first = room * FIRST_PART;
-    return proven > first ? proven : first;
+/* What a kind adds to a slice for each nominal second of it. */
+struct growth {
+    double factor;
+    double variance;  /* its own */
+    double with_rest; /* covariance with what the slice has already */
+};
+
+static struct growth growth_of(const struct slicer *slicer, const struct slice_fill *fill,
+                               uint64_t key) {
+    size_t count = kind_count(slicer), kind = find_kind(slicer, key);
+    struct growth growth = {slicer->slowest,
+                            slicer->measures ? UNKNOWN * square(slicer->slowest) : 0, 0};
+    if (kind < count) {
+        growth.factor = slicer->factors[kind];
+        growth.variance = slicer->covariance[kind * count + kind];
+        for (ptrdiff_t i = 0; i < arrlen(fill->shares); i++) {
+            size_t other = find_kind(slicer, fill->shares[i].key);
+            if (other < count)
+                growth.with_rest +=
+                    slicer->covariance[kind * count + other] * fill->shares[i].nominal;
+        }
+    } else {
+        const struct slice_share *share = find_share(fill, key);
+        growth.with_rest = share ? growth.variance * share->nominal : 0;
+    }
+    return growth;
 }
 
-uint32_t slice_fill_add(const struct slicer *slicer, struct slice_fill *fill, const void *key,
+static double grown_variance(const struct slice_fill *fill, const struct growth *growth,
+                             double nominal) {
+    return fill->variance + 2 * nominal * growth->with_rest + square(nominal) * growth->variance;
+}
+
+/* Whether the slice keeps to its time with so much more in it, as estimated and, as far as can be
+ * known, in truth. */
+static bool fits(const struct slicer *slicer, const struct slice_fill *fill,
+                 const struct growth *growth, double nominal) {
+    double estimated = fill->estimated + growth->factor * nominal;
+    double variance = grown_variance(fill, growth, nominal) + slicer->noise * square(estimated);
+    return estimated <= PLANNED * fill->seconds &&
+           estimated + SIGMAS * sqrt(variance > 0 ? variance : 0) <= OVER * fill->seconds;
+}
+
+uint32_t slice_fill_add(const struct slicer *slicer, struct slice_fill *fill, uint64_t key,
                         struct cost group, uint32_t groups) {
-    const struct slice_rate *rate = find_rate(slicer, key);
-    double correction = rate ? rate->correction : slicer->correction;
+    struct growth growth = growth_of(slicer, fill, key);
     double moving = group.bytes / slicer->bytes_per_second;
     double computing = group.flops / slicer->flops_per_second;
     double each = moving > computing ? moving : computing;
-    struct slice_share *share = find_share(fill, key);
-    double room = (fill->target - fill->estimated) / correction;
-    double may = allowed(slicer, fill, rate, correction) - (share ? share->expected : 0);
-    room = (may < room ? may : room) - DISPATCH_SECONDS;
-    double fit = each > 0 ? floor(room / each) : room >= 0 ? groups : 0;
-    uint32_t count = fit >= groups ? groups : fit >= 1 ? (uint32_t)fit : 0;
-    if (count == 0 && !arrlen(fill->shares))
-        count = 1;
-    if (count == 0)
+    double least = GROUP_BYTES / slicer->bytes_per_second;
+    each = each > least ? each : least;
+    uint32_t fit = 0, step = 1;
+    while (step < groups)
+        step *= 2;
+    for (; step; step /= 2) /* the most that fit, bit by bit */
+        if (groups - fit >= step &&
+            fits(slicer, fill, &growth, DISPATCH_SECONDS + (fit + step) * each))
+            fit += step;
+    if (!fit && arrlen(fill->shares))
         return 0;
-    double expected = DISPATCH_SECONDS + count * each;
-    fill->estimated += correction * expected;
+    fit = fit ? fit : 1;
+    double nominal = DISPATCH_SECONDS + fit * each;
+    fill->variance = grown_variance(fill, &growth, nominal);
+    fill->estimated += growth.factor * nominal;
+    struct slice_share *share = find_share(fill, key);
     if (share)
-        share->expected += expected;
+        share->nominal += nominal;
     else
-        arrput(fill->shares, ((struct slice_share){key, expected}));
-    return count;
+        arrput(fill->shares, ((struct slice_share){key, nominal}));
+    return fit;
 }
 
 /* ---- Learning ---- */
 
-static struct slice_rate *rate_of(struct slicer *slicer, const void *key) {
-    struct slice_rate *rate = find_rate(slicer, key);
-    if (rate)
-        return rate;
-    arrput(slicer->rates, ((struct slice_rate){key, slicer->correction, 0}));
-    return &arrlast(slicer->rates);
+static void add_kind(struct slicer *slicer, uint64_t key) {
+    size_t count = kind_count(slicer), grown = count + 1;
+    double *covariance = NULL;
+    arrsetlen(covariance, grown * grown);
+    for (size_t i = 0; i < grown; i++)
+        for (size_t j = 0; j < grown; j++)
+            covariance[i * grown + j] =
+                i < count && j < count ? slicer->covariance[i * count + j] : 0;
+    covariance[grown * grown - 1] = UNKNOWN * square(slicer->slowest);
+    arrfree(slicer->covariance);
+    slicer->covariance = covariance;
+    arrput(slicer->kinds, key);
+    arrput(slicer->factors, slicer->slowest);
 }
 
-/* Slower than thought counts nearly whole, faster by and by: the time is an upper limit. */
-static double learned(double correction, double ratio, double share) {
-    double weight = ratio > 1 ? 0.8 : 0.3;
-    return correction * (1 + weight * share * (ratio - 1));
+/* Makes all less certain: relative variances, common to all kinds and of each one's own. */
+static void doubt(struct slicer *slicer, double common, double own) {
+    size_t count = kind_count(slicer);
+    const double *factor = slicer->factors;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < count; j++)
+            slicer->covariance[i * count + j] += common * factor[i] * factor[j];
+        slicer->covariance[i * count + i] += own * square(factor[i]);
+    }
+}
+
+/* The state's covariance with the slice's time, [kinds]; returns that time's variance. */
+static double covary(const struct slicer *slicer, const double *nominal, double *with_time) {
+    size_t count = kind_count(slicer);
+    double variance = 0;
+    for (size_t i = 0; i < count; i++) {
+        with_time[i] = 0;
+        for (size_t j = 0; j < count; j++)
+            with_time[i] += slicer->covariance[i * count + j] * nominal[j];
+        variance += with_time[i] * nominal[i];
+    }
+    return variance;
+}
+
+static void update(struct slicer *slicer, const double *with_time, double variance, double off) {
+    size_t count = kind_count(slicer);
+    for (size_t i = 0; i < count; i++) {
+        double now = slicer->factors[i] + with_time[i] / variance * off;
+        double least = slicer->factors[i] * 0.1;
+        slicer->factors[i] = now > least ? now : least;
+        for (size_t j = 0; j < count; j++)
+            slicer->covariance[i * count + j] -= with_time[i] * with_time[j] / variance;
+    }
+}
+
+/* `nominal`: the slice's seconds by kind; `with_time`: room for as many. */
+static void learn(struct slicer *slicer, const double *nominal, double *with_time,
+                  double measured) {
+    double estimated = 0; /* as it would be now */
+    for (size_t i = 0; i < kind_count(slicer); i++)
+        estimated += slicer->factors[i] * nominal[i];
+    double off = measured - estimated, own = slicer->noise * square(estimated);
+    double variance = covary(slicer, nominal, with_time);
+    double most = OUTLIER * sqrt(variance + own);
+    bool outlier = fabs(off) > most;
+    slicer->outliers = outlier ? slicer->outliers + 1 : 0;
+    if (slicer->outliers > 1) {
+        doubt(slicer, CHANGED, CHANGED_KIND);
+        variance = covary(slicer, nominal, with_time);
+    } else if (outlier) {
+        doubt(slicer, SPIKE, SPIKE);
+        off = copysign(most, off);
+    } else if (variance < own) {
+        slicer->noise += 0.02 * (square(off / estimated) - slicer->noise);
+        slicer->noise = slicer->noise > NOISE_LEAST ? slicer->noise : NOISE_LEAST;
+    }
+    update(slicer, with_time, variance + own, off);
+    doubt(slicer, DRIFT, DRIFT_KIND);
+    slicer->slowest = 0;
+    for (size_t i = 0; i < kind_count(slicer); i++)
+        slicer->slowest =
+            slicer->factors[i] > slicer->slowest ? slicer->factors[i] : slicer->slowest;
 }
 
 void slicer_learn(struct slicer *slicer, const struct slice_fill *fill, double measured) {
-    double now = 0; /* as it would be estimated today */
-    for (ptrdiff_t i = 0; i < arrlen(fill->shares); i++)
-        now += fill->shares[i].expected * rate_of(slicer, fill->shares[i].key)->correction;
-    if (!slicer->measures || !(measured > 0) || !(now > 0))
+    if (!slicer->measures || !(measured > 0) || !arrlen(fill->shares))
         return;
-    double ratio = measured / now;
-    bool unknown = false;
     for (ptrdiff_t i = 0; i < arrlen(fill->shares); i++)
-        unknown |= rate_of(slicer, fill->shares[i].key)->proven == 0;
-    if (!unknown && ratio > SLOWER_MOST)
-        ratio = SLOWER_MOST;
-    for (ptrdiff_t i = 0; i < arrlen(fill->shares); i++) {
-        const struct slice_share *share = &fill->shares[i];
-        struct slice_rate *rate = rate_of(slicer, share->key);
-        double part = share->expected * rate->correction / now;
-        rate->correction = learned(rate->correction, ratio, part);
-        if (share->expected > rate->proven)
-            rate->proven = share->expected;
+        if (find_kind(slicer, fill->shares[i].key) == kind_count(slicer))
+            add_kind(slicer, fill->shares[i].key);
+    double *nominal = NULL, *with_time = NULL;
+    arrsetlen(nominal, kind_count(slicer));
+    arrsetlen(with_time, kind_count(slicer));
+    for (size_t i = 0; i < kind_count(slicer); i++) {
+        const struct slice_share *share = find_share(fill, slicer->kinds[i]);
+        nominal[i] = share ? share->nominal : 0;
     }
-    slicer->correction = learned(slicer->correction, ratio, 0.25);
-    if (!unknown)
-        slicer->deviation += 0.05 * (fabs(ratio - 1) - slicer->deviation);
+    learn(slicer, nominal, with_time, measured);
+    arrfree(nominal);
+    arrfree(with_time);
 }

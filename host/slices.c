@@ -42,8 +42,7 @@ void slice_cut_make(const struct peridot_session *session, const struct work_pla
     const struct work *work = session->work;
     const struct work_goal *goal = &work->goal;
     *cut = (struct slice_cut){.after = *place};
-    slice_fill_begin(&work->slicer, seconds > 0 ? seconds : session->submission_seconds,
-                     &cut->fill);
+    slice_fill_begin(seconds > 0 ? seconds : session->submission_seconds, &cut->fill);
     while (!stops_at(session, cut, place, seconds > 0)) {
         struct work_unit unit;
         work_list_unit(session, goal, &cut->after, &unit);

@@ -169,14 +169,13 @@ static void next_slice(const struct peridot_session *session, float budget_ms, b
         slice_cut_make(session, &work->place, budget_ms / 1e3, cut);
 }
 
-static peridot_result finish_slice(struct slice_cut *cut, peridot_slice_plan *slice,
-                                   peridot_result result) {
-    peridot_slice_plan one = {0};
-    describe_slice(cut, &one);
+/* `one`: the slice as it was cut. */
+static peridot_result finish_slice(struct slice_cut *cut, const peridot_slice_plan *one,
+                                   peridot_slice_plan *slice, peridot_result result) {
     slice_cut_free(cut);
     if (slice && !result)
-        caller_struct_write(slice, &one, sizeof one);
-    return result ? result : one.dispatches ? PERIDOT_OK : PERIDOT_NOT_READY;
+        caller_struct_write(slice, one, sizeof *one);
+    return result ? result : one->dispatches ? PERIDOT_OK : PERIDOT_NOT_READY;
 }
 
 static peridot_result submit_nothing(struct peridot_session *session,
@@ -194,12 +193,14 @@ peridot_result peridot_session_advance(peridot_session *session, const peridot_a
     if (result)
         return result;
     struct slice_cut cut;
+    peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, false, &cut);
+    describe_slice(&cut, &one);
     if (cut.dispatches)
         result = slices_submit(session, &cut, &given, error);
     else if (given.signal_count)
         result = submit_nothing(session, &given, error);
-    return finish_slice(&cut, slice, result);
+    return finish_slice(&cut, &one, slice, result);
 }
 
 peridot_result peridot_session_record(peridot_session *session, const peridot_recording *recording,
@@ -215,10 +216,12 @@ peridot_result peridot_session_record(peridot_session *session, const peridot_re
     if (result)
         return result;
     struct slice_cut cut;
+    peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, true, &cut);
+    describe_slice(&cut, &one);
     if (cut.dispatches)
         result = slices_record(session, &cut, &given, error);
-    return finish_slice(&cut, slice, result);
+    return finish_slice(&cut, &one, slice, result);
 }
 
 /* ---- What has come ---- */

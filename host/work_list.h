@@ -34,7 +34,7 @@ struct work_place {
 /* What is at a place: groups [place->group, groups) of a dispatch. */
 struct work_unit {
     const struct segment *segment; /* NULL: a chunk is cleared */
-    const void *key;               /* of its kind, for the slicer */
+    uint64_t key;                  /* of its kind, for the slicer: a pipeline at work on a shape */
     uint32_t groups;
     struct cost group; /* of each */
 };

@@ -351,6 +351,10 @@ struct device_adoption adopt_shim_adoption(void) {
     };
 }
 
+PFN_vkGetInstanceProcAddr adopt_shim_loader(void) {
+    return app.get;
+}
+
 /* ---- What the test asks ---- */
 
 void adopt_shim_reset(void) {

@@ -12,6 +12,9 @@ void adopt_shim_close(void);
 /* What to adopt: intercepted functions, and callbacks that are the queue's lock. */
 struct device_adoption adopt_shim_adoption(void);
 
+/* The function that the intercepted ones stand before. */
+PFN_vkGetInstanceProcAddr adopt_shim_loader(void);
+
 /* Zeroes the counts and forgets failures asked for. */
 void adopt_shim_reset(void);
 /* Lets call number `nth` (from 0, since the reset) of a function fail with `code`; function NULL:

@@ -1,0 +1,209 @@
+/* The budget of a slice on a GPU whose times are made up (simulated_gpu.h): they drift and spike,
+ * become ten times longer, or are told as zero; no call waits, and no text changes. */
+#include "adopt_shim.h"
+#include "conformance.h"
+#include "must.h"
+#include "peridot.h"
+#include "reference/random.h"
+#include "simulated_gpu.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FRAMES 2000
+#define LEARNING 20 /* frames */
+#define FAR_OFF 1000000u
+
+static peridot_device *device;
+static peridot_model *model;
+
+static const int32_t prompt[] = {2, 38, 119, 342, 171, 231, 170, 230, 11, 261, 355, 17};
+#define PROMPT_COUNT (sizeof prompt / sizeof *prompt)
+
+static const struct simulated_gpu steady = {
+    .group_least = 5e-6,
+    .group_most = 150e-6,
+    .noise = 0.05,
+    .spike_chance = 0.003,
+    .spike_factor = 1.8,
+    .drift = 0.4,
+    .drift_period = 400,
+    .slower = 1,
+    .latency = 2,
+};
+
+static int open_all(void **state) {
+    (void)state;
+    const char *why = adopt_shim_open();
+    if (why)
+        fail_msg("%s", why);
+    struct device_adoption app = adopt_shim_adoption();
+    uint64_t seed = random_seed();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    peridot_adoption adoption = {
+        .struct_size = sizeof adoption,
+        .instance = app.instance,
+        .physical_device = app.physical,
+        .device = app.device,
+        .get_instance_proc_addr = simulated_gpu_open(
+            app.get_instance_proc_addr, adopt_shim_loader(), app.instance, app.device, seed),
+        .queue = app.queue,
+        .queue_family = app.queue_family,
+        .lock_queue = app.callbacks.lock_queue,
+        .unlock_queue = app.callbacks.unlock_queue,
+    };
+    peridot_device_params params = {.struct_size = sizeof params, .cache_directory = ""};
+    MUST(peridot_device_adopt(&adoption, &params, &device, &error));
+    MUST(peridot_model_load(device, path_of("small-f32"), NULL, &model, &error));
+    return 0;
+}
+
+static int close_all(void **state) {
+    (void)state;
+    peridot_model_close(model);
+    peridot_device_close(device);
+    simulated_gpu_close();
+    int sound = adopt_shim_trespasses() == 0 && adopt_shim_live() == 0 &&
+                adopt_shim_unlocked_submissions() == 0;
+    adopt_shim_close();
+    return sound ? 0 : -1;
+}
+
+struct text {
+    int32_t tokens[FRAMES];
+    uint32_t count;
+};
+
+static bool take(const peridot_token *token, void *user) {
+    struct text *text = user;
+    text->tokens[text->count++] = token->token;
+    return text->count < FRAMES;
+}
+
+/* A conversation without an end, and how its slices kept to the budget. */
+struct run {
+    peridot_session *session;
+    struct text text;
+    uint32_t frames, slices, over; /* after the frames of learning */
+    double worst;                  /* share of the budget */
+    double used;                   /* mean share */
+};
+
+static void begin(struct run *run, const struct simulated_gpu *gpu) {
+    peridot_sampling sampling = {
+        .struct_size = sizeof sampling, .temperature = 1, .min_tokens = FAR_OFF};
+    memset(run, 0, sizeof *run);
+    simulated_gpu_model(gpu);
+    MUST(peridot_session_create(model, NULL, &run->session, &error));
+    MUST(peridot_session_sampling(run->session, &sampling, &error));
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, FAR_OFF, take, &run->text};
+    MUST(peridot_session_start(run->session, &work, &error));
+    simulated_gpu_start();
+}
+
+static void do_frames(struct run *run, uint32_t frames, float budget_ms, uint32_t uncounted) {
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
+    peridot_work_status status = {.struct_size = sizeof status};
+    for (uint32_t i = 0; i < frames; i++) {
+        peridot_slice_plan slice = {.struct_size = sizeof slice};
+        peridot_error error = {0};
+        uint32_t before = simulated_gpu_submissions();
+        peridot_result result = peridot_session_advance(run->session, &advance, &slice, &error);
+        if (result < 0)
+            fail_msg("%s", error.message);
+        assert_int_equal(simulated_gpu_submissions() - before, result == PERIDOT_OK);
+        if (result == PERIDOT_OK && i >= uncounted) {
+            double share = simulated_gpu_last() * 1e3 / budget_ms;
+            run->slices++;
+            run->over += share > 1.25;
+            run->used += share;
+            run->worst = share > run->worst ? share : run->worst;
+        }
+        simulated_gpu_next_frame();
+        MUST(peridot_session_poll(run->session, &status, &error));
+        assert_true(status.active);
+    }
+    run->frames += frames;
+}
+
+/* Lets what is in flight be seen, and closes without a wait. */
+static void end(struct run *run) {
+    while (peridot_session_try_close(run->session) == PERIDOT_NOT_READY)
+        simulated_gpu_next_frame();
+    simulated_gpu_stop();
+}
+
+static void show(const char *what, const struct run *run, float budget_ms) {
+    print_message("%-14s %g ms: %u slices, %.2f %% over 1.25 budgets, at most %.2f, mean %.2f; "
+                  "%u tokens\n",
+                  what, budget_ms, run->slices, 100.0 * run->over / run->slices, run->worst,
+                  run->used / run->slices, run->text.count);
+}
+
+static void test_drift_and_spikes(void **state) {
+    (void)state;
+    static struct run runs[3];
+    static const float budgets[] = {1, 2, 4};
+    for (int i = 0; i < 3; i++) {
+        begin(&runs[i], &steady);
+        do_frames(&runs[i], FRAMES, budgets[i], LEARNING);
+        show("drift, spikes", &runs[i], budgets[i]);
+        assert_true(runs[i].slices >= (FRAMES - LEARNING) * 9 / 10);
+        assert_true(runs[i].over * 100 <= runs[i].slices);
+        assert_true(runs[i].used / runs[i].slices > 0.5);
+        assert_true(runs[i].text.count > 2);
+        end(&runs[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        uint32_t both = runs[i].text.count < runs[i + 1].text.count ? runs[i].text.count
+                                                                    : runs[i + 1].text.count;
+        assert_memory_equal(runs[i].text.tokens, runs[i + 1].text.tokens, both * sizeof(int32_t));
+    }
+}
+
+/* All at once everything takes ten times as long. */
+static void test_ten_times_slower(void **state) {
+    (void)state;
+    static struct run run;
+    begin(&run, &steady);
+    do_frames(&run, 200, 4, 200);
+    simulated_gpu_slow_down(10);
+    do_frames(&run, 500, 4, LEARNING);
+    show("slowed down", &run, 4);
+    assert_true(run.over * 100 <= run.slices);
+    end(&run);
+}
+
+/* The clock stands still, or passes its end: no harm is done, and work goes on. */
+static void test_odd_clocks(void **state) {
+    (void)state;
+    static struct run run;
+    struct simulated_gpu odd = steady;
+    odd.zero = true;
+    begin(&run, &odd);
+    do_frames(&run, 500, 4, 0);
+    show("no clock", &run, 4);
+    assert_true(run.text.count > 0);
+    end(&run);
+    odd = steady;
+    odd.start = UINT64_MAX - 300000000; /* 0.3 s on */
+    begin(&run, &odd);
+    do_frames(&run, 500, 4, LEARNING);
+    show("wrapping clock", &run, 4);
+    assert_true(run.over * 100 <= run.slices);
+    assert_true(run.used / run.slices > 0.5);
+    end(&run);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_drift_and_spikes),
+        cmocka_unit_test(test_ten_times_slower),
+        cmocka_unit_test(test_odd_clocks),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
