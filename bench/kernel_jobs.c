@@ -22,6 +22,7 @@ static unsigned dependence(enum kernel kernel) {
     switch (kernel) {
     case KERNEL_embed:
     case KERNEL_rmsnorm:
+    case KERNEL_capture:
         return BY_TOKENS | PROMPT;
     case KERNEL_matvec_residual:
         return BY_TOKENS | BY_PART;

@@ -303,6 +303,33 @@ static void add_attention(struct peridot_session *session, struct recording *rec
         (struct operand[]){partial, result, block}, config->heads, pass->rows, 1, none);
 }
 
+/* ---- Hidden states ---- */
+
+static void add_capture(struct peridot_session *session, struct recording *recording,
+                        const struct buffer *x, uint32_t rows) {
+    const struct buffer *y = session->scratch.hidden_states;
+    uint32_t stride = session->model->d_padded;
+    struct pipeline *pipeline = session->kernels.capture;
+    struct capture_constants constants = {
+        .x = x->address, .y = y->address, .session = session->block->address, .stride = stride};
+    struct operand operands[] = {rows_of(x, rows, stride), WHOLE(y), WHOLE(session->block)};
+    struct cost cost = {.bytes = 8.0 * rows * stride};
+    add(recording, pipeline, &constants, operands,
+        divide_up(stride / 4, pipeline->key.spec[SPEC_WORKGROUP]), rows, 1, cost);
+}
+
+/* After a layer, counted from 1: what the application wants of it. */
+static void add_hidden_states(struct peridot_session *session, struct recording *recording,
+                              uint32_t rows, uint32_t layer) {
+    const struct peridot_model *model = session->model;
+    if (session->hidden_layer == layer) {
+        add_capture(session, recording, session->scratch.x, rows);
+    } else if (session->hidden_layer == PERIDOT_HIDDEN_NORMED && layer == model->config.layers) {
+        add_norm(session, recording, model->final_norm, rows);
+        add_capture(session, recording, session->scratch.normed, rows);
+    }
+}
+
 /* ---- A layer ---- */
 
 static void record_layer(struct peridot_session *session, struct recording *recording,
@@ -343,6 +370,8 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.x = s->hidden, job.x_stride = model->hidden_padded;
     job.y = s->x, job.y_stride = model->d_padded;
     add_projection(session, recording, &job);
+    if (session->hidden_layer)
+        add_hidden_states(session, recording, pass->rows, index + 1);
 }
 
 /* ---- Segments ---- */

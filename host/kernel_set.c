@@ -237,6 +237,7 @@ static void want_all(struct choice *choice, bool int8, struct kernel_set *set) {
     const struct peridot_model *model = choice->model;
     *set = (struct kernel_set){.int8 = int8};
     set->rmsnorm = want(choice, KERNEL_rmsnorm, 0, 0);
+    set->capture = want(choice, KERNEL_capture, 0, 0);
     if (int8) {
         set->quantise = want(choice, KERNEL_quantise, 0, 0);
         set->quantise_norm = want(choice, KERNEL_quantise_norm, 0, 0);

@@ -21,6 +21,7 @@ struct kernel_set {
     struct pipeline *rmsnorm;
     struct pipeline *quantise, *quantise_norm; /* NULL without int8 */
     struct pipeline *project[PASS_SHAPE_COUNT][PROJECTION_COUNT][WEIGHT_TYPE_COUNT];
+    struct pipeline *capture;
     struct pipeline *kv_store; /* NULL but for a KV cache in q8 */
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
     struct pipeline *sample_mark, *sample_score, *sample_histogram, *sample_cut, *sample_draw,

@@ -343,7 +343,12 @@ typedef struct peridot_session_params {
     float submission_ms; /* GPU time of one submission at most, as predicted and measured; 0: 500 */
     uint64_t shuffle_seed; /* for tests: not 0 shuffles dispatches between barriers */
     peridot_activations activations;
+    uint32_t hidden_layer; /* whose hidden states are kept (peridot_session_hidden): the residual
+                              stream after layer 1 to `layers`, or PERIDOT_HIDDEN_NORMED; 0: none.
+                              They take 4 * d_model bytes for each position of the context */
 } peridot_session_params;
+
+#define PERIDOT_HIDDEN_NORMED UINT32_MAX /* after the last layer and the final norm */
 
 /* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),
  * DEVICE_MEMORY (the message says what is needed, what is free and which context, or type of KV
@@ -436,6 +441,45 @@ PERIDOT_API peridot_result peridot_session_truncate(peridot_session *session, ui
 
 /* The logits after the last token, float32 [vocabulary]. ARGUMENT: no token yet. */
 PERIDOT_API peridot_result peridot_session_logits(peridot_session *session, float *logits,
+                                                  peridot_error *error);
+
+/* Hidden states of tokens [first, first + count), float32 [count][d_model], of the layer that the
+ * session's params name: embeddings, for one. Blocks. ARGUMENT: none are kept; tokens that are not
+ * there, or were sampled and have not been run through the model yet (the last one of an answer).
+ */
+PERIDOT_API peridot_result peridot_session_hidden(peridot_session *session, uint32_t first,
+                                                  uint32_t count, float *hidden,
+                                                  peridot_error *error);
+
+/* ---- Results on the GPU ------------------------------------------------------------------------
+ */
+
+typedef enum peridot_result_kind {
+    PERIDOT_RESULT_LOGITS, /* after the last token, [1][vocabulary] */
+    PERIDOT_RESULT_HIDDEN, /* hidden states, [context][d_model], row by position */
+    PERIDOT_RESULT_TOKENS  /* the context's tokens, int32 [1][context + 1], sampled ones too */
+} peridot_result_kind;
+
+/* Where results are, in 4-byte elements. */
+typedef struct peridot_result_buffer {
+    size_t struct_size;
+    VkBuffer buffer; /* Peridot's; a storage buffer and a source of copies, of exclusive sharing */
+    VkDeviceSize offset;
+    VkDeviceAddress address; /* of the first element, for buffer references */
+    uint32_t rows, columns;
+    uint32_t stride; /* elements from row to row */
+} peridot_result_buffer;
+
+/* Results to be read where they are, by work of the application's on the same queue family, without
+ * a trip to the host; the same place for the session's life. What is there is written by Peridot's
+ * compute shaders: read it behind a call that blocked, or in commands that come after the slice
+ * that makes it (behind a memory barrier from compute shader writes, or a semaphore), and before
+ * more work is begun; a barrier from those reads to Peridot's writes is not needed on the same
+ * queue if it is compute or transfer that reads. Errors: ARGUMENT (the session keeps no hidden
+ * states). */
+PERIDOT_API peridot_result peridot_session_result(const peridot_session *session,
+                                                  peridot_result_kind kind,
+                                                  peridot_result_buffer *result,
                                                   peridot_error *error);
 
 /* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,

@@ -155,6 +155,7 @@ uint64_t session_buffer_bytes(const struct model_config *config, const struct se
         [SESSION_WORK] = {WORK_WORDS, "sampler work"},
         [SESSION_BLOCK_STATE] = {sizeof(struct session_block) / 4, "session block"},
         [SESSION_TOKENS] = {(uint64_t)shape->context + 1, "tokens"},
+        [SESSION_HIDDEN_STATES] = {shape->hidden ? shape->context * model : 0, "hidden states"},
     };
     *name = buffers[which].name;
     return buffers[which].words * 4;
@@ -173,8 +174,11 @@ static peridot_result create_ring(struct peridot_session *session, peridot_error
 
 static peridot_result create_scratch(struct peridot_session *session, peridot_error *error) {
     struct scratch *s = &session->scratch;
-    const struct session_shape shape = {session->context, session->prefill_rows, session->kv,
-                                        session->int8};
+    const struct session_shape shape = {.context = session->context,
+                                        .prefill_rows = session->prefill_rows,
+                                        .kv = session->kv,
+                                        .int8 = session->int8,
+                                        .hidden = session->hidden_layer != 0};
     const struct buffer **places[SESSION_BUFFERS] = {
         [SESSION_X] = &s->x,
         [SESSION_NORMED] = &s->normed,
@@ -189,6 +193,7 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
         [SESSION_WORK] = &s->work,
         [SESSION_BLOCK_STATE] = &session->block,
         [SESSION_TOKENS] = &session->tokens,
+        [SESSION_HIDDEN_STATES] = &s->hidden_states,
     };
     struct device *device = session->model->device->engine;
     peridot_result result =
@@ -213,8 +218,9 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
 static peridot_result clear_scratch(struct peridot_session *session, peridot_error *error) {
     const struct scratch *s = &session->scratch;
     const struct buffer *buffers[] = {
-        s->x,      s->normed, s->query, s->attended,    s->partial,      s->hidden,   s->logits,
-        s->scores, s->marks,  s->work,  session->block, session->tokens, s->quantised};
+        s->x,           s->normed,       s->query,     s->attended,     s->partial,
+        s->hidden,      s->logits,       s->scores,    s->marks,        s->work,
+        session->block, session->tokens, s->quantised, s->hidden_states};
     VkCommandBuffer commands;
     peridot_result result = session_begin_transfer(session, &commands, error);
     if (result)
@@ -249,6 +255,10 @@ static peridot_result check_params(const struct model_config *config,
     if (params->activations != PERIDOT_ACTIVATIONS_F32 &&
         params->activations != PERIDOT_ACTIVATIONS_INT8)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "activations are float32 or int8");
+    if (params->hidden_layer > config->layers && params->hidden_layer != PERIDOT_HIDDEN_NORMED)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "there are no hidden states after layer %u: the model has %u layers",
+                    params->hidden_layer, config->layers);
     if (params->steps_per_submission > 64)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "at most 64 steps fit in a submission");
     if (params->prefill_rows > 4096)
@@ -266,6 +276,7 @@ peridot_result session_shape_settle(const struct model_config *config,
         .prefill_rows = rows < context ? rows : context,
         .kv = params->kv,
         .int8 = params->activations == PERIDOT_ACTIVATIONS_INT8,
+        .hidden = params->hidden_layer != 0,
     };
     return check_params(config, params, error);
 }
@@ -285,6 +296,7 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
     session->prefill_rows = shape.prefill_rows;
     session->kv = shape.kv;
     session->int8 = shape.int8;
+    session->hidden_layer = params->hidden_layer;
     session->steps_per_submission = params->steps_per_submission ? params->steps_per_submission : 4;
     session->submission_seconds = params->submission_ms > 0 ? params->submission_ms / 1e3 : 0.5;
     session->shuffle_seed = params->shuffle_seed;
@@ -356,6 +368,9 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
     opening->model = model;
     model->sessions++;
     result = settle(opening, &given, error);
+    if (!result && given.hidden_layer && model_next(model))
+        result = fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                      "hidden states are not kept of a model on several devices");
     if (!result)
         result = open_session(opening, error);
     if (!result)

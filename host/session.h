@@ -36,6 +36,7 @@ struct scratch {
                                        activations throughout */
     const struct buffer *logits;    /* [vocabulary], of the last row */
     const struct buffer *scores, *marks, *work; /* the sampler's */
+    const struct buffer *hidden_states;         /* [context][d_padded]; NULL: not kept */
 };
 
 struct kv_chunk {
@@ -56,7 +57,8 @@ struct peridot_session {
     struct peridot_session *next; /* NULL: the last part */
     uint32_t context, prefill_rows, steps_per_submission;
     peridot_kv kv;
-    bool int8; /* activations */
+    bool int8;             /* activations */
+    uint32_t hidden_layer; /* of which hidden states are kept, or PERIDOT_HIDDEN_NORMED; 0: none */
     double submission_seconds;
     uint64_t shuffle_seed;
     struct kernel_set kernels;
@@ -94,6 +96,7 @@ struct session_shape {
     uint32_t context, prefill_rows;
     peridot_kv kv;
     bool int8;
+    bool hidden; /* states are kept */
 };
 /* Takes the defaults for what is not given. Errors: ARGUMENT (a value out of its range). */
 peridot_result session_shape_settle(const struct model_config *config,
@@ -116,6 +119,7 @@ enum session_buffer {
     SESSION_WORK,
     SESSION_BLOCK_STATE,
     SESSION_TOKENS,
+    SESSION_HIDDEN_STATES,
     SESSION_BUFFERS
 };
 #define SESSION_BLOCK (1u << 20)

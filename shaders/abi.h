@@ -151,6 +151,14 @@ struct rmsnorm_constants {
     F32 epsilon;
 };
 
+/* capture.comp: rows of x to where their positions are in y. */
+struct capture_constants {
+    ADDRESS(Floats) x; /* [rows][stride] */
+    ADDRESS(Floats) y; /* [context][stride] */
+    ADDRESS(Session) session;
+    U32 stride; /* in floats */
+};
+
 /* quantise.comp: rows of x to quantised ones, and RMSNorm before that in quantise_norm. */
 struct quantise_constants {
     ADDRESS(Floats) x;          /* [rows][x_stride], zero in the padding */

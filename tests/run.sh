@@ -70,6 +70,7 @@ for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p
 done
 [ -z "$lavapipe" ] || run "lavapipe, a GPU's times made up" test_budget VK_DRIVER_FILES="$lavapipe"
 [ -z "$lavapipe" ] || run "lavapipe" test_slices VK_DRIVER_FILES="$lavapipe"
+[ -z "$lavapipe" ] || run "lavapipe" test_hidden VK_DRIVER_FILES="$lavapipe"
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"

@@ -106,6 +106,38 @@ void check_rmsnorm(struct bench *bench, const struct kernel_variant *variant, ui
     free(row);
 }
 
+void check_capture(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
+    uint32_t rows = between(bench, 1, 20), recorded = rows + between(bench, 0, 5);
+    uint32_t columns = between(bench, 1, 900), position = between(bench, 0, 99);
+    if (bench->shape) {
+        rows = recorded = bench->shape->tokens;
+        columns = bench->shape->d_model;
+    }
+    struct capture_constants c = {.stride = round_up(columns, ACTIVATION_ALIGNMENT)};
+    struct pipeline_key key = case_key(bench, variant, type);
+    describe(bench, &key, "%u of %u rows of %u at %u", rows, recorded, columns, position);
+
+    case_begin(bench);
+    struct plane *session = session_plane(bench, position, rows);
+    struct plane *x = plane_create(bench, "x", (uint64_t)recorded * c.stride * 4);
+    struct plane *y = plane_create(bench, "y", (uint64_t)(position + rows) * c.stride * 4);
+    double *row = reference_doubles(c.stride);
+    fill_normal(bench, x->data, NULL, rows * c.stride);
+    c.x = x->address;
+    c.y = y->address;
+    c.session = session->address;
+    struct plane *planes[] = {x, y, session};
+    uint32_t groups = divide_up(c.stride / 4, key.spec[SPEC_WORKGROUP]);
+    bench_run(bench, &key, &c, planes, (uint32_t[3]){groups, recorded, 1}, NULL, 0);
+    for (uint32_t t = 0; t < rows && !session_of(session)->done; t++) {
+        for (uint32_t i = 0; i < c.stride; i++)
+            row[i] = ((const float *)x->data)[t * c.stride + i];
+        expect_floats(bench, y, (uint64_t)(position + t) * c.stride, row, c.stride, 0, 0);
+    }
+    case_end(bench);
+    free(row);
+}
+
 /* A quantised row that a kernel made of `want` [32 * blocks]: each scale is the largest magnitude /
  * 127, each code to nearest but for what rounding in float32 tips over, each sum that of the codes.
  */

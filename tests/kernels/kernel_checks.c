@@ -11,6 +11,8 @@ kernel_check *kernel_check_of(enum kernel kernel) {
         return check_embed;
     case KERNEL_rmsnorm:
         return check_rmsnorm;
+    case KERNEL_capture:
+        return check_capture;
     case KERNEL_quantise:
     case KERNEL_quantise_norm:
         return check_quantise;
