@@ -74,9 +74,9 @@ static bool is_header(const char *line) {
 }
 
 peridot_result compile_table_read(const char *path, cJSON **rows, peridot_error *error) {
-    struct mapped_file file;
+    struct file_bytes file;
     *rows = NULL;
-    peridot_result result = platform_map_file(path, &file, error);
+    peridot_result result = platform_read_file(path, &file, error);
     if (result)
         return result;
     const char *at = (const char *)file.data, *end = at + file.size;
@@ -92,7 +92,7 @@ peridot_result compile_table_read(const char *path, cJSON **rows, peridot_error 
         else
             cJSON_Delete(row);
     }
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     if (good && number > 1)
         return PERIDOT_OK;
     cJSON_Delete(*rows);

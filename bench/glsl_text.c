@@ -72,8 +72,8 @@ static ptrdiff_t number_of(struct glsl_text *text, const char *path) {
 }
 
 static peridot_result expand_file(struct reading *reading, const char *path, unsigned depth) {
-    struct mapped_file file;
-    peridot_result result = platform_map_file(path, &file, reading->error);
+    struct file_bytes file;
+    peridot_result result = platform_read_file(path, &file, reading->error);
     if (result)
         return result;
     if (file.size > TEXT_BYTES_MAX || (file.size && memchr(file.data, 0, file.size)))
@@ -82,7 +82,7 @@ static peridot_result expand_file(struct reading *reading, const char *path, uns
     else
         result = expand(reading, number_of(reading->text, path), (const char *)file.data, file.size,
                         depth);
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return result;
 }
 

@@ -12,7 +12,8 @@ Every type is compared with float32 by `peridot perplexity` over the same window
 what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
 included. A type that does not divide a matrix's rows gives way to another there, which the bits show too.
 A generated model predicts nothing: what counts there is the divergence, at real widths, where rows have room for
-every type's own blocks. The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
+every type's own blocks. Its weights are scaled so that the logits spread as a trained model's do; errors grow more
+from layer to layer than in a trained one. The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
 VK_DRIVER_FILES chooses a driver.
 """
 import argparse
@@ -47,7 +48,7 @@ def generate_model(options, directory):
     """A checkpoint of random weights with the tests' tokenizer, whose pieces are a part of the vocabulary."""
     tests = os.path.join(HERE, "..", "tests")
     subprocess.run([sys.executable, os.path.join(tests, "model", "make_checkpoint.py"), "--preset", "2b", "--layers",
-                    str(options.generated), "--vocab", "32000", directory], check=True)
+                    str(options.generated), "--vocab", "32000", "--lifelike", directory], check=True)
     shutil.copy(os.path.join(tests, "data", "tokenizer.model"), directory)
     options.model = directory
 

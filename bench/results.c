@@ -326,12 +326,12 @@ peridot_result results_parse(const char *text, size_t length, const char *name, 
 
 peridot_result results_read(const char *path, const char *command, cJSON **file,
                             peridot_error *error) {
-    struct mapped_file mapped;
+    struct file_bytes bytes;
     *file = NULL;
-    peridot_result result = platform_map_file(path, &mapped, error);
+    peridot_result result = platform_read_file(path, &bytes, error);
     if (result)
         return result;
-    result = results_parse((const char *)mapped.data, mapped.size, path, command, file, error);
-    platform_unmap_file(&mapped);
+    result = results_parse((const char *)bytes.data, bytes.size, path, command, file, error);
+    platform_free_file(&bytes);
     return result;
 }

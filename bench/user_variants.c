@@ -298,7 +298,7 @@ static peridot_result compile(struct user_variant *own, const struct glsl_text *
     return result ? result : finish_module(own, type, words, count, error);
 }
 
-static peridot_result load(struct user_variant *own, const struct mapped_file *file, uint32_t type,
+static peridot_result load(struct user_variant *own, const struct file_bytes *file, uint32_t type,
                            peridot_error *error) {
     if (!file->size || file->size % 4 || file->size > MODULE_BYTES_MAX)
         return fail(error, PERIDOT_ERROR_FORMAT,
@@ -349,7 +349,7 @@ static peridot_result make_glsl(struct user_variant *own, const char *folder, co
     return result;
 }
 
-static peridot_result make_spirv(struct user_variant *own, const struct mapped_file *file,
+static peridot_result make_spirv(struct user_variant *own, const struct file_bytes *file,
                                  const uint32_t *types, uint32_t count, peridot_error *error) {
     if (own->define_count)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -365,7 +365,7 @@ static bool ends_in(const char *text, const char *end) {
     return length >= strlen(end) && strcmp(text + length - strlen(end), end) == 0;
 }
 
-static bool is_spirv(const struct user_variant *own, const struct mapped_file *file) {
+static bool is_spirv(const struct user_variant *own, const struct file_bytes *file) {
     static const uint8_t magic[] = {3, 2, 0x23, 7};
     return ends_in(own->path, ".spv") ||
            (file->size >= 4 && memcmp(file->data, magic, sizeof magic) == 0);
@@ -393,14 +393,14 @@ peridot_result user_variants_make(struct user_variants *variants, enum kernel ke
                     kernel_info(kernel).name);
     for (uint32_t i = 0; i < variants->count && !result; i++) {
         struct user_variant *own = &variants->at[i];
-        struct mapped_file file;
+        struct file_bytes file;
         take_constants(own, kernel);
-        result = platform_map_file(own->path, &file, error);
+        result = platform_read_file(own->path, &file, error);
         if (result)
             break;
         result = is_spirv(own, &file) ? make_spirv(own, &file, wanted, count, error)
                                       : make_glsl(own, variants->folder, wanted, count, error);
-        platform_unmap_file(&file);
+        platform_free_file(&file);
     }
     return result;
 }

@@ -58,7 +58,7 @@ static bool is_ours(const struct device *device, const uint8_t *bytes, size_t si
 }
 
 /* The driver's bytes within a cache file, or NULL if the file is not one of ours, whole. */
-static const uint8_t *cache_contents(const struct device *device, const struct mapped_file *file,
+static const uint8_t *cache_contents(const struct device *device, const struct file_bytes *file,
                                      size_t *size) {
     struct cache_header header;
     if (file->size < sizeof header || file->size > CACHE_BYTES_MAX)
@@ -76,10 +76,10 @@ static const uint8_t *cache_contents(const struct device *device, const struct m
 static VkResult create_cache(struct device *device) {
     struct pipelines *pipelines = device->pipelines;
     char path[4096];
-    struct mapped_file file = {0};
+    struct file_bytes file = {0};
     VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
     if (cache_path(device, path, sizeof path) && platform_is_file(path) &&
-        platform_map_file(path, &file, NULL) == PERIDOT_OK) {
+        platform_read_file(path, &file, NULL) == PERIDOT_OK) {
         size_t size = 0;
         info.pInitialData = cache_contents(device, &file, &size);
         info.initialDataSize = info.pInitialData ? size : 0;
@@ -91,7 +91,7 @@ static VkResult create_cache(struct device *device) {
     VkPipelineCache cache = VK_NULL_HANDLE;
     VkResult code =
         device->vk.CreatePipelineCache(device->handle, &info, device->allocator, &cache);
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     if (!code)
         pipelines->cache = cache;
     return code;

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE 1 /* madvise, sysconf's _SC_AVPHYS_PAGES, mkstemp */
+#define _GNU_SOURCE 1 /* mkstemp, pread */
 #include "platform.h"
 
 #include <dlfcn.h>
@@ -7,13 +7,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-peridot_result platform_map_file(const char *path, struct mapped_file *file, peridot_error *error) {
-    *file = (struct mapped_file){0};
+peridot_result platform_open_file(const char *path, struct open_file *file, peridot_error *error) {
+    *file = (struct open_file){0};
     /* a pipe without a writer must not block before it is refused */
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0)
@@ -24,32 +23,64 @@ peridot_result platform_map_file(const char *path, struct mapped_file *file, per
         result = fail(error, PERIDOT_ERROR_FILE, "cannot read %s: %s", path, strerror(errno));
     else if (!S_ISREG(status.st_mode))
         result = fail(error, PERIDOT_ERROR_FILE, "cannot read %s: it is not a regular file", path);
-    else if (status.st_size > 0) {
-        void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-        if (data == MAP_FAILED)
-            result = fail(error, PERIDOT_ERROR_FILE, "cannot map %s: %s", path, strerror(errno));
-        else
-            *file = (struct mapped_file){data, (size_t)status.st_size};
+    if (result) {
+        close(descriptor);
+        return result;
     }
-    close(descriptor);
+    *file = (struct open_file){true, descriptor, (uint64_t)status.st_size};
+    return PERIDOT_OK;
+}
+
+void platform_close_file(struct open_file *file) {
+    if (file->is_open)
+        close(file->descriptor);
+    *file = (struct open_file){0};
+}
+
+peridot_result platform_read_at(const struct open_file *file, const char *path, uint64_t offset,
+                                void *out, size_t size, peridot_error *error) {
+    for (size_t done = 0; done < size;) {
+        ssize_t got =
+            pread(file->descriptor, (char *)out + done, size - done, (off_t)(offset + done));
+        if (got == 0)
+            return fail(error, PERIDOT_ERROR_FILE,
+                        "%s ends at byte %llu and had %llu bytes when it was opened: something "
+                        "wrote to it meanwhile; try again when it is whole",
+                        path, (unsigned long long)(offset + done), (unsigned long long)file->size);
+        if (got < 0 && errno != EINTR)
+            return fail(error, PERIDOT_ERROR_FILE, "cannot read %s at byte %llu: %s", path,
+                        (unsigned long long)(offset + done), strerror(errno));
+        done += got > 0 ? (size_t)got : 0;
+    }
+    return PERIDOT_OK;
+}
+
+peridot_result platform_read_file(const char *path, struct file_bytes *bytes,
+                                  peridot_error *error) {
+    struct open_file file;
+    *bytes = (struct file_bytes){0};
+    peridot_result result = platform_open_file(path, &file, error);
+    if (result || !file.size) {
+        platform_close_file(&file);
+        return result;
+    }
+    uint8_t *data = file.size <= SIZE_MAX ? malloc((size_t)file.size) : NULL;
+    if (!data)
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the %.1f MiB of %s",
+                      (double)file.size / (1 << 20), path);
+    else
+        result = platform_read_at(&file, path, 0, data, (size_t)file.size, error);
+    if (result)
+        free(data);
+    else
+        *bytes = (struct file_bytes){data, (size_t)file.size};
+    platform_close_file(&file);
     return result;
 }
 
-void platform_unmap_file(struct mapped_file *file) {
-    if (file->data)
-        munmap((void *)(uintptr_t)file->data, file->size);
-    *file = (struct mapped_file){0};
-}
-
-void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t size) {
-    if (!file->data || offset >= file->size)
-        return;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t begin = (offset + page - 1) / page * page;
-    size_t end = offset + (size < file->size - offset ? size : file->size - offset);
-    end = end / page * page;
-    if (begin < end)
-        madvise((void *)(uintptr_t)(file->data + begin), end - begin, MADV_DONTNEED);
+void platform_free_file(struct file_bytes *bytes) {
+    free(bytes->data);
+    *bytes = (struct file_bytes){0};
 }
 
 peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),

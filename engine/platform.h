@@ -1,4 +1,4 @@
-/* The operating system in one place: files mapped and replaced, libraries, threads, time, folders.
+/* The operating system in one place: files read and replaced, libraries, threads, time, folders.
  * Everything above this file is plain C11. */
 #ifndef ENGINE_PLATFORM_H
 #define ENGINE_PLATFORM_H
@@ -10,18 +10,33 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* A file mapped read-only and private. An empty file has data NULL and size 0. */
-struct mapped_file {
-    const uint8_t *data;
+/* Files are read, never mapped: of a mapped file that shrinks, or whose disk fails, the system
+ * tells by ending the process. */
+
+/* A regular file, open for reading. */
+struct open_file {
+    bool is_open;
+    int descriptor;
+    uint64_t size; /* when it was opened */
+};
+
+/* Errors: FILE (missing, not a regular file, unreadable). */
+peridot_result platform_open_file(const char *path, struct open_file *file, peridot_error *error);
+void platform_close_file(struct open_file *file); /* accepts an all-zero record */
+/* Bytes [offset, offset + size) to `out`; `path` is for messages. Any number of threads at once;
+ * waits for the disk. Errors: FILE (the disk fails, or the file has become shorter). */
+peridot_result platform_read_at(const struct open_file *file, const char *path, uint64_t offset,
+                                void *out, size_t size, peridot_error *error);
+
+/* A whole file in memory. An empty one has data NULL and size 0. */
+struct file_bytes {
+    uint8_t *data;
     size_t size;
 };
 
-/* Errors: FILE (missing, not a regular file, unreadable), HOST_MEMORY. */
-peridot_result platform_map_file(const char *path, struct mapped_file *file, peridot_error *error);
-void platform_unmap_file(struct mapped_file *file); /* accepts an all-zero record */
-/* Tells the system that [offset, offset + size) of the mapping will not be read again soon, so that
- * streaming a checkpoint larger than memory does not push everything else out. A hint. */
-void platform_drop_pages(const struct mapped_file *file, size_t offset, size_t size);
+/* Errors: as platform_open_file and platform_read_at; HOST_MEMORY. */
+peridot_result platform_read_file(const char *path, struct file_bytes *bytes, peridot_error *error);
+void platform_free_file(struct file_bytes *bytes); /* accepts an all-zero record */
 
 /* Replaces `path` atomically: written to a new file beside it, flushed to disk, renamed. On any
  * error the old file is as it was. `write` gets the stream and `user`, and returns false after a

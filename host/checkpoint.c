@@ -1,9 +1,13 @@
 #include "checkpoint.h"
+#include "blocks.h"
 #include "checkpoint_parts.h"
 #include "checksum.h"
+#include "weight_rows.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define PIECE_BYTES ((size_t)1 << 20) /* compared at once */
 
 /* ---- Opening ---- */
 
@@ -36,18 +40,19 @@ static bool ends_with(const char *text, const char *end) {
 
 /* By its first bytes; what bears the name alone is taken too, to be told what is wrong with it. */
 static peridot_result check_gguf(const char *path, peridot_error *error) {
-    struct mapped_file file;
-    peridot_result result = platform_map_file(path, &file, error);
-    if (result)
-        return result;
-    bool good = gguf_is(file.data, file.size) || ends_with(path, ".gguf");
-    platform_unmap_file(&file);
-    if (!good)
+    struct open_file file;
+    uint8_t first[4];
+    peridot_result result = platform_open_file(path, &file, error);
+    size_t held = file.size < sizeof first ? (size_t)file.size : sizeof first;
+    if (!result)
+        result = platform_read_at(&file, path, 0, first, held, error);
+    platform_close_file(&file);
+    if (!result && !gguf_is(first, held) && !ends_with(path, ".gguf"))
         return fail(error, PERIDOT_ERROR_FILE,
                     "%s is a file, and no GGUF file; give one, or the directory that holds "
                     "config.json and the safetensors",
                     path);
-    return PERIDOT_OK;
+    return result;
 }
 
 static peridot_result check_directory(const char *directory, peridot_error *error) {
@@ -129,15 +134,40 @@ const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *check
                                                   enum tensor_role role, uint32_t layer) {
     const struct checkpoint_tensor *tensor =
         &checkpoint->tensors[checkpoint_tensor_index(role, layer)];
-    return tensor->data ? tensor : NULL;
+    return tensor->begin ? tensor : NULL;
 }
 
-const struct checkpoint_tensor *checkpoint_own_head(const struct checkpoint *checkpoint) {
-    const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
+static peridot_result compare(const struct checkpoint *checkpoint,
+                              const struct checkpoint_tensor *a, const struct checkpoint_tensor *b,
+                              bool *equal, peridot_error *error) {
+    uint8_t *room = malloc(2 * PIECE_BYTES);
+    if (!room)
+        return out_of_memory(a->name, error);
+    *equal = true;
+    peridot_result result = PERIDOT_OK;
+    for (uint64_t at = 0; at < a->size && *equal && !result; at += PIECE_BYTES) {
+        size_t size = a->size - at < PIECE_BYTES ? (size_t)(a->size - at) : PIECE_BYTES;
+        const uint8_t *first = NULL, *second = NULL;
+        result = checkpoint_read(checkpoint, a, at, size, room, &first, error);
+        if (!result)
+            result = checkpoint_read(checkpoint, b, at, size, room + PIECE_BYTES, &second, error);
+        *equal = !result && memcmp(first, second, size) == 0;
+    }
+    free(room);
+    return result;
+}
+
+peridot_result checkpoint_own_head(const struct checkpoint *checkpoint,
+                                   const struct checkpoint_tensor **head, peridot_error *error) {
     const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
-    bool copy = head && head->type == table->type && head->size == table->size &&
-                memcmp(head->data, table->data, head->size) == 0;
-    return copy ? NULL : head;
+    bool copy = false;
+    *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
+    peridot_result result = PERIDOT_OK;
+    if (*head && (*head)->type == table->type && (*head)->size == table->size)
+        result = compare(checkpoint, *head, table, &copy, error);
+    if (copy)
+        *head = NULL;
+    return result;
 }
 
 const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
@@ -145,31 +175,52 @@ const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
     return checkpoint->shards[tensor->file].name;
 }
 
-void checkpoint_release_pages(const struct checkpoint *checkpoint,
-                              const struct checkpoint_tensor *tensor, size_t offset, size_t size) {
-    const struct source *source = &checkpoint->shards[tensor->file];
-    if (source->mapped)
-        platform_drop_pages(&source->file, (size_t)(tensor->data - source->file.data) + offset,
-                            size);
+peridot_result checkpoint_read_norm(const struct checkpoint *checkpoint,
+                                    const struct checkpoint_tensor *tensor, float *values,
+                                    peridot_error *error) {
+    uint8_t *room = malloc((size_t)tensor->size + 1);
+    const uint8_t *bytes = NULL;
+    if (!room)
+        return out_of_memory(tensor->name, error);
+    peridot_result result =
+        checkpoint_read(checkpoint, tensor, 0, (size_t)tensor->size, room, &bytes, error);
+    if (!result && !weight_row_finite(tensor->type, bytes, tensor->columns))
+        result = fail(error, PERIDOT_ERROR_FORMAT,
+                      "%s: tensor %s has a NaN or an infinity: the file is damaged, fetch it again",
+                      checkpoint_tensor_file(checkpoint, tensor), tensor->name);
+    if (!result)
+        blocks_dequantise(tensor->type, bytes, tensor->columns, values);
+    for (uint32_t i = 0; i < tensor->columns && !result && !checkpoint->is_gguf; i++)
+        values[i] += 1.0f;
+    free(room);
+    return result;
 }
 
-uint64_t checkpoint_fingerprint(const struct checkpoint *checkpoint) {
+peridot_result checkpoint_fingerprint(const struct checkpoint *checkpoint, uint64_t *value,
+                                      peridot_error *error) {
     const struct model_config *config = &checkpoint->config;
     uint32_t shape[] = {config->layers,   config->d_model, config->heads,     config->kv_heads,
                         config->head_dim, config->hidden,  config->vocabulary};
     double reals[] = {config->rms_eps, config->rope_theta};
-    uint64_t value = checksum_add(CHECKSUM_START, shape, sizeof shape);
-    value = checksum_add(value, reals, sizeof reals);
+    uint64_t sum = checksum_add(CHECKSUM_START, shape, sizeof shape);
+    sum = checksum_add(sum, reals, sizeof reals);
+    peridot_result result = PERIDOT_OK;
     size_t count = checkpoint_tensor_index(TENSOR_INPUT_NORM, config->layers);
     for (size_t i = 0; i < count; i++) {
         const struct checkpoint_tensor *tensor = &checkpoint->tensors[i];
-        if (!tensor->data)
+        if (!tensor->begin)
             continue;
         uint32_t type = tensor->type;
-        value = checksum_add(value, &type, sizeof type);
-        size_t sample = tensor->size < 64 ? tensor->size : 64;
-        for (size_t part = 0; part < 8; part++)
-            value = checksum_add(value, tensor->data + (tensor->size - sample) / 7 * part, sample);
+        sum = checksum_add(sum, &type, sizeof type);
+        uint8_t room[64];
+        const uint8_t *bytes = NULL;
+        size_t sample = tensor->size < sizeof room ? (size_t)tensor->size : sizeof room;
+        for (uint64_t part = 0; part < 8 && !result; part++) {
+            result = checkpoint_read(checkpoint, tensor, (tensor->size - sample) / 7 * part, sample,
+                                     room, &bytes, error);
+            sum = result ? sum : checksum_add(sum, bytes, sample);
+        }
     }
-    return value;
+    *value = sum;
+    return result;
 }

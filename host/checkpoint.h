@@ -1,5 +1,5 @@
 /* A Gemma checkpoint: a Hugging Face directory (config.json, one or several safetensors, perhaps a
- * tokenizer.model) or a GGUF file, perhaps split in several; mapped, or from memory. On opening,
+ * tokenizer.model) or a GGUF file, perhaps split in several; on disk, or in memory. On opening,
  * every tensor that Gemma needs is known to be there, of a usable type and of the shape that the
  * configuration says, and none that would make it another model: a further layer, or a bias. Other
  * surplus tensors are left alone. */
@@ -31,10 +31,10 @@ enum tensor_role {
 struct checkpoint_tensor {
     enum weight_type type;
     uint32_t rows, columns; /* row-major, in whole blocks; norms have one row */
-    const uint8_t *data;    /* may be unaligned */
-    size_t size;
-    const char *name; /* for messages */
-    uint32_t file;    /* which of the checkpoint's files */
+    uint64_t begin;         /* in its file */
+    uint64_t size;          /* bytes */
+    const char *name;       /* for messages */
+    uint32_t file;          /* which of the checkpoint's files */
 };
 
 struct checkpoint_file {
@@ -80,18 +80,28 @@ char *checkpoint_model_name(const struct checkpoint *checkpoint);
 const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *checkpoint,
                                                   enum tensor_role role, uint32_t layer);
 /* A head in the file that is no copy of the embedding: copies are common, and cost memory. NULL:
- * the head is the embedding. */
-const struct checkpoint_tensor *checkpoint_own_head(const struct checkpoint *checkpoint);
+ * the head is the embedding. Errors: as checkpoint_read; HOST_MEMORY. */
+peridot_result checkpoint_own_head(const struct checkpoint *checkpoint,
+                                   const struct checkpoint_tensor **head, peridot_error *error);
 /* The name that a tensor has in GGUF files, with ".weight". */
 void checkpoint_gguf_name(enum tensor_role role, uint32_t layer, char *out, size_t size);
 /* The path of the file that holds the tensor, for messages; owned by the checkpoint. */
 const char *checkpoint_tensor_file(const struct checkpoint *checkpoint,
                                    const struct checkpoint_tensor *tensor);
-/* A hint that bytes [offset, offset + size) of the tensor are not needed again soon. */
-void checkpoint_release_pages(const struct checkpoint *checkpoint,
-                              const struct checkpoint_tensor *tensor, size_t offset, size_t size);
+/* Bytes [offset, offset + size) of the tensor: read to `room`, or where they lie in the caller's
+ * memory; they may be unaligned. Any number of threads at once; waits for the disk. Errors: FILE
+ * (the disk fails, or the file has become shorter since it was opened). */
+peridot_result checkpoint_read(const struct checkpoint *checkpoint,
+                               const struct checkpoint_tensor *tensor, uint64_t offset, size_t size,
+                               void *room, const uint8_t **bytes, peridot_error *error);
+/* A norm's 1 + weight, `columns` of them. Errors: as checkpoint_read; FORMAT (not finite),
+ * HOST_MEMORY. */
+peridot_result checkpoint_read_norm(const struct checkpoint *checkpoint,
+                                    const struct checkpoint_tensor *tensor, float *values,
+                                    peridot_error *error);
 /* Tells this model from others: of the configuration, the tensors' types and shapes, and bytes
- * sampled from each. */
-uint64_t checkpoint_fingerprint(const struct checkpoint *checkpoint);
+ * sampled from each. Errors: as checkpoint_read. */
+peridot_result checkpoint_fingerprint(const struct checkpoint *checkpoint, uint64_t *value,
+                                      peridot_error *error);
 
 #endif

@@ -53,27 +53,58 @@ bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path) {
     return false;
 }
 
+static peridot_result take_memory(const struct checkpoint *checkpoint, const char *name,
+                                  struct source *source, peridot_error *error) {
+    const struct checkpoint_file *file = find_memory(checkpoint, name);
+    if (!file)
+        return fail(error, PERIDOT_ERROR_FILE, "%s is not among the model's files", name);
+    source->data = file->data;
+    source->size = file->size;
+    return PERIDOT_OK;
+}
+
 peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const char *name,
                                       struct source *source, peridot_error *error) {
     source->name = checkpoint_join(checkpoint->directory, name);
     if (!source->name)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
-    if (checkpoint->directory) {
-        source->mapped = true;
-        return platform_map_file(source->name, &source->file, error);
-    }
-    const struct checkpoint_file *file = find_memory(checkpoint, name);
-    if (!file)
-        return fail(error, PERIDOT_ERROR_FILE, "%s is not among the model's files", name);
-    source->file = (struct mapped_file){file->data, file->size};
-    return PERIDOT_OK;
+    if (!checkpoint->directory)
+        return take_memory(checkpoint, name, source, error);
+    struct file_bytes bytes;
+    peridot_result result = platform_read_file(source->name, &bytes, error);
+    source->data = source->own = bytes.data;
+    source->size = bytes.size;
+    return result;
+}
+
+peridot_result checkpoint_open_weights(const struct checkpoint *checkpoint, const char *name,
+                                       struct source *source, peridot_error *error) {
+    source->name = checkpoint_join(checkpoint->directory, name);
+    if (!source->name)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
+    if (!checkpoint->directory)
+        return take_memory(checkpoint, name, source, error);
+    peridot_result result = platform_open_file(source->name, &source->file, error);
+    source->size = source->file.size;
+    return result;
 }
 
 void checkpoint_close_source(struct source *source) {
     safetensors_free(&source->tensors);
     gguf_free(&source->gguf);
-    if (source->mapped)
-        platform_unmap_file(&source->file);
+    platform_close_file(&source->file);
+    free(source->own);
     free(source->name);
     *source = (struct source){0};
+}
+
+peridot_result checkpoint_read(const struct checkpoint *checkpoint,
+                               const struct checkpoint_tensor *tensor, uint64_t offset, size_t size,
+                               void *room, const uint8_t **bytes, peridot_error *error) {
+    const struct source *source = &checkpoint->shards[tensor->file];
+    uint64_t at = tensor->begin + offset;
+    *bytes = source->file.is_open ? room : source->data + at;
+    return source->file.is_open
+               ? platform_read_at(&source->file, source->name, at, room, size, error)
+               : PERIDOT_OK;
 }

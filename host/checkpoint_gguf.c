@@ -1,5 +1,6 @@
 /* A GGUF file, or the parts of a split one: opening them, and the configuration in the metadata. */
 #include "checkpoint_parts.h"
+#include "gguf_file.h"
 #include "gguf_tokenizer.h"
 
 #include <stdio.h>
@@ -48,13 +49,18 @@ static bool name_part(const char *given, int64_t number, int64_t count, int64_t 
 }
 
 static peridot_result parse(struct source *shard, peridot_error *error) {
-    return gguf_parse(shard->file.data, shard->file.size, shard->name, &shard->gguf, error);
+    if (!shard->file.is_open)
+        return gguf_parse(shard->data, (size_t)shard->size, shard->name, &shard->gguf, error);
+    peridot_result result =
+        gguf_file_read(&shard->file, shard->name, &shard->gguf, &shard->own, error);
+    shard->data = shard->own;
+    return result;
 }
 
 static peridot_result open_part(struct checkpoint *checkpoint, const char *name,
                                 peridot_error *error) {
     struct source *shard = &checkpoint->shards[checkpoint->shard_count++];
-    peridot_result result = checkpoint_open_source(checkpoint, name, shard, error);
+    peridot_result result = checkpoint_open_weights(checkpoint, name, shard, error);
     return result ? result : parse(shard, error);
 }
 
@@ -88,8 +94,8 @@ static peridot_result open_from_memory(struct checkpoint *checkpoint, peridot_er
     peridot_result result = PERIDOT_OK;
     for (size_t i = 0; i < checkpoint->memory_count && !result; i++) {
         const struct checkpoint_file *file = &checkpoint->memory[i];
-        struct source opened = {.name = checkpoint_join(NULL, file->name),
-                                .file = {file->data, file->size}};
+        struct source opened = {
+            .name = checkpoint_join(NULL, file->name), .data = file->data, .size = file->size};
         struct part part;
         if (!opened.name)
             return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s",

@@ -9,11 +9,13 @@
 
 #define SHARDS_MAX 1024 /* files of weights */
 
-/* One file: mapped from the directory, or the caller's memory. */
+/* One file: of the directory, or in the caller's memory. */
 struct source {
-    char *name; /* for messages: the path, or the name in memory */
-    struct mapped_file file;
-    bool mapped;
+    char *name;                 /* for messages: the path, or the name in memory */
+    const uint8_t *data;        /* all of it; of weights in a directory, what their header takes */
+    uint64_t size;              /* of the file */
+    uint8_t *own;               /* what was read to hold that; NULL: the caller's memory */
+    struct open_file file;      /* of weights in a directory: they are read when they are needed */
     struct safetensors tensors; /* of a weight file */
     struct gguf gguf;           /* of a GGUF file */
 };
@@ -35,9 +37,13 @@ struct checkpoint {
 /* `directory` (NULL: none), "/" where it is needed, and `name` in new memory, or NULL. */
 char *checkpoint_join(const char *directory, const char *name);
 bool checkpoint_has_file(const struct checkpoint *checkpoint, const char *name);
-/* Errors: FILE, HOST_MEMORY. Also after one, `*source` is to be closed. */
+/* A file that is read whole. Errors: FILE, HOST_MEMORY. Also after one, `*source` is to be closed.
+ */
 peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const char *name,
                                       struct source *source, peridot_error *error);
+/* A file of weights: of a directory's, nothing is read yet, and data is NULL. As above. */
+peridot_result checkpoint_open_weights(const struct checkpoint *checkpoint, const char *name,
+                                       struct source *source, peridot_error *error);
 void checkpoint_close_source(struct source *source); /* accepts an all-zero record */
 
 /* ---- checkpoint_safetensors.c, checkpoint_gguf.c ---- */

@@ -2,6 +2,7 @@
 #include "checkpoint_parts.h"
 #include "json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define INDEX_NAME "model.safetensors.index.json"
@@ -10,26 +11,41 @@ static peridot_result read_config(struct checkpoint *checkpoint, peridot_error *
     struct source source = {0};
     peridot_result result = checkpoint_open_source(checkpoint, "config.json", &source, error);
     if (!result)
-        result = model_config_parse((const char *)source.file.data, source.file.size, source.name,
+        result = model_config_parse((const char *)source.data, (size_t)source.size, source.name,
                                     &checkpoint->config, error);
     checkpoint_close_source(&source);
     if (!result && checkpoint_has_file(checkpoint, "generation_config.json")) {
         result = checkpoint_open_source(checkpoint, "generation_config.json", &source, error);
         if (!result)
-            result = model_config_add_eos((const char *)source.file.data, source.file.size,
+            result = model_config_add_eos((const char *)source.data, (size_t)source.size,
                                           source.name, &checkpoint->config, error);
         checkpoint_close_source(&source);
     }
     return result;
 }
 
+static peridot_result read_header(struct source *shard, peridot_error *error) {
+    uint8_t first[8];
+    size_t held = shard->size < sizeof first ? (size_t)shard->size : sizeof first;
+    peridot_result result = platform_read_at(&shard->file, shard->name, 0, first, held, error);
+    if (result)
+        return result;
+    size_t bytes = (size_t)safetensors_header_bytes(first, shard->size);
+    shard->data = shard->own = malloc(bytes + 1);
+    if (!shard->own)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the header of %s",
+                    shard->name);
+    return platform_read_at(&shard->file, shard->name, 0, shard->own, bytes, error);
+}
+
 static peridot_result open_shard(struct checkpoint *checkpoint, const char *name,
                                  peridot_error *error) {
     struct source *shard = &checkpoint->shards[checkpoint->shard_count++];
-    peridot_result result = checkpoint_open_source(checkpoint, name, shard, error);
+    peridot_result result = checkpoint_open_weights(checkpoint, name, shard, error);
+    if (!result && shard->file.is_open)
+        result = read_header(shard, error);
     if (!result)
-        result = safetensors_parse(shard->file.data, shard->file.size, shard->name, &shard->tensors,
-                                   error);
+        result = safetensors_parse(shard->data, shard->size, shard->name, &shard->tensors, error);
     return result;
 }
 
@@ -75,7 +91,7 @@ static peridot_result open_indexed(struct checkpoint *checkpoint, peridot_error 
     peridot_result result = checkpoint_open_source(checkpoint, INDEX_NAME, &source, error);
     if (!result) {
         index =
-            json_parse_object((const char *)source.file.data, source.file.size, source.name, error);
+            json_parse_object((const char *)source.data, (size_t)source.size, source.name, error);
         result = index ? open_listed(checkpoint, index, source.name, error) : PERIDOT_ERROR_FORMAT;
     }
     cJSON_Delete(index);

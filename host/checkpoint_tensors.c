@@ -84,8 +84,8 @@ static bool find_in_safetensors(const struct safetensors *file, const char *name
     if (!tensor)
         return false;
     found->tensor = (struct checkpoint_tensor){.type = types[tensor->type],
-                                               .data = tensor->data,
-                                               .size = (size_t)tensor->size,
+                                               .begin = tensor->begin,
+                                               .size = tensor->size,
                                                .name = tensor->name};
     found->type_name = tensor->type_name;
     found->rank = tensor->dimensions;
@@ -97,10 +97,8 @@ static bool find_in_gguf(const struct gguf *file, const char *name, struct found
     const struct gguf_tensor *tensor = gguf_find_tensor(file, name);
     if (!tensor)
         return false;
-    found->tensor = (struct checkpoint_tensor){.type = tensor->type,
-                                               .data = tensor->data,
-                                               .size = (size_t)tensor->size,
-                                               .name = tensor->name};
+    found->tensor = (struct checkpoint_tensor){
+        .type = tensor->type, .begin = tensor->begin, .size = tensor->size, .name = tensor->name};
     found->type_name = tensor->type_name;
     found->rank = tensor->dimensions;
     found->shape[0] = tensor->shape[tensor->dimensions == 2];

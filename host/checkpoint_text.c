@@ -16,7 +16,7 @@ peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
         result = gguf_tokenizer_create(&source->gguf, tokenizer, error);
     } else if (source->name) {
         result =
-            tokenizer_create(source->file.data, source->file.size, source->name, tokenizer, error);
+            tokenizer_create(source->data, (size_t)source->size, source->name, tokenizer, error);
     }
     if (!*tokenizer || tokenizer_vocabulary(*tokenizer) <= checkpoint->config.vocabulary)
         return result;
@@ -36,9 +36,9 @@ peridot_result checkpoint_read_pieces(const struct checkpoint *checkpoint,
     *texts = NULL;
     if (checkpoint->is_gguf)
         return gguf_tokenizer_pieces(&checkpoint->shards[0].gguf, model, texts, error);
-    return source->name ? sentencepiece_parse(source->file.data, source->file.size, source->name,
-                                              model, error)
-                        : PERIDOT_OK;
+    return source->name
+               ? sentencepiece_parse(source->data, (size_t)source->size, source->name, model, error)
+               : PERIDOT_OK;
 }
 
 static char *copy(const char *text, size_t length) {
@@ -78,11 +78,11 @@ static peridot_result read_template(const struct checkpoint *checkpoint, struct 
     if (result)
         return result;
     if (has_own) {
-        *found = (struct gguf_string){(const char *)source->file.data, source->file.size};
+        *found = (struct gguf_string){(const char *)source->data, (size_t)source->size};
         return PERIDOT_OK;
     }
     *json =
-        json_parse_object((const char *)source->file.data, source->file.size, source->name, error);
+        json_parse_object((const char *)source->data, (size_t)source->size, source->name, error);
     if (!*json)
         return PERIDOT_ERROR_FORMAT;
     const char *text = find_template(*json);

@@ -67,12 +67,16 @@ static bool is_table(enum tensor_role role) {
     return role == TENSOR_EMBEDDING || role == TENSOR_HEAD;
 }
 
-static void add_part(struct conversion *conversion, enum tensor_role role, uint32_t layer) {
-    const struct checkpoint_tensor *source =
-        role == TENSOR_HEAD ? checkpoint_own_head(conversion->checkpoint)
-                            : checkpoint_tensor(conversion->checkpoint, role, layer);
+static peridot_result add_part(struct conversion *conversion, enum tensor_role role, uint32_t layer,
+                               peridot_error *error) {
+    const struct checkpoint_tensor *source = checkpoint_tensor(conversion->checkpoint, role, layer);
+    if (role == TENSOR_HEAD) {
+        peridot_result result = checkpoint_own_head(conversion->checkpoint, &source, error);
+        if (result)
+            return result;
+    }
     if (!source)
-        return;
+        return PERIDOT_OK;
     char name[64];
     struct part part = {source, WEIGHT_F32, is_norm(role)};
     if (!part.norm)
@@ -81,6 +85,7 @@ static void add_part(struct conversion *conversion, enum tensor_role role, uint3
     gguf_output_tensor(&conversion->output, name, part.type, source->columns,
                        part.norm ? 0 : source->rows);
     conversion->parts[conversion->part_count++] = part;
+    return PERIDOT_OK;
 }
 
 static peridot_result list_parts(struct conversion *conversion, peridot_error *error) {
@@ -89,12 +94,13 @@ static peridot_result list_parts(struct conversion *conversion, peridot_error *e
     conversion->parts = calloc(room, sizeof *conversion->parts);
     if (!conversion->parts)
         return out_of_memory(conversion, error);
-    for (int role = 0; role < TENSOR_INPUT_NORM; role++)
-        add_part(conversion, (enum tensor_role)role, 0);
-    for (uint32_t layer = 0; layer < layers; layer++)
-        for (int role = TENSOR_INPUT_NORM; role < TENSOR_ROLE_COUNT; role++)
-            add_part(conversion, (enum tensor_role)role, layer);
-    return PERIDOT_OK;
+    peridot_result result = PERIDOT_OK;
+    for (int role = 0; role < TENSOR_INPUT_NORM && !result; role++)
+        result = add_part(conversion, (enum tensor_role)role, 0, error);
+    for (uint32_t layer = 0; layer < layers && !result; layer++)
+        for (int role = TENSOR_INPUT_NORM; role < TENSOR_ROLE_COUNT && !result; role++)
+            result = add_part(conversion, (enum tensor_role)role, layer, error);
+    return result;
 }
 
 /* The type that most elements have, tables aside as llama.cpp's names for mixes leave them; and
@@ -155,26 +161,28 @@ static void tell_types(const struct conversion *conversion) {
 struct part_rows {
     const struct conversion *conversion;
     const struct part *part;
+    size_t convert_bytes; /* of scratch memory; a row of the file comes behind them */
 };
-
-static peridot_result refuse_infinite(const struct conversion *conversion, const struct part *part,
-                                      uint32_t row, peridot_error *error) {
-    return fail(error, PERIDOT_ERROR_FORMAT,
-                "%s: tensor %s has a NaN or an infinity in row %u: the file is damaged, fetch it "
-                "again",
-                checkpoint_tensor_file(conversion->checkpoint, part->source), part->source->name,
-                row);
-}
 
 static peridot_result convert_row(const void *user, uint32_t row, uint8_t *target, void *scratch,
                                   peridot_error *error) {
     const struct part_rows *rows = user;
     const struct checkpoint_tensor *source = rows->part->source;
-    const uint8_t *data = source->data + row * row_bytes(source->type, source->columns);
+    const uint8_t *data = NULL;
+    size_t bytes = row_bytes(source->type, source->columns);
+    peridot_result result =
+        checkpoint_read(rows->conversion->checkpoint, source, (uint64_t)row * bytes, bytes,
+                        (uint8_t *)scratch + rows->convert_bytes, &data, error);
+    if (result)
+        return result;
     const struct weight_row shape = {source->type,    rows->part->type, source->columns,
                                      source->columns, source->columns,  source->columns};
     if (!weight_row_finite(source->type, data, source->columns))
-        return refuse_infinite(rows->conversion, rows->part, row, error);
+        return fail(error, PERIDOT_ERROR_FORMAT,
+                    "%s: tensor %s has a NaN or an infinity in row %u: the file is damaged, fetch "
+                    "it again",
+                    checkpoint_tensor_file(rows->conversion->checkpoint, source), source->name,
+                    row);
     if (weight_row_convert(&shape, data, target, scratch))
         return PERIDOT_OK;
     return fail(error, PERIDOT_ERROR_UNSUPPORTED,
@@ -187,13 +195,13 @@ static peridot_result convert_row(const void *user, uint32_t row, uint8_t *targe
 static peridot_result convert_rows(const struct conversion *conversion, const struct part *part,
                                    uint32_t begin, uint32_t count, peridot_error *error) {
     uint32_t columns = part->source->columns;
-    const struct part_rows rows = {conversion, part};
     const struct weight_row shape = {.to = part->type, .columns = columns, .padded = columns};
+    const struct part_rows rows = {conversion, part, weight_row_scratch(&shape)};
     const struct row_threads work = {
         .make = convert_row,
         .user = &rows,
         .row_bytes = row_bytes(part->type, columns),
-        .scratch_bytes = weight_row_scratch(&shape),
+        .scratch_bytes = rows.convert_bytes + row_bytes(part->source->type, columns),
         .threads = conversion->params.threads,
         .doing = "writing",
         .object = conversion->target,
@@ -205,18 +213,14 @@ static peridot_result convert_rows(const struct conversion *conversion, const st
 static peridot_result convert_norm(const struct conversion *conversion, const struct part *part,
                                    peridot_error *error) {
     const struct checkpoint_tensor *source = part->source;
-    if (!weight_row_finite(source->type, source->data, source->columns))
-        return refuse_infinite(conversion, part, 0, error);
     float *values = malloc(source->columns * sizeof *values);
     if (!values)
         return out_of_memory(conversion, error);
-    float one = checkpoint_norms_have_one(conversion->checkpoint) ? 0.0f : 1.0f;
-    blocks_dequantise(source->type, source->data, source->columns, values);
-    for (uint32_t i = 0; i < source->columns; i++)
-        values[i] += one;
-    blocks_quantise(WEIGHT_F32, values, source->columns, conversion->memory);
+    peridot_result result = checkpoint_read_norm(conversion->checkpoint, source, values, error);
+    if (!result)
+        blocks_quantise(WEIGHT_F32, values, source->columns, conversion->memory);
     free(values);
-    return PERIDOT_OK;
+    return result;
 }
 
 /* ---- The file ---- */
@@ -233,7 +237,6 @@ static peridot_result report(const struct conversion *conversion, peridot_error 
 static bool write_part(struct conversion *conversion, const struct part *part, FILE *stream) {
     const struct checkpoint_tensor *source = part->source;
     size_t bytes = row_bytes(part->type, source->columns);
-    size_t from = row_bytes(source->type, source->columns);
     uint32_t at_once = bytes < PIECE_BYTES ? (uint32_t)(PIECE_BYTES / bytes) : 1;
     for (uint32_t begin = 0; begin < source->rows; begin += at_once) {
         uint32_t count = source->rows - begin < at_once ? source->rows - begin : at_once;
@@ -242,7 +245,6 @@ static bool write_part(struct conversion *conversion, const struct part *part, F
                                  : convert_rows(conversion, part, begin, count, conversion->error);
         if (conversion->result || fwrite(conversion->memory, bytes, count, stream) != count)
             return false;
-        checkpoint_release_pages(conversion->checkpoint, source, begin * from, count * from);
         conversion->done += count * bytes;
         if (begin + count == source->rows) {
             conversion->done = gguf_output_padded(conversion->done);

@@ -37,8 +37,10 @@ static const char *const other_types[] = {
 
 struct reader {
     const uint8_t *data;
-    size_t size, at;
+    uint64_t size; /* of the file */
+    size_t held, at;
     bool ended; /* something was to be read beyond the end */
+    bool more;  /* no, only beyond what is held */
 };
 
 static uint64_t little_endian(const uint8_t *data, unsigned bytes) {
@@ -50,8 +52,9 @@ static uint64_t little_endian(const uint8_t *data, unsigned bytes) {
 
 /* NULL: so many bytes are not there. */
 static const uint8_t *take(struct reader *reader, uint64_t bytes) {
-    if (bytes > reader->size - reader->at) {
+    if (bytes > reader->held - reader->at) {
         reader->ended = true;
+        reader->more = bytes <= reader->size - reader->at;
         return NULL;
     }
     const uint8_t *data = reader->data + reader->at;
@@ -228,9 +231,9 @@ static peridot_result refuse_entry(const struct reader *reader, const char *faul
     const char *text = length ? called.text : "";
     if (reader->ended)
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s has %zu bytes and ends within its header, at %s %llu of %llu%s%.*s: the "
+                    "%s has %llu bytes and ends within its header, at %s %llu of %llu%s%.*s: the "
                     "download is incomplete, fetch it again",
-                    name, reader->size, what, (unsigned long long)index + 1,
+                    name, (unsigned long long)reader->size, what, (unsigned long long)index + 1,
                     (unsigned long long)count, length ? ", " : "", length, text);
     return fail(error, PERIDOT_ERROR_FORMAT,
                 "%s: %s %llu of %llu%s%.*s %s: the file is damaged, fetch it again", name, what,
@@ -243,9 +246,9 @@ static peridot_result check_count(const struct reader *reader, uint64_t count, s
     if (count <= ENTRIES_MAX && count <= (reader->size - reader->at) / bytes_least)
         return PERIDOT_OK;
     return fail(error, PERIDOT_ERROR_FORMAT,
-                "%s: its header announces %llu %s, more than its %zu bytes can hold: the file is "
+                "%s: its header announces %llu %s, more than its %llu bytes can hold: the file is "
                 "damaged or its download incomplete, fetch it again",
-                name, (unsigned long long)count, what, reader->size);
+                name, (unsigned long long)count, what, (unsigned long long)reader->size);
 }
 
 static peridot_result read_entries(struct reader *reader, uint64_t count, struct gguf *file,
@@ -333,7 +336,7 @@ static peridot_result check_overlaps(const struct gguf *file, peridot_error *err
         return out_of_memory(file->name, error);
     size_t count = 0;
     for (size_t i = 0; i < file->tensor_count; i++)
-        if (file->tensors[i].data)
+        if (file->tensors[i].begin)
             order[count++] = &file->tensors[i];
     qsort(order, count, sizeof *order, by_position);
     peridot_result result = PERIDOT_OK;
@@ -373,11 +376,11 @@ static peridot_result place_tensors(const struct reader *reader, struct gguf *fi
     }
     if (end > reader->size)
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s has %zu bytes of %llu: the download is incomplete, fetch it again",
-                    file->name, reader->size, (unsigned long long)end);
+                    "%s has %llu bytes of %llu: the download is incomplete, fetch it again",
+                    file->name, (unsigned long long)reader->size, (unsigned long long)end);
     for (size_t i = 0; i < file->tensor_count; i++)
         if (file->tensors[i].size)
-            file->tensors[i].data = reader->data + begin + file->tensors[i].offset;
+            file->tensors[i].begin = begin + file->tensors[i].offset;
     return check_overlaps(file, error);
 }
 
@@ -387,17 +390,18 @@ bool gguf_is(const uint8_t *data, size_t size) {
 
 static peridot_result read_version(struct reader *reader, struct gguf *file, peridot_error *error) {
     uint64_t version = 0;
-    if (!gguf_is(reader->data, reader->size))
-        return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s (%zu bytes) does not begin as a GGUF file does: it is another file, or its "
-                    "download failed; fetch it again",
-                    file->name, reader->size);
+    if (!gguf_is(reader->data, reader->held))
+        return fail(
+            error, PERIDOT_ERROR_FORMAT,
+            "%s (%llu bytes) does not begin as a GGUF file does: it is another file, or its "
+            "download failed; fetch it again",
+            file->name, (unsigned long long)reader->size);
     take(reader, 4);
     if (!read_unsigned(reader, 4, &version))
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s has %zu bytes and ends within its header: the download is incomplete, "
+                    "%s has %llu bytes and ends within its header: the download is incomplete, "
                     "fetch it again",
-                    file->name, reader->size);
+                    file->name, (unsigned long long)reader->size);
     if (version != 0 && (version & 0xffff) == 0)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "%s is a big-endian GGUF file; Peridot reads little-endian ones: fetch one",
@@ -412,17 +416,18 @@ static peridot_result read_version(struct reader *reader, struct gguf *file, per
     return PERIDOT_OK;
 }
 
-peridot_result gguf_parse(const uint8_t *data, size_t size, const char *name, struct gguf *result,
-                          peridot_error *error) {
-    struct reader reader = {.data = data, .size = size};
+peridot_result gguf_parse_beginning(const uint8_t *data, size_t held, uint64_t size,
+                                    const char *name, struct gguf *result, bool *more,
+                                    peridot_error *error) {
+    struct reader reader = {.data = data, .size = size, .held = held};
     uint64_t tensors = 0, entries = 0;
     *result = (struct gguf){.name = name};
     peridot_result outcome = read_version(&reader, result, error);
     if (!outcome && (!read_unsigned(&reader, 8, &tensors) || !read_unsigned(&reader, 8, &entries)))
         outcome = fail(error, PERIDOT_ERROR_FORMAT,
-                       "%s has %zu bytes and ends within its header: the download is incomplete, "
+                       "%s has %llu bytes and ends within its header: the download is incomplete, "
                        "fetch it again",
-                       name, size);
+                       name, (unsigned long long)size);
     if (!outcome)
         outcome = read_entries(&reader, entries, result, error);
     if (!outcome)
@@ -431,9 +436,16 @@ peridot_result gguf_parse(const uint8_t *data, size_t size, const char *name, st
         outcome = sort(result, error);
     if (!outcome)
         outcome = place_tensors(&reader, result, error);
+    *more = outcome && reader.more;
     if (outcome)
         gguf_free(result);
     return outcome;
+}
+
+peridot_result gguf_parse(const uint8_t *data, size_t size, const char *name, struct gguf *result,
+                          peridot_error *error) {
+    bool more;
+    return gguf_parse_beginning(data, size, size, name, result, &more, error);
 }
 
 void gguf_free(struct gguf *file) {

@@ -53,8 +53,8 @@ struct gguf_tensor {
     uint32_t dimensions;
     uint64_t shape[GGUF_DIMENSIONS_MAX]; /* ggml's order: what changes fastest comes first */
     uint64_t offset;                     /* in the file's data */
-    const uint8_t *data; /* within the file's bytes; NULL with a type that is not used */
-    uint64_t size;       /* bytes */
+    uint64_t begin;                      /* in the file; 0 with a type that is not used */
+    uint64_t size;                       /* bytes */
 };
 
 struct gguf {
@@ -69,10 +69,16 @@ struct gguf {
 /* Whether bytes begin as a GGUF file does. */
 bool gguf_is(const uint8_t *data, size_t size);
 
-/* Parses the header of a whole file in memory, which must outlive the result, and so must `name`,
- * which stands in messages. Every count, length and range is checked against the file; tensors do
- * not overlap, and their rows are whole blocks. Errors: FORMAT (what is wrong, where; a truncated
- * file: how many bytes it should have), UNSUPPORTED (a version, big-endian), HOST_MEMORY. */
+/* Parses the header of a file of `size` bytes, of which the first `held` are at `data`. These must
+ * outlive the result, and so must `name`, which stands in messages; where they end within the
+ * header, `*more` becomes true and the error is nobody's fault. Every count, length and range is
+ * checked against the file; tensors do not overlap, and their rows are whole blocks. Errors: FORMAT
+ * (what is wrong, where; a truncated file: how many bytes it should have), UNSUPPORTED (a version,
+ * big-endian), HOST_MEMORY. */
+peridot_result gguf_parse_beginning(const uint8_t *data, size_t held, uint64_t size,
+                                    const char *name, struct gguf *result, bool *more,
+                                    peridot_error *error);
+/* The same with a whole file in memory. */
 peridot_result gguf_parse(const uint8_t *data, size_t size, const char *name, struct gguf *result,
                           peridot_error *error);
 void gguf_free(struct gguf *file);

@@ -182,9 +182,10 @@ static peridot_result create(peridot_device *device, const struct checkpoint *ch
     if (result)
         return result;
     struct peridot_model *model = *out;
-    model->fingerprint = checkpoint_fingerprint(checkpoint);
-    model->own_head = checkpoint_own_head(checkpoint); /* reads both: once, not for every plan */
-    return checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
+    result = checkpoint_fingerprint(checkpoint, &model->fingerprint, error);
+    if (!result) /* reads both tables: once, not for every plan */
+        result = checkpoint_own_head(checkpoint, &model->own_head, error);
+    return result ? result : checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
 }
 
 /* A model whose weights are only planned; `given` becomes what the caller asks for. On an error

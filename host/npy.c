@@ -6,7 +6,7 @@
 #include <string.h>
 
 struct array {
-    struct mapped_file file;
+    struct file_bytes file;
     char type[8]; /* "<i4" */
     size_t shape[2];
     int dimensions;
@@ -51,7 +51,7 @@ static bool parse_header(const char *header, struct array *array) {
 
 static peridot_result open_array(const char *path, struct array *array, peridot_error *error) {
     *array = (struct array){0};
-    peridot_result result = platform_map_file(path, &array->file, error);
+    peridot_result result = platform_read_file(path, &array->file, error);
     if (result)
         return result;
     const uint8_t *bytes = array->file.data;
@@ -75,7 +75,7 @@ static peridot_result open_array(const char *path, struct array *array, peridot_
     }
     if (good)
         return PERIDOT_OK;
-    platform_unmap_file(&array->file);
+    platform_free_file(&array->file);
     return fail(error, PERIDOT_ERROR_FORMAT,
                 "%s: not a NumPy array that Peridot can read: save one with numpy.save", path);
 }
@@ -122,7 +122,7 @@ peridot_result npy_read_tokens(const char *path, int32_t **ids, size_t *count,
     if (result)
         return result;
     result = copy_tokens(path, &array, ids, count, error);
-    platform_unmap_file(&array.file);
+    platform_free_file(&array.file);
     return result;
 }
 
@@ -144,7 +144,7 @@ peridot_result npy_read_floats(const char *path, float **values, size_t *rows, s
         result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", path);
     else
         memcpy(*values, array.data, *rows * *columns * 4);
-    platform_unmap_file(&array.file);
+    platform_free_file(&array.file);
     return result;
 }
 

@@ -70,7 +70,7 @@ static peridot_result read_shape(const cJSON *item, const char *name, struct saf
     return PERIDOT_OK;
 }
 
-static peridot_result read_tensor(const cJSON *item, const uint8_t *data, uint64_t data_size,
+static peridot_result read_tensor(const cJSON *item, uint64_t header_size, uint64_t data_size,
                                   const char *name, struct safetensor *tensor,
                                   peridot_error *error) {
     tensor->name = malloc(strlen(item->string) + 1);
@@ -103,7 +103,7 @@ static peridot_result read_tensor(const cJSON *item, const uint8_t *data, uint64
                     "file is damaged, fetch it again",
                     name, tensor->name, (unsigned long long)(end - begin),
                     (unsigned long long)(elements * element));
-    tensor->data = data + begin;
+    tensor->begin = header_size + begin;
     tensor->size = end - begin;
     return PERIDOT_OK;
 }
@@ -115,8 +115,8 @@ static int by_name(const void *a, const void *b) {
 static int by_position(const void *a, const void *b) {
     const struct safetensor *x = *(const struct safetensor *const *)a;
     const struct safetensor *y = *(const struct safetensor *const *)b;
-    return x->data != y->data ? (x->data < y->data ? -1 : 1)
-                              : (x->size > y->size) - (x->size < y->size);
+    return x->begin != y->begin ? (x->begin < y->begin ? -1 : 1)
+                                : (x->size > y->size) - (x->size < y->size);
 }
 
 /* Sorts by name; refuses one name twice and two tensors in one place. */
@@ -137,7 +137,7 @@ static peridot_result check_all(struct safetensors *file, const char *name, peri
     qsort(order, file->count, sizeof *order, by_position);
     peridot_result result = PERIDOT_OK;
     for (size_t i = 1; i < file->count && !result; i++)
-        if (order[i - 1]->data + order[i - 1]->size > order[i]->data)
+        if (order[i - 1]->begin + order[i - 1]->size > order[i]->begin)
             result =
                 fail(error, PERIDOT_ERROR_FORMAT,
                      "%s: tensors %.200s and %.200s overlap: the file is damaged, fetch it again",
@@ -146,7 +146,7 @@ static peridot_result check_all(struct safetensors *file, const char *name, peri
     return result;
 }
 
-static peridot_result read_all(const cJSON *header, const uint8_t *data, uint64_t data_size,
+static peridot_result read_all(const cJSON *header, uint64_t header_size, uint64_t data_size,
                                const char *name, struct safetensors *file, peridot_error *error) {
     size_t count = (size_t)cJSON_GetArraySize(header);
     file->tensors = calloc(count ? count : 1, sizeof *file->tensors);
@@ -156,22 +156,33 @@ static peridot_result read_all(const cJSON *header, const uint8_t *data, uint64_
         if (strcmp(item->string, "__metadata__") == 0)
             continue;
         peridot_result result =
-            read_tensor(item, data, data_size, name, &file->tensors[file->count++], error);
+            read_tensor(item, header_size, data_size, name, &file->tensors[file->count++], error);
         if (result)
             return result;
     }
     return check_all(file, name, error);
 }
 
-peridot_result safetensors_parse(const uint8_t *data, size_t size, const char *name,
+static uint64_t header_length(const uint8_t *data) {
+    uint64_t length = 0;
+    for (int i = 0; i < 8; i++)
+        length |= (uint64_t)data[i] << 8 * i;
+    return length;
+}
+
+uint64_t safetensors_header_bytes(const uint8_t *data, uint64_t size) {
+    uint64_t length = size < 8 ? 0 : header_length(data);
+    return size < 8 ? size : length > HEADER_SIZE_MAX || length > size - 8 ? 8 : 8 + length;
+}
+
+peridot_result safetensors_parse(const uint8_t *data, uint64_t size, const char *name,
                                  struct safetensors *result, peridot_error *error) {
     *result = (struct safetensors){0};
     if (size < 8)
         return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: %zu bytes are too few for a safetensors file: fetch it again", name, size);
-    uint64_t length = 0;
-    for (int i = 0; i < 8; i++)
-        length |= (uint64_t)data[i] << 8 * i;
+                    "%s: %llu bytes are too few for a safetensors file: fetch it again", name,
+                    (unsigned long long)size);
+    uint64_t length = header_length(data);
     if (length > HEADER_SIZE_MAX)
         return fail(
             error, PERIDOT_ERROR_FORMAT,
@@ -180,14 +191,13 @@ peridot_result safetensors_parse(const uint8_t *data, size_t size, const char *n
     if (length > size - 8)
         return fail(
             error, PERIDOT_ERROR_FORMAT,
-            "%s: the header needs %llu bytes and the file has %zu: it is truncated, fetch it "
+            "%s: the header needs %llu bytes and the file has %llu: it is truncated, fetch it "
             "again",
-            name, (unsigned long long)length, size - 8);
+            name, (unsigned long long)length, (unsigned long long)size - 8);
     cJSON *header = json_parse_object((const char *)data + 8, (size_t)length, name, error);
     if (!header)
         return PERIDOT_ERROR_FORMAT;
-    peridot_result outcome =
-        read_all(header, data + 8 + length, size - 8 - (size_t)length, name, result, error);
+    peridot_result outcome = read_all(header, 8 + length, size - 8 - length, name, result, error);
     cJSON_Delete(header);
     if (outcome)
         safetensors_free(result);

@@ -18,8 +18,8 @@ struct safetensor {
     char type_name[8]; /* as in the file */
     uint32_t dimensions;
     uint64_t shape[TENSOR_DIMENSIONS_MAX];
-    const uint8_t *data; /* within the file's bytes */
-    uint64_t size;       /* bytes */
+    uint64_t begin; /* in the file, whose header goes before */
+    uint64_t size;  /* bytes */
 };
 
 struct safetensors {
@@ -27,10 +27,14 @@ struct safetensors {
     size_t count;
 };
 
-/* Parses the header of a whole file in memory, which must outlive the result; `name` stands in
- * messages. Every range is checked: inside the file, as long as type and shape say, and overlapping
- * no other. Errors: FORMAT (what is wrong with which tensor), HOST_MEMORY. */
-peridot_result safetensors_parse(const uint8_t *data, size_t size, const char *name,
+/* How many of a file's bytes the header takes, if that can be: by the first 8, of which `size` are
+ * there. */
+uint64_t safetensors_header_bytes(const uint8_t *data, uint64_t size);
+
+/* Parses the header of a file of `size` bytes, of which those are at `data` that it takes; `name`
+ * stands in messages. Every range is checked: inside the file, as long as type and shape say, and
+ * overlapping no other. Errors: FORMAT (what is wrong with which tensor), HOST_MEMORY. */
+peridot_result safetensors_parse(const uint8_t *data, uint64_t size, const char *name,
                                  struct safetensors *result, peridot_error *error);
 void safetensors_free(struct safetensors *file);
 

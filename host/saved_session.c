@@ -193,11 +193,15 @@ peridot_result peridot_session_save(peridot_session *session, const char *path, 
 
 /* ---- Loading ---- */
 
+static peridot_result refuse_other(const char *path, peridot_error *error) {
+    return fail(error, PERIDOT_ERROR_FORMAT, "%s: not a saved Peridot session", path);
+}
+
 peridot_result saved_session_check(const uint8_t *data, size_t size, const char *path,
                                    peridot_error *error) {
     struct header header;
     if (size < sizeof header + 8 || memcmp(data, MAGIC, 8) != 0)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: not a saved Peridot session", path);
+        return refuse_other(path, error);
     memcpy(&header, data, sizeof header);
     uint64_t sum = checksum_add(CHECKSUM_START, data, size - 8), stored;
     memcpy(&stored, data + size - 8, 8);
@@ -278,13 +282,29 @@ static peridot_result copy_extra(const struct header *header, const uint8_t *fro
     return PERIDOT_OK;
 }
 
+static peridot_result check_magic(const char *path, peridot_error *error) {
+    char magic[8];
+    struct open_file file;
+    peridot_result result = platform_open_file(path, &file, error);
+    if (!result && file.size < sizeof magic)
+        result = refuse_other(path, error);
+    if (!result)
+        result = platform_read_at(&file, path, 0, magic, sizeof magic, error);
+    if (!result && memcmp(magic, MAGIC, sizeof magic) != 0)
+        result = refuse_other(path, error);
+    platform_close_file(&file);
+    return result;
+}
+
 peridot_result peridot_session_load(peridot_session *session, const char *path, void **extra,
                                     size_t *extra_size, peridot_error *error) {
-    struct mapped_file file;
+    struct file_bytes file;
     struct header header;
     peridot_result result = session_check_idle(session, error);
     if (!result)
-        result = platform_map_file(path, &file, error);
+        result = check_magic(path, error); /* other files may be large */
+    if (!result)
+        result = platform_read_file(path, &file, error);
     if (result)
         return result;
     result = saved_session_check(file.data, file.size, path, error);
@@ -302,6 +322,6 @@ peridot_result peridot_session_load(peridot_session *session, const char *path, 
             *extra = NULL;
         }
     }
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return result;
 }

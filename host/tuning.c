@@ -322,18 +322,18 @@ void tuning_parse(const struct device *device, const char *path, const char *tex
 void tuning_read(const struct device *device, const char *directory, struct tuning *tuning,
                  char *word) {
     char path[4096];
-    struct mapped_file file;
+    struct file_bytes file;
     peridot_error error;
     *tuning = (struct tuning){0};
     *word = '\0';
     if (!tuning_path(device, directory, path, sizeof path) || !platform_is_file(path))
         return;
-    if (platform_map_file(path, &file, &error)) {
+    if (platform_read_file(path, &file, &error)) {
         snprintf(word, TUNING_WORD, "the tuning is not used: %.600s", error.message);
         return;
     }
     tuning_parse(device, path, (const char *)file.data, file.size, tuning, word);
-    platform_unmap_file(&file);
+    platform_free_file(&file);
 }
 
 /* ---- Writing ---- */

@@ -52,6 +52,14 @@ static uint64_t file_row_bytes(const struct checkpoint_tensor *tensor) {
     return (uint64_t)tensor->columns / info->block * info->block_bytes;
 }
 
+static uint64_t largest_row(const struct assembly *assembly) {
+    uint64_t largest = 0;
+    for (int i = 0; i < SOURCES_MAX && assembly->sources[i]; i++)
+        if (file_row_bytes(assembly->sources[i]) > largest)
+            largest = file_row_bytes(assembly->sources[i]);
+    return largest;
+}
+
 /* ---- Rows ---- */
 
 /* Which row of which source is row `row` on the device (abi.h, Weights). */
@@ -78,6 +86,7 @@ struct shard_rows {
     const struct upload *upload;
     const struct assembly *assembly;
     const struct shard *shard;
+    size_t convert_bytes; /* of scratch memory; a row of the file comes behind them */
 };
 
 static peridot_result write_row(const void *user, uint32_t row, uint8_t *target, void *scratch,
@@ -88,7 +97,12 @@ static peridot_result write_row(const void *user, uint32_t row, uint8_t *target,
     uint32_t source = 0;
     const struct checkpoint_tensor *tensor =
         source_row(rows->upload->model, assembly, rows->shard->row_begin + row, &source);
-    const uint8_t *data = tensor->data + source * file_row_bytes(tensor);
+    const uint8_t *data = NULL;
+    uint64_t bytes = file_row_bytes(tensor);
+    peridot_result result = checkpoint_read(checkpoint, tensor, source * bytes, bytes,
+                                            (uint8_t *)scratch + rows->convert_bytes, &data, error);
+    if (result)
+        return result;
     const struct weight_row shape = {
         .from = tensor->type,
         .to = rows->shard->type,
@@ -186,14 +200,14 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
                                  const struct shard *shard, peridot_error *error) {
     uint64_t row_bytes = (uint64_t)shard->stride * 16;
     uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes), source;
-    const struct shard_rows rows = {upload, assembly, shard};
     const struct weight_row shape = {
         .to = shard->type, .columns = assembly->weight->columns, .padded = shard->columns};
+    const struct shard_rows rows = {upload, assembly, shard, weight_row_scratch(&shape)};
     const struct row_threads work = {
         .make = write_row,
         .user = &rows,
         .row_bytes = row_bytes,
-        .scratch_bytes = weight_row_scratch(&shape),
+        .scratch_bytes = rows.convert_bytes + largest_row(assembly),
         .threads = upload->model->device->engine->threads,
         .doing = "loading",
         .object = assembly->name,
@@ -216,8 +230,8 @@ static peridot_result fill_shard(struct upload *upload, const struct assembly *a
     return result;
 }
 
-static peridot_result upload_matrix(struct upload *upload, const struct checkpoint *checkpoint,
-                                    struct assembly assembly, peridot_error *error) {
+static peridot_result upload_matrix(struct upload *upload, struct assembly assembly,
+                                    peridot_error *error) {
     struct weight *weight = assembly.weight;
     enum weight_type types[SOURCES_MAX];
     weight->columns = assembly.sources[0]->columns;
@@ -233,8 +247,6 @@ static peridot_result upload_matrix(struct upload *upload, const struct checkpoi
     }
     for (uint32_t i = 0; i < weight->shard_count && !result && !upload->planned; i++)
         result = fill_shard(upload, &assembly, &weight->shards[i], error);
-    for (int i = 0; i < SOURCES_MAX && assembly.sources[i] && !result; i++)
-        checkpoint_release_pages(checkpoint, assembly.sources[i], 0, assembly.sources[i]->size);
     return result;
 }
 
@@ -262,20 +274,13 @@ static peridot_result upload_norm(struct upload *upload, const struct checkpoint
                                   const struct buffer **buffer, peridot_error *error) {
     if (upload->planned)
         return upload_floats(upload, NULL, upload->model->d_padded, "norm", buffer, error);
-    if (!weight_row_finite(tensor->type, tensor->data, tensor->columns))
-        return fail(error, PERIDOT_ERROR_FORMAT,
-                    "%s: tensor %s has a NaN or an infinity: the file is damaged, fetch it again",
-                    checkpoint_tensor_file(upload->checkpoint, tensor), tensor->name);
     float *values = calloc(upload->model->d_padded, sizeof *values);
     if (!values)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
                     tensor->name);
-    float one = checkpoint_norms_have_one(upload->checkpoint) ? 0.0f : 1.0f;
-    blocks_dequantise(tensor->type, tensor->data, tensor->columns, values);
-    for (uint32_t i = 0; i < tensor->columns; i++)
-        values[i] += one;
-    peridot_result result =
-        upload_floats(upload, values, upload->model->d_padded, "norm", buffer, error);
+    peridot_result result = checkpoint_read_norm(upload->checkpoint, tensor, values, error);
+    if (!result)
+        result = upload_floats(upload, values, upload->model->d_padded, "norm", buffer, error);
     free(values);
     return result;
 }
@@ -336,7 +341,7 @@ static peridot_result upload_layer(struct upload *upload, const struct checkpoin
             upload_norm(upload, TENSOR(POST_ATTENTION_NORM), &layer->post_attention_norm, error);
 #undef TENSOR
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices && !result; i++)
-        result = upload_matrix(upload, checkpoint, matrices[i], error);
+        result = upload_matrix(upload, matrices[i], error);
     return result;
 }
 
@@ -355,9 +360,9 @@ static peridot_result upload_ends(struct upload *upload, const struct checkpoint
     peridot_result result = upload_norm(upload, checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0),
                                         &model->final_norm, error);
     if (!result)
-        result = upload_matrix(upload, checkpoint, matrices[0], error);
+        result = upload_matrix(upload, matrices[0], error);
     if (!result && head)
-        result = upload_matrix(upload, checkpoint, matrices[1], error);
+        result = upload_matrix(upload, matrices[1], error);
     return result;
 }
 

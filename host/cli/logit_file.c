@@ -2,6 +2,7 @@
 #include "checksum.h"
 
 #include <float.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAGIC "PDOTLOG1"
@@ -77,12 +78,16 @@ static peridot_result damaged(const char *path, peridot_error *error) {
                 "%s is damaged or incomplete: write it again with --save-base", path);
 }
 
-static peridot_result check_header(const struct mapped_file *file, struct header *header,
-                                   const char *path, peridot_error *error) {
-    if (file->size < sizeof *header || memcmp(file->data, MAGIC, 8) != 0)
+static peridot_result read_header(const struct open_file *file, struct header *header,
+                                  const char *path, peridot_error *error) {
+    size_t size = file->size < sizeof *header ? (size_t)file->size : sizeof *header;
+    *header = (struct header){0};
+    peridot_result result = platform_read_at(file, path, 0, header, size, error);
+    if (result)
+        return result;
+    if (size < sizeof *header || memcmp(header->magic, MAGIC, 8) != 0)
         return fail(error, PERIDOT_ERROR_FORMAT,
                     "%s is not the base of a comparison: write one with --save-base", path);
-    memcpy(header, file->data, sizeof *header);
     const struct logit_file_key *key = &header->key;
     if (header->checksum != header_checksum(header) ||
         (file->size - sizeof *header) / logit_row_bytes(key->vocabulary) != key->scored ||
@@ -116,12 +121,14 @@ peridot_result logit_file_open(const char *path, const struct logit_file_key *wa
                                struct logit_file *file, peridot_error *error) {
     struct header header;
     *file = (struct logit_file){.path = path};
-    peridot_result result = platform_map_file(path, &file->file, error);
+    peridot_result result = platform_open_file(path, &file->file, error);
     if (result)
         return result;
-    result = check_header(&file->file, &header, path, error);
+    result = read_header(&file->file, &header, path, error);
     if (!result)
         result = check_key(&header.key, wanted, path, error);
+    if (!result && !(file->row = malloc(logit_row_bytes(header.key.vocabulary))))
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", path);
     if (result) {
         logit_file_close(file);
         return result;
@@ -134,10 +141,13 @@ peridot_result logit_file_row(const struct logit_file *file, uint32_t place, str
                               float *logits, peridot_error *error) {
     const struct logit_file_key *key = &file->key;
     size_t size = logit_row_bytes(key->vocabulary);
-    size_t offset = sizeof(struct header) + place * size;
-    const uint8_t *bytes = file->file.data + offset;
+    const uint8_t *bytes = file->row;
     struct row_header header;
-    uint64_t sum;
+    uint64_t sum, offset = sizeof(struct header) + (uint64_t)place * size;
+    peridot_result result =
+        platform_read_at(&file->file, file->path, offset, file->row, size, error);
+    if (result)
+        return result;
     memcpy(&header, bytes, sizeof header);
     memcpy(&sum, bytes + size - sizeof sum, sizeof sum);
     if (sum != row_checksum(key, place, bytes) || header.top >= key->vocabulary ||
@@ -149,11 +159,11 @@ peridot_result logit_file_row(const struct logit_file *file, uint32_t place, str
         logits[i] = (float)(-(double)header.step * steps);
     }
     *row = (struct logit_row){header.log_probability, header.top};
-    platform_drop_pages(&file->file, offset, size);
     return PERIDOT_OK;
 }
 
 void logit_file_close(struct logit_file *file) {
-    platform_unmap_file(&file->file);
+    platform_close_file(&file->file);
+    free(file->row);
     *file = (struct logit_file){0};
 }

@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "demo.h"
 #include "error.h"
+#include "gguf_file.h"
 #include "gguf_tokenizer.h"
 #include "json_string.h"
 #include "platform.h"
@@ -131,18 +132,31 @@ static int run(const struct options *options, const struct tokenizer *tokenizer,
 }
 
 /* The tokenizer in a tokenizer.model, or in a GGUF file's metadata. */
-static peridot_result read_tokenizer(const struct mapped_file *file, const char *path,
+static peridot_result read_tokenizer(const struct open_file *file, const char *path,
                                      struct tokenizer **tokenizer, peridot_error *error) {
-    if (!gguf_is(file->data, file->size))
-        return tokenizer_create(file->data, file->size, path, tokenizer, error);
+    uint8_t first[4];
+    size_t held = file->size < sizeof first ? (size_t)file->size : sizeof first;
+    peridot_result result = platform_read_at(file, path, 0, first, held, error);
+    if (result)
+        return result;
+    if (!gguf_is(first, held)) {
+        struct file_bytes bytes;
+        result = platform_read_file(path, &bytes, error);
+        if (!result)
+            result = tokenizer_create(bytes.data, bytes.size, path, tokenizer, error);
+        platform_free_file(&bytes);
+        return result;
+    }
     struct gguf gguf;
-    peridot_result result = gguf_parse(file->data, file->size, path, &gguf, error);
+    uint8_t *header;
+    result = gguf_file_read(file, path, &gguf, &header, error);
     if (!result)
         result = gguf_tokenizer_create(&gguf, tokenizer, error);
     if (!result && !*tokenizer)
         result = fail(error, PERIDOT_ERROR_FORMAT,
                       "%s has no tokenizer: of a split model, give the first part", path);
     gguf_free(&gguf);
+    free(header);
     return result;
 }
 
@@ -163,12 +177,11 @@ static peridot_result open_tokenizer(const struct options *options, struct token
     if (!options->tokenizer && platform_is_directory(named) && !platform_is_file(path))
         return fail(error, PERIDOT_ERROR_FILE,
                     "%s has no tokenizer.model: fetch it too, or give --tokenizer FILE", named);
-    struct mapped_file file;
-    peridot_result result = platform_map_file(path, &file, error);
-    if (result)
-        return result;
-    result = read_tokenizer(&file, path, tokenizer, error);
-    platform_unmap_file(&file);
+    struct open_file file;
+    peridot_result result = platform_open_file(path, &file, error);
+    if (!result)
+        result = read_tokenizer(&file, path, tokenizer, error);
+    platform_close_file(&file);
     return result;
 }
 

@@ -6,6 +6,12 @@
     make_checkpoint.py --preset 7b --layers 2 DIRECTORY
     make_checkpoint.py --layers 2 --d-model 64 --heads 2 --kv-heads 1 --head-dim 32 --hidden 128 \\
         --vocab 300 --dtype f16 --shards 2 DIRECTORY
+    make_checkpoint.py --preset 2b --layers 4 --lifelike DIRECTORY
+
+Without --lifelike the logits single out one token, the one just read: the head is the embedding, and the layers add
+little to it. With it the final norm turns the sign of every other column or so, which makes the head another matrix than
+the embedding, and the logits have the spread at which the distribution has a few nats of entropy, as a trained model's
+has: what an error in any matrix does to the distribution can be measured.
 """
 import argparse
 import json
@@ -23,6 +29,9 @@ PRESETS = {
     "7b-table": dict(layers=1, d_model=3072, heads=2, kv_heads=1, head_dim=256, hidden=512, vocab=256000,
                      shards=1),
 }
+ENTROPY = 3
+# lengths of a matrix's rows where they are not 1: layers add to what was read, and attend to a few positions each
+LIFELIKE = {"embed_tokens": 2, "q_proj": 1.5, "k_proj": 1.5}
 SIZES = {"f32": ("F32", 4), "bf16": ("BF16", 2), "f16": ("F16", 2)}
 
 
@@ -56,10 +65,20 @@ class Weights:
         self.rng = np.random.default_rng(o.seed)
         self.block = self.rng.standard_normal(1 << 22)
         self.dtype = o.dtype
+        self.lifelike = o.lifelike
+        self.vocab = o.vocab
 
-    def write(self, file, shape):
-        scale = 0.05 if len(shape) == 1 else 0.7 / np.sqrt(shape[1])
-        block = encode(self.block * scale, self.dtype)
+    def values(self, tensor, shape):
+        """The block as a tensor's values."""
+        if self.lifelike and tensor == "model.norm.weight":
+            # of normal logits of deviation s, ln(vocab) - s^2 / 2 nats are left
+            spread = np.sqrt(2 * max(np.log(self.vocab) - ENTROPY, 0.5))
+            return np.sign(self.block) * spread / LIFELIKE["embed_tokens"] - 1
+        gain = LIFELIKE.get(tensor.split(".")[-2], 1) if self.lifelike else 0.7
+        return self.block * (0.05 if len(shape) == 1 else gain / np.sqrt(shape[1]))
+
+    def write(self, file, tensor, shape):
+        block = encode(self.values(tensor, shape), self.dtype)
         left = int(np.prod(shape))
         while left:
             start = int(self.rng.integers(0, len(block) // 2))
@@ -79,8 +98,8 @@ def write_shard(path, members, o, weights):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _, shape in members:
-            weights.write(file, shape)
+        for tensor, shape in members:
+            weights.write(file, tensor, shape)
     return offset
 
 
@@ -127,6 +146,7 @@ def main():
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--dtype", choices=SIZES, default="bf16")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lifelike", action="store_true", help="logits that spread as a trained model's do")
     o = parser.parse_args()
     sizes = {**dict.fromkeys(PRESETS["2b"], 1), **PRESETS.get(o.preset, {})}
     for name, value in sizes.items():

@@ -1,5 +1,6 @@
 /* What the memory plan says, against what the engine's arenas really allocate. */
 #include "open_device.h"
+#include "platform.h"
 #include "session.h"
 
 #include <setjmp.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -319,12 +321,48 @@ static void test_bad_arguments(void **state) {
     MUST(peridot_model_inspect(device, path_of("small-f32"), NULL, NULL, NULL, NULL, &error));
 }
 
+struct shrinking {
+    char path[64];
+    off_t size;
+};
+
+static bool shrink(const peridot_progress *progress, void *user) {
+    const struct shrinking *file = user;
+    return progress->done == 0 || truncate(file->path, file->size) == 0;
+}
+
+/* A file that gets shorter while it is loaded ends the loading, with a word, and nothing else. */
+static void test_shrinking(void **state) {
+    (void)state;
+    struct shrinking file = {.path = "/tmp/peridot-shrinking-XXXXXX"};
+    peridot_error error = {0};
+    struct file_bytes bytes;
+    MUST(platform_read_file(path_of("gguf/late-q4_0.gguf"), &bytes, &error));
+    file.size = (off_t)bytes.size / 2;
+    FILE *stream = fdopen(mkstemp(file.path), "wb");
+    assert_non_null(stream);
+    assert_int_equal(fwrite(bytes.data, 1, bytes.size, stream), bytes.size);
+    assert_int_equal(fclose(stream), 0);
+    platform_free_file(&bytes);
+    peridot_model_params params = {
+        .struct_size = sizeof params, .progress = shrink, .progress_user = &file};
+    peridot_model *model = NULL;
+    uint64_t before = allocated();
+    assert_int_equal(peridot_model_load(device, file.path, &params, &model, &error),
+                     PERIDOT_ERROR_FILE);
+    assert_null(model);
+    assert_non_null(strstr(error.message, file.path));
+    assert_int_equal(allocated(), before);
+    unlink(file.path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights),          cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_choice),           cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_default_context),  cmocka_unit_test(test_kv_advice),
         cmocka_unit_test(test_pieces_too_small), cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_shrinking),
     };
     return cmocka_run_group_tests_name("memory plan", tests, open_device, close_device);
 }

@@ -44,7 +44,12 @@ static const double *widened(const struct checkpoint *checkpoint, enum tensor_ro
     double *wide = reference_doubles(count);
     double one = is_norm(role) && checkpoint_norms_have_one(checkpoint) ? 1.0 : 0.0;
     float *values = reference_allocate(count, sizeof *values);
-    blocks_dequantise(tensor->type, tensor->data, count, values);
+    uint8_t *room = reference_allocate((size_t)tensor->size, 1);
+    const uint8_t *bytes;
+    if (checkpoint_read(checkpoint, tensor, 0, (size_t)tensor->size, room, &bytes, NULL))
+        abort(); /* a test's own file */
+    blocks_dequantise(tensor->type, bytes, count, values);
+    free(room);
     if (type >= WEIGHT_Q8_0 && !is_norm(role))
         round_rows(values, tensor->rows, tensor->columns, type_of(type, role, tensor->columns));
     for (size_t i = 0; i < count; i++)

@@ -16,12 +16,12 @@ static struct tokenizer *tokenizer;
 
 static int open_tokenizer(void **state) {
     (void)state;
-    struct mapped_file file;
+    struct file_bytes file;
     peridot_error error = {0};
-    if (platform_map_file(TEST_DATA "/tokenizer.model", &file, &error) ||
+    if (platform_read_file(TEST_DATA "/tokenizer.model", &file, &error) ||
         tokenizer_create(file.data, file.size, "tokenizer.model", &tokenizer, &error))
         fail_msg("%s", error.message);
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return 0;
 }
 

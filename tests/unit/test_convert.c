@@ -36,13 +36,13 @@ static int remove_folder(void **state) {
 }
 
 static void expect_same_files(void) {
-    struct mapped_file a, b;
-    MUST(platform_map_file(target, &a, &error));
-    MUST(platform_map_file(other, &b, &error));
+    struct file_bytes a, b;
+    MUST(platform_read_file(target, &a, &error));
+    MUST(platform_read_file(other, &b, &error));
     assert_int_equal(a.size, b.size);
     assert_memory_equal(a.data, b.data, a.size);
-    platform_unmap_file(&a);
-    platform_unmap_file(&b);
+    platform_free_file(&a);
+    platform_free_file(&b);
 }
 
 static void test_threads(void **state) {
@@ -137,6 +137,32 @@ static void test_cancelling(void **state) {
     }
 }
 
+static bool shrink_other(const peridot_progress *progress, void *user) {
+    (void)progress;
+    return truncate(other, *(const off_t *)user) == 0;
+}
+
+/* What shrinks while it is read is told of, and nothing is written. */
+static void test_shrinking(void **state) {
+    (void)state;
+    peridot_error error = {0};
+    struct file_bytes model;
+    MUST(platform_read_file(TEST_DATA "/gguf/late-q4_0.gguf", &model, &error));
+    off_t size = (off_t)model.size / 2;
+    unlink(target);
+    FILE *stream = fopen(other, "wb");
+    assert_non_null(stream);
+    assert_int_equal(fwrite(model.data, 1, model.size, stream), model.size);
+    assert_int_equal(fclose(stream), 0);
+    platform_free_file(&model);
+    peridot_convert_params params = {
+        .struct_size = sizeof params, .progress = shrink_other, .progress_user = &size};
+    assert_int_equal(peridot_convert(other, target, &params, &error), PERIDOT_ERROR_FILE);
+    assert_non_null(strstr(error.message, other));
+    assert_non_null(strstr(error.message, "ends at byte"));
+    assert_false(platform_is_file(target));
+}
+
 static void expect_refused(const peridot_convert_params *params, const char *to,
                            peridot_result code, const char *words) {
     peridot_error error = {0};
@@ -165,9 +191,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads),  cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_progress), cmocka_unit_test(test_cancelling),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_threads),   cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_progress),  cmocka_unit_test(test_cancelling),
+        cmocka_unit_test(test_shrinking), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("convert", tests, make_folder, remove_folder);
 }

@@ -92,7 +92,8 @@ static void test_defaults(void **state) {
     const struct checkpoint_tensor *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
     assert_non_null(head);
     assert_int_equal(head->type, WEIGHT_Q4_0);
-    uint64_t with_head = checkpoint_fingerprint(checkpoint);
+    uint64_t with_head, without;
+    MUST(checkpoint_fingerprint(checkpoint, &with_head, &error));
     checkpoint_close(checkpoint);
     gguf_write_free(&w);
     gguf_write_begin(&w);
@@ -102,7 +103,8 @@ static void test_defaults(void **state) {
     MUST(open_writer(&w, &checkpoint, &error));
     assert_int_equal(checkpoint_config(checkpoint)->eos_count, 1);
     assert_int_equal(checkpoint_config(checkpoint)->eos[0], 1);
-    assert_true(checkpoint_fingerprint(checkpoint) != with_head);
+    MUST(checkpoint_fingerprint(checkpoint, &without, &error));
+    assert_true(without != with_head);
     checkpoint_close(checkpoint);
     gguf_write_free(&w);
 }
@@ -374,8 +376,9 @@ static void test_split_in_memory(void **state) {
     assert_string_equal(checkpoint_tensor_file(checkpoint, query), "b");
     assert_string_equal(checkpoint_tensor_file(checkpoint, key), "c");
     assert_int_equal(query->type, WEIGHT_F16);
-    assert_true(query->data > parts[1].bytes &&
-                query->data + query->size <= parts[1].bytes + parts[1].size);
+    const uint8_t *data;
+    MUST(checkpoint_read(checkpoint, query, 0, query->size, NULL, &data, &error));
+    assert_true(data > parts[1].bytes && data + query->size <= parts[1].bytes + parts[1].size);
     checkpoint_close(checkpoint);
     free_parts(parts);
 }
@@ -444,7 +447,6 @@ static void test_split_files(void **state) {
         assert_string_equal(
             checkpoint_tensor_file(checkpoint, checkpoint_tensor(checkpoint, TENSOR_QUERY, 0)),
             paths[1]);
-        checkpoint_release_pages(checkpoint, checkpoint_tensor(checkpoint, TENSOR_QUERY, 0), 0, 1);
         checkpoint_close(checkpoint);
     }
     snprintf(renamed, sizeof renamed, "%s/other.gguf", folder);
@@ -495,13 +497,87 @@ static void test_files(void **state) {
     gguf_write_free(&w);
 }
 
+/* A header that is read in several pieces, and a file that ends between two of them. */
+static void test_long_header(void **state) {
+    (void)state;
+    char path[] = "gguf-test-XXXXXX", says[96];
+    size_t length = (size_t)40 << 20;
+    struct gguf_writer w;
+    struct checkpoint *checkpoint;
+    peridot_error error = {0};
+    char *text = malloc(length + 1);
+    assert_non_null(text);
+    memset(text, 'x', length);
+    text[length] = '\0';
+    gguf_write_begin(&w);
+    gguf_write_string(&w, "general.description", text);
+    gguf_write_config(&w, "");
+    gguf_write_model_tensors(&w, "", Q4_0);
+    gguf_write_data(&w);
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    save(path, w.bytes, w.size);
+    MUST(checkpoint_open(path, &checkpoint, &error));
+    const struct checkpoint_tensor *down = checkpoint_tensor(checkpoint, TENSOR_DOWN, 1);
+    uint8_t *room = malloc(down->size);
+    const uint8_t *bytes;
+    assert_non_null(room);
+    MUST(checkpoint_read(checkpoint, down, 0, down->size, room, &bytes, &error));
+    assert_memory_equal(bytes, w.bytes + down->begin, down->size);
+    checkpoint_close(checkpoint);
+    free(room);
+    for (size_t size = length / 8; size < length; size *= 2) {
+        assert_int_equal(truncate(path, (off_t)size), 0);
+        assert_int_equal(checkpoint_open(path, &checkpoint, &error), PERIDOT_ERROR_FORMAT);
+        snprintf(says, sizeof says, "%s has %zu bytes and ends within its header", path, size);
+        assert_says(&error, says);
+        save(path, w.bytes, w.size);
+    }
+    unlink(path);
+    free(text);
+    gguf_write_free(&w);
+}
+
+static void test_shrinking(void **state) {
+    (void)state;
+    char path[] = "gguf-test-XXXXXX";
+    struct gguf_writer w;
+    struct checkpoint *checkpoint;
+    peridot_error error = {0};
+    uint8_t room[64];
+    const uint8_t *bytes;
+    uint64_t fingerprint;
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    gguf_write_begin(&w);
+    gguf_write_config(&w, "");
+    gguf_write_model_tensors(&w, "", Q4_0);
+    gguf_write_data(&w);
+    save(path, w.bytes, w.size);
+    MUST(checkpoint_open(path, &checkpoint, &error));
+    const struct checkpoint_tensor *down = checkpoint_tensor(checkpoint, TENSOR_DOWN, 1);
+    assert_int_equal(truncate(path, (off_t)down->begin + 10), 0);
+    MUST(checkpoint_read(checkpoint, down, 0, 10, room, &bytes, &error));
+    assert_int_equal(checkpoint_read(checkpoint, down, 0, 11, room, &bytes, &error),
+                     PERIDOT_ERROR_FILE);
+    assert_says(&error, path);
+    assert_says(&error, "when it was opened");
+    assert_int_equal(checkpoint_fingerprint(checkpoint, &fingerprint, &error), PERIDOT_ERROR_FILE);
+    checkpoint_close(checkpoint);
+    unlink(path);
+    gguf_write_free(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),        cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_tokenizer),   cmocka_unit_test(test_bad_metadata),
         cmocka_unit_test(test_bad_tensors), cmocka_unit_test(test_split_in_memory),
         cmocka_unit_test(test_bad_splits),  cmocka_unit_test(test_split_files),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_files),       cmocka_unit_test(test_long_header),
+        cmocka_unit_test(test_shrinking),
     };
     return cmocka_run_group_tests_name("gguf_checkpoint", tests, NULL, NULL);
 }

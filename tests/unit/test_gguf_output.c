@@ -144,8 +144,9 @@ static void test_read_back(void **state) {
         assert_int_equal(tensor->dimensions, 2);
         assert_true(tensor->shape[0] == info->block && tensor->shape[1] == 1);
         assert_int_equal(tensor->size, sizes[place]);
-        assert_int_equal(tensor->data[0], place + 1);
-        assert_int_equal(tensor->data[tensor->size - 1], place + 1);
+        const uint8_t *data = file.bytes + tensor->begin;
+        assert_int_equal(data[0], place + 1);
+        assert_int_equal(data[tensor->size - 1], place + 1);
         place++;
     }
     gguf_free(&gguf);

@@ -19,14 +19,14 @@
 #define END_OF_TURN 107
 
 /* The pieces of tests/data/tokenizer.model, and those at the end of Google's vocabulary. */
-static struct mapped_file model_file;
+static struct file_bytes model_file;
 static struct sentencepiece_model model;
 static struct tokenizer *original;
 
 static int open_model(void **state) {
     (void)state;
     static const char *const late[] = {"[toxicity=0]", "\t\t", "\t\t\t", "<unused99>"};
-    MUST(platform_map_file(TEST_DATA "/tokenizer.model", &model_file, &error));
+    MUST(platform_read_file(TEST_DATA "/tokenizer.model", &model_file, &error));
     MUST(sentencepiece_parse(model_file.data, model_file.size, "tokenizer.model", &model, &error));
     model.pieces = realloc(model.pieces, (model.count + COUNT(late)) * sizeof *model.pieces);
     assert_non_null(model.pieces);
@@ -41,7 +41,7 @@ static int close_model(void **state) {
     (void)state;
     tokenizer_destroy(original);
     sentencepiece_free(&model);
-    platform_unmap_file(&model_file);
+    platform_free_file(&model_file);
     return 0;
 }
 

@@ -162,14 +162,14 @@ static peridot_result read_all(const struct logit_file_key *key, peridot_error *
 }
 
 static uint8_t *read_back(size_t *size) {
-    struct mapped_file file;
-    MUST(platform_map_file(path, &file, &error));
+    struct file_bytes file;
+    MUST(platform_read_file(path, &file, &error));
     uint8_t *bytes = malloc(file.size + 1);
     assert_non_null(bytes);
     memcpy(bytes, file.data, file.size);
     bytes[file.size] = 0;
     *size = file.size;
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return bytes;
 }
 

@@ -384,11 +384,11 @@ static void test_cache_is_kept_and_checked(void **state) {
     assert_int_equal(statistics.cache_read, 0);
     assert_int_equal(statistics.warning[0], '\0');
     assert_true(find_file());
-    struct mapped_file whole;
-    MUST(platform_map_file(file, &whole, &error));
+    struct file_bytes whole;
+    MUST(platform_read_file(file, &whole, &error));
     statistics = compile_with(nested);
     assert_int_equal(statistics.cache_read, whole.size - 24); /* without our header */
-    platform_unmap_file(&whole);
+    platform_free_file(&whole);
 
     patch(0, "X", 1);
     check_damaged();

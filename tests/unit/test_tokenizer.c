@@ -18,12 +18,12 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static struct tokenizer *tokenizer;
-static struct mapped_file model_file;
+static struct file_bytes model_file;
 
 static int open_tokenizer(void **state) {
     (void)state;
     peridot_error error = {0};
-    if (platform_map_file(TEST_DATA "/tokenizer.model", &model_file, &error) ||
+    if (platform_read_file(TEST_DATA "/tokenizer.model", &model_file, &error) ||
         tokenizer_create(model_file.data, model_file.size, "tokenizer.model", &tokenizer, &error))
         fail_msg("%s", error.message);
     return 0;
@@ -32,7 +32,7 @@ static int open_tokenizer(void **state) {
 static int close_tokenizer(void **state) {
     (void)state;
     tokenizer_destroy(tokenizer);
-    platform_unmap_file(&model_file);
+    platform_free_file(&model_file);
     return 0;
 }
 

@@ -173,14 +173,14 @@ static struct tuning make_tuning(void) {
 
 /* The file's text, the caller's to free; the checksum is that of the body whatever is in it. */
 static char *read_text(size_t *size) {
-    struct mapped_file file;
-    MUST(platform_map_file(path, &file, &error));
+    struct file_bytes file;
+    MUST(platform_read_file(path, &file, &error));
     char *text = malloc(file.size + 64);
     assert_non_null(text);
     memcpy(text, file.data, file.size);
     text[file.size] = '\0';
     *size = file.size;
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return text;
 }
 
