@@ -12,8 +12,9 @@ Every type is compared with float32 by `peridot perplexity` over the same window
 what the comparison's own rounding comes to. Bits are those of all weights together, the embedding table
 included. A type that does not divide a matrix's rows gives way to another there, which the bits show too.
 A generated model predicts nothing: what counts there is the divergence, at real widths, where rows have room for
-every type's own blocks. Its weights are scaled so that the logits spread as a trained model's do; errors grow more
-from layer to layer than in a trained one. The demo model learned to predict the answers alone, so its perplexity is high wherever a question stands.
+every type's own blocks. Its weights are scaled so that the logits spread as a trained model's do; nothing in it makes
+up for an error, as a trained model does. The demo model learned to predict the answers alone, so its perplexity is high
+wherever a question stands.
 VK_DRIVER_FILES chooses a driver.
 """
 import argparse
@@ -47,8 +48,11 @@ def conversations(count):
 def generate_model(options, directory):
     """A checkpoint of random weights with the tests' tokenizer, whose pieces are a part of the vocabulary."""
     tests = os.path.join(HERE, "..", "tests")
-    subprocess.run([sys.executable, os.path.join(tests, "model", "make_checkpoint.py"), "--preset", "2b", "--layers",
-                    str(options.generated), "--vocab", "32000", "--lifelike", directory], check=True)
+    made = subprocess.run([sys.executable, os.path.join(tests, "model", "make_checkpoint.py"), "--preset", "2b",
+                           "--layers", str(options.generated), "--vocab", "32000", "--lifelike", directory],
+                          check=False)
+    if made.returncode:
+        sys.exit(1)
     shutil.copy(os.path.join(tests, "data", "tokenizer.model"), directory)
     options.model = directory
 
@@ -117,6 +121,8 @@ def main():
     parser.add_argument("--conversations", type=int, default=40, help="of the built-in text; 40")
     parser.add_argument("--device", help="as peridot devices lists them")
     options = parser.parse_args()
+    if not os.access(options.program, os.X_OK) or os.path.isdir(options.program):
+        parser.error(f"{options.program} is no program: sh host/run.sh devices builds build/host/cli/peridot")
     with tempfile.TemporaryDirectory(prefix="peridot-quality-") as work:
         text = options.file
         if options.generated:

@@ -230,6 +230,19 @@ def check_texts(work, long):
     check("standard input", piped["perplexity"] == perplexity("-f", long.place, "--context", "64")["perplexity"], piped)
 
 
+def check_lifelike(work):
+    """make_checkpoint.py --lifelike: distributions of a few nats, which do not name the token just read."""
+    model = work + "/lifelike"
+    sizes = "--layers 2 --d-model 128 --heads 2 --kv-heads 1 --head-dim 64 --hidden 256 --vocab 2000".split()
+    subprocess.run([sys.executable, os.path.join(HERE, "make_checkpoint.py"), *sizes, "--lifelike", model], check=True)
+    ids = np.random.default_rng(5).integers(3, 2000, 64).astype(np.int32)
+    _, logits = logits_of(model, ids, [(0, range(64))], work)
+    logs = log_softmax(logits)
+    entropy = -(np.exp(logs) * logs).sum(axis=1)
+    check("lifelike: entropy", 2 < entropy.mean() < 5, entropy)
+    check("lifelike: the token just read", (logits.argmax(axis=1)[1:] == ids[:-1]).mean() < 0.1)
+
+
 def check_terminal(text):
     """Progress on a terminal, gone at the end."""
     status, out, shown = on_terminal([program, "perplexity", "-f", text.place, "--context", "32"])
@@ -280,6 +293,7 @@ def main():
         check("it fits in a window", len(short.ids) < 1000)
         check_models(noisy, short, whole, 1000, 999, work)
         check_texts(work, short)
+        check_lifelike(work)
         check_terminal(short)
         check_interrupt(work, text)
     finish()

@@ -9,16 +9,20 @@
     make_checkpoint.py --preset 2b --layers 4 --lifelike DIRECTORY
 
 Without --lifelike the logits single out one token, the one just read: the head is the embedding, and the layers add
-little to it. With it the final norm turns the sign of every other column or so, which makes the head another matrix than
-the embedding, and the logits have the spread at which the distribution has a few nats of entropy, as a trained model's
-has: what an error in any matrix does to the distribution can be measured.
+little to it. With it the final norm turns the sign of every other column or so, which makes the head another matrix
+than the embedding, and the logits have the spread at which the distribution has a few nats of entropy, as a trained
+model's has: what an error in any matrix does to the distribution can be measured.
 """
 import argparse
 import json
 import os
 import struct
+import sys
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("make_checkpoint.py needs NumPy for this Python: install python3-numpy and run it with /usr/bin/python3")
 
 PRESETS = {
     "2b": dict(layers=18, d_model=2048, heads=8, kv_heads=1, head_dim=256, hidden=16384, vocab=256000,
