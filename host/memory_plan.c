@@ -199,7 +199,8 @@ peridot_result memory_plan_admits_weights(const struct peridot_model *model,
 
 peridot_result memory_plan_refuse_weights(const struct shortage *shortage, const char *advice,
                                           peridot_error *error) {
-    return fail(error, PERIDOT_ERROR_DEVICE_MEMORY, "%s need %.1f MiB and %s has %.1f MiB free: %s",
+    return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
+                "%s need %.1f MiB while they are loaded and %s has %.1f MiB free: %s",
                 shortage->what, mebibytes(shortage->needed), shortage->device->info.name,
                 mebibytes(shortage->there), advice);
 }

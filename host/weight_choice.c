@@ -92,6 +92,14 @@ peridot_result weight_choice_settle(struct peridot_model *model,
     return result;
 }
 
+/* As --weights takes it. */
+static const char *named(const struct choice *choice) {
+    peridot_weights weights = choice->params.weights;
+    return weights == PERIDOT_WEIGHTS_FILE
+               ? "file"
+               : weight_type_info((enum weight_type)(weights - 1))->name;
+}
+
 peridot_result weight_choice_refuse(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     const peridot_model_params *params,
@@ -101,13 +109,22 @@ peridot_result weight_choice_refuse(struct peridot_model *model,
     peridot_result result = begin(&choice, model, checkpoint, params, error);
     if (!result)
         result = choose_all(&choice, error);
+    uint32_t context = 0; /* what would fit instead of the one asked for */
+    if (!result && !choice.found && choice.session.context) {
+        choice.session.context = 0;
+        result = choose_all(&choice, error);
+        if (!result && choice.found)
+            result = memory_plan_default_context(model, &choice.session, &context, error);
+    }
     if (result)
         return result;
-    if (choice.found && choice.params.weights == PERIDOT_WEIGHTS_FILE)
+    if (context)
+        snprintf(advice, sizeof advice, "--weights %s --context %u would fit", named(&choice),
+                 context);
+    else if (choice.found && choice.params.weights == PERIDOT_WEIGHTS_FILE)
         snprintf(advice, sizeof advice, "as the file has them (--weights file) they would fit");
     else if (choice.found)
-        snprintf(advice, sizeof advice, "--weights %s would fit",
-                 weight_type_info((enum weight_type)(choice.params.weights - 1))->name);
+        snprintf(advice, sizeof advice, "--weights %s would fit", named(&choice));
     else if (params->split)
         snprintf(advice, sizeof advice, "give that device a smaller share, or leave --split out");
     return memory_plan_refuse_weights(shortage, advice, error);

@@ -12,8 +12,8 @@
 peridot_result weight_choice_settle(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     peridot_model_params *params, peridot_error *error);
-/* DEVICE_MEMORY, for weights that do not fit: the message names a precision that does. The model's
- * plan is not kept. */
+/* DEVICE_MEMORY, for weights that do not fit: the message names a precision that does, and a
+ * context where the one asked for has no room. The model's plan is not kept. */
 peridot_result weight_choice_refuse(struct peridot_model *model,
                                     const struct checkpoint *checkpoint,
                                     const peridot_model_params *params,

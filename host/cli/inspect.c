@@ -5,6 +5,11 @@
 
 #include <cjson/cJSON.h>
 
+struct inspection {
+    peridot_model_info info;
+    peridot_memory_plan plan;
+};
+
 /* Of all weights but the norms, which stay float32. */
 static double bits_per_weight(const peridot_model_info *m) {
     uint64_t norms = (2ull * m->layers + 1) * m->d_model;
@@ -55,12 +60,6 @@ static void print_memory(const peridot_device_info *on, const peridot_model_info
            100.0 * ((double)m->padded_bytes / (double)m->ideal_bytes - 1));
     if (plan->device_count > 1)
         print_devices(on, plan);
-    if (plan->fits)
-        printf("it fits, with a context of up to %u\n", plan->largest_context);
-    else if (plan->largest_context)
-        printf("it does not fit: a context of %u would\n", plan->largest_context);
-    else
-        printf("it does not fit: the weights leave no room for any context\n");
 }
 
 static void add_devices(cJSON *json, const peridot_device_info *on,
@@ -121,39 +120,64 @@ static void print_json(const peridot_device_info *device, const peridot_model_in
     cJSON_Delete(json);
 }
 
+/* Whether it fits, or what would. */
+static void print_verdict(const struct inspection *as_asked, const struct inspection *at_best) {
+    const peridot_memory_plan *plan = &as_asked->plan;
+    if (plan->fits)
+        printf("it fits, with a context of up to %u\n", plan->largest_context);
+    else if (plan->largest_context)
+        printf("it does not fit: a context of %u would\n", plan->largest_context);
+    else if (at_best->plan.largest_context)
+        printf("it does not fit: --weights %s would, with a context of up to %u\n",
+               at_best->info.weights_chosen ? weights_name(at_best->info.weights) : "file",
+               at_best->plan.largest_context);
+    else
+        printf("it does not fit, with no context and not even as q2_k\n");
+}
+
+static peridot_result inspect(const struct options *options, const struct devices *devices,
+                              peridot_weights weights, uint32_t context,
+                              struct inspection *inspection, peridot_error *error) {
+    peridot_session_params session = options->session;
+    session.struct_size = sizeof session;
+    session.context = context;
+    peridot_model_params params = model_params(options, devices, &session);
+    params.weights = weights;
+    inspection->info = (peridot_model_info){.struct_size = sizeof inspection->info};
+    inspection->plan = (peridot_memory_plan){.struct_size = sizeof inspection->plan};
+    if (options->model)
+        return peridot_model_inspect(devices->list[0], options->model, &params, &session,
+                                     &inspection->info, &inspection->plan, error);
+    peridot_file files[DEMO_FILES];
+    demo_list(files);
+    return peridot_model_inspect_files(devices->list[0], files, DEMO_FILES, &params, &session,
+                                       &inspection->info, &inspection->plan, error);
+}
+
 int command_inspect(struct options *options) {
     peridot_error error;
     struct devices devices;
     if (open_devices(options, &devices, &error))
         return complain(&error);
-    peridot_session_params session = options->session;
-    session.struct_size = sizeof session;
-    peridot_model_params params = model_params(options, &devices, &session);
-    peridot_model_info info = {.struct_size = sizeof info};
-    peridot_memory_plan plan = {.struct_size = sizeof plan};
+    struct inspection as_asked, at_best;
     peridot_device_info on[PERIDOT_DEVICES_MAX];
     for (uint32_t i = 0; i < devices.count; i++) {
         on[i].struct_size = sizeof *on;
         peridot_device_describe(devices.list[i], &on[i]);
     }
-    peridot_result result;
-    if (options->model) {
-        result = peridot_model_inspect(devices.list[0], options->model, &params, &session, &info,
-                                       &plan, &error);
-    } else {
-        peridot_file files[DEMO_FILES];
-        demo_list(files);
-        result = peridot_model_inspect_files(devices.list[0], files, DEMO_FILES, &params, &session,
-                                             &info, &plan, &error);
-    }
+    peridot_result result = inspect(options, &devices, options->weights.weights,
+                                    options->session.context, &as_asked, &error);
+    if (!result)
+        result = inspect(options, &devices, PERIDOT_WEIGHTS_AUTO, 0, &at_best, &error);
     close_devices(&devices);
     if (result)
         return complain(&error);
     if (options->json) {
-        print_json(on, &info, &plan);
+        print_json(on, &as_asked.info, &as_asked.plan);
         return 0;
     }
-    print_model(&info);
-    print_memory(on, &info, &plan);
+    print_model(&as_asked.info);
+    print_memory(on, &as_asked.info, &as_asked.plan);
+    print_verdict(&as_asked, &at_best);
     return 0;
 }

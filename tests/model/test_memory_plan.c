@@ -205,9 +205,10 @@ static void test_choice(void **state) {
     device->engine->memory_limit = 0;
 }
 
-static void expect_refusal(peridot_weights weights, const char *advice) {
+static void expect_refusal(peridot_weights weights, const peridot_session_params *session,
+                           const char *advice) {
     peridot_model_params params = {
-        .struct_size = sizeof params, .weights = weights, .session = &small_session};
+        .struct_size = sizeof params, .weights = weights, .session = session};
     peridot_model *model;
     peridot_error error = {0};
     uint64_t before = allocated();
@@ -219,13 +220,16 @@ static void expect_refusal(peridot_weights weights, const char *advice) {
 
 static void test_refusals(void **state) {
     (void)state;
+    static const peridot_session_params large = {
+        .struct_size = sizeof large, .context = 8192, .kv = PERIDOT_KV_F32};
     uint64_t alone, before = allocated();
     device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_Q8_0, &alone);
-    expect_refusal(PERIDOT_WEIGHTS_F32, "--weights q8_0 would fit");
+    expect_refusal(PERIDOT_WEIGHTS_F32, &small_session, "--weights q8_0 would fit");
+    expect_refusal(PERIDOT_WEIGHTS_F32, &large, "--weights q8_0 --context ");
     device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_FILE, &alone);
-    expect_refusal(PERIDOT_WEIGHTS_F32, "--weights file");
+    expect_refusal(PERIDOT_WEIGHTS_F32, &small_session, "--weights file");
     device->engine->memory_limit = before + need(PERIDOT_WEIGHTS_Q2_K, &alone) - 1;
-    expect_refusal(PERIDOT_WEIGHTS_AUTO, "not even as q2_k");
+    expect_refusal(PERIDOT_WEIGHTS_AUTO, &small_session, "not even as q2_k");
     device->engine->memory_limit = 0;
 }
 
