@@ -495,6 +495,10 @@ def devices():
     run("no share for any", ["--split", "0"], "share")
     for value in ("x", "-1", "1,-1", "nan,1", "inf", "1,", ",", "", "1;2", "1e10", "1," * 16 + "1"):
         run(f"--split {value!r}", ["--device", "0", "--split", value], "--split", f'"{value}"')
+    for more, said in ((["--weights", "f32"], b"--weights q8_0 would"), ([], b"it fits, with a context of up to 7168"),
+                       (["--context", "8000"], b"--weights q8_0 would, with a context of up to 7168"),
+                       (["--memory", "12"], b"not even as q2_k")):
+        accepted(f"inspect --memory 44 {more}", ["inspect", "--device", "0", "--memory", "44", *more], said=said)
     if not os.path.exists(SWIFTSHADER) or SWIFTSHADER in environment.get("VK_DRIVER_FILES", SWIFTSHADER):
         return
     drivers = {"VK_DRIVER_FILES": environment["VK_DRIVER_FILES"] + ":" + SWIFTSHADER}
