@@ -11,6 +11,8 @@
 #define BATCH_SECONDS 0.05 /* that it takes about: far from any watchdog */
 #define RESTORED_MOST                                                                              \
     (1u << 20) /* bytes; larger planes a kernel writes anew or adds to, for all it cares */
+#define BLOCK_MOST (64u << 20) /* bytes of memory at once; more is the arena's own measure */
+#define PLACE 256              /* between buffers, about */
 
 struct copied_plane {
     const struct buffer *buffer;
@@ -92,6 +94,32 @@ static bool is_written(const struct bench_dispatch *dispatch, const struct plane
     return false;
 }
 
+/* What is restored before each run. */
+static bool is_restored(const struct bench_dispatch *dispatch, const struct plane *plane) {
+    return plane->size <= RESTORED_MOST && is_written(dispatch, plane);
+}
+
+/* Memory is taken as needed: a driver may clear what it allocates, and for small planes that would
+ * take longer than all else. */
+static peridot_result create_memory(struct timed_kernel *timed, const struct bench *bench,
+                                    const struct bench_dispatch *dispatch, struct staging *staging,
+                                    peridot_error *error) {
+    uint64_t largest = 0, copy = 0;
+    for (uint32_t i = 0; i < bench->plane_count; i++) {
+        const struct plane *plane = &bench->planes[i];
+        uint64_t size = (plane->size + PLACE - 1) / PLACE * PLACE;
+        largest = size > largest ? size : largest;
+        copy += is_restored(dispatch, plane) ? 2 * size : size;
+    }
+    uint64_t block = timed->copy_count * copy;
+    peridot_result result = arena_create(bench->device, MEMORY_DEVICE,
+                                         block < BLOCK_MOST ? block : 0, &timed->arena, error);
+    if (result)
+        return result;
+    uint64_t slot = largest < STAGING_SLOT_BYTES ? largest : STAGING_SLOT_BYTES;
+    return staging_create(bench->device, slot, staging, error);
+}
+
 static peridot_result create_copy(struct timed_kernel *timed, const struct bench *bench,
                                   const struct bench_dispatch *dispatch, struct staging *staging,
                                   uint32_t index, peridot_error *error) {
@@ -101,7 +129,7 @@ static peridot_result create_copy(struct timed_kernel *timed, const struct bench
         const struct plane *plane = &bench->planes[i];
         uint64_t size = (plane->size + 3) / 4 * 4;
         result = arena_buffer(timed->arena, size, plane->name, &copy[i].buffer, error);
-        if (!result && plane->size <= RESTORED_MOST && is_written(dispatch, plane))
+        if (!result && is_restored(dispatch, plane))
             result = arena_buffer(timed->arena, size, plane->name, &copy[i].pristine, error);
     }
     for (uint32_t i = 0; i < bench->plane_count && !result; i++)
@@ -144,11 +172,9 @@ peridot_result timed_kernel_create(const struct bench *bench, const struct bench
     timed->copy_count = choose_copies(bench, rotate);
     peridot_result result = lane_create(bench->device, &timed->lane, error);
     if (!result)
-        result = arena_create(bench->device, MEMORY_DEVICE, 0, &timed->arena, error);
-    if (!result)
         result = timestamps_create(bench->device, 2 * BATCH_MAX, &timed->queries, error);
     if (!result)
-        result = staging_create(bench->device, STAGING_SLOT_BYTES, &staging, error);
+        result = create_memory(timed, bench, dispatch, &staging, error);
     if (result) {
         timed_kernel_destroy(timed);
         *out = NULL;
