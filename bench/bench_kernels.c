@@ -222,7 +222,7 @@ static peridot_result time_job(struct lab *lab, const struct kernel_job *job, cJ
                                peridot_error *error) {
     double seconds[SAMPLES_MAX], warm[2];
     uint32_t count = lab->options->runs;
-    peridot_result result = timed_kernel_run(lab->timed, 2, warm, error);
+    peridot_result result = timed_kernel_run(lab->timed, lab->options->quick ? 1 : 2, warm, error);
     if (!result)
         result = timed_kernel_run(lab->timed, count, seconds, error);
     for (uint32_t i = 0; i < count && !result; i++)
@@ -412,7 +412,7 @@ static void take_defaults(struct kernels_options *options, bool quick) {
     options->choice.types = "bf16,q4_k";
     options->choice.models = "small";
     options->choice.contexts = (struct numbers){{100}, 1};
-    options->choice.tokens = 20;
+    options->choice.tokens = 12;
 }
 
 /* Variants of one's own are of one kernel, which they are compared in. */

@@ -23,8 +23,8 @@ const struct gemma_sizes gemma_sizes[GEMMA_COUNT] = {
                       .heads = 4,
                       .kv_heads = 1,
                       .head_dim = 64,
-                      .hidden = 1024,
-                      .vocabulary = 1024,
+                      .hidden = 768,
+                      .vocabulary = 512,
                       .context = 8192}},
 };
 
