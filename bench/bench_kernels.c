@@ -8,8 +8,10 @@
 #include "kernels/kernel_checks.h"
 #include "messages.h"
 #include "options.h"
+#include "platform.h"
 #include "statistics.h"
 #include "timed_kernel.h"
+#include "tuning.h"
 #include "user_variants.h"
 
 #include <math.h>
@@ -33,6 +35,7 @@ static const char usage[] =
     "  --kv f16|f32|q8        the KV cache's type (f16)\n"
     "  --device CHOICE        an index, a part of the name, or a UUID\n"
     "  --minimal              portable kernels only\n"
+    "  --no-tuning            compares with what sessions use without peridot tune\n"
     "  --runs N               timed runs of each variant (30)\n"
     "  --cases N              random cases of each variant before (3)\n"
     "  --seed N               of the random numbers (a new one each time, shown)\n"
@@ -67,7 +70,7 @@ struct kernels_options {
     const char *device;
     struct kernel_choice choice;
     uint32_t runs, cases, seed;
-    bool quick, minimal;
+    bool quick, minimal, no_tuning;
     struct user_variants own;
     char kernels[64];      /* the pattern with `own` */
     const char *interface; /* a kernel that is only to be explained */
@@ -143,7 +146,7 @@ static void name_job(const struct kernel_job *job, cJSON *row) {
     cJSON_AddStringToObject(row, "kernel", info.name);
     cJSON_AddStringToObject(row, "type", info.typed ? weight_type_info(job->key.type)->name : "");
     cJSON_AddStringToObject(row, "shape", job->name);
-    cJSON_AddStringToObject(row, "variant", job->variant->name);
+    cJSON_AddStringToObject(row, "variant", job->label);
     cJSON_AddStringToObject(row, "in_use", job->in_use ? "*" : "");
     snprintf(constants, sizeof constants, "%u %u %u", job->key.spec[SPEC_WORKGROUP],
              job->key.spec[SPEC_ROWS], job->key.spec[SPEC_COLUMNS]);
@@ -322,7 +325,7 @@ static peridot_result measure_jobs(struct lab *lab, const struct kernel_job *job
     peridot_result result = PERIDOT_OK;
     for (int i = 0; i < count && !result; i++) {
         struct kernel_info info = kernel_info(jobs[i].variant->kernel);
-        progress("%d of %d: %s %s %s, %s", i + 1, count, info.name, jobs[i].variant->name,
+        progress("%d of %d: %s %s %s, %s", i + 1, count, info.name, jobs[i].label,
                  info.typed ? weight_type_info(jobs[i].key.type)->name : "", jobs[i].name);
         if (lab->options->own.count)
             crash_words("peridot-bench: %s %s brought the device down, and this process with it: "
@@ -344,6 +347,20 @@ static peridot_result measure_jobs(struct lab *lab, const struct kernel_job *job
 
 /* ---- The command ---- */
 
+/* The device is opened without a cache, which random cases would fill; of what lies there only the
+ * tuning counts. */
+static void read_tuning(struct lab *lab) {
+    const struct kernels_options *options = lab->options;
+    peridot_device *device = lab->device;
+    char directory[4096];
+    if (options->minimal || options->no_tuning ||
+        !platform_cache_directory(directory, sizeof directory))
+        return;
+    tuning_read(device->engine, directory, &device->tuning, device->tuning_warning);
+    if (*device->tuning_warning)
+        warn(device->tuning_warning);
+}
+
 static peridot_result open_lab(struct lab *lab, peridot_error *error) {
     const struct kernels_options *options = lab->options;
     peridot_device_params params = {.struct_size = sizeof params,
@@ -353,6 +370,7 @@ static peridot_result open_lab(struct lab *lab, peridot_error *error) {
     peridot_result result = peridot_device_open(&params, &lab->device, error);
     if (result)
         return result;
+    read_tuning(lab);
     progress("measuring the device's bandwidth and arithmetic");
     result = ceilings_measure(lab->device->engine, options->quick, &lab->ceilings, error);
     if (!result)
@@ -362,7 +380,15 @@ static peridot_result open_lab(struct lab *lab, peridot_error *error) {
     return result;
 }
 
-static void describe_lab(struct lab *lab) {
+/* What `in use` is of. */
+static const char *describe_variants(const struct lab *lab, const struct kernel_job *jobs) {
+    for (ptrdiff_t i = 0; i < arrlen(jobs); i++)
+        if (jobs[i].tuned)
+            return "tuned";
+    return lab->options->minimal ? "portable" : "all";
+}
+
+static void describe_lab(struct lab *lab, const struct kernel_job *jobs) {
     cJSON *about = lab->results.about;
     environment_describe(lab->device->engine, about);
     row_number(about, "read_gb_per_second", lab->ceilings.read_gbs);
@@ -370,6 +396,7 @@ static void describe_lab(struct lab *lab) {
     row_number(about, "multiply_add_gflop_per_second", lab->ceilings.multiply_add_gflops);
     if (lab->ceilings.packed_dot_gops > 0)
         row_number(about, "packed_dot_gop_per_second", lab->ceilings.packed_dot_gops);
+    cJSON_AddStringToObject(about, "variants", describe_variants(lab, jobs));
     row_number(about, "seed", lab->options->seed);
     row_number(about, "runs", lab->options->runs);
     if (device_is_software(lab->device->engine))
@@ -381,11 +408,12 @@ static peridot_result measure(struct lab *lab, peridot_error *error) {
     peridot_result result = open_lab(lab, error);
     if (result)
         return result;
-    describe_lab(lab);
     lab->table = results_table(&lab->results, "kernels", "Kernels", kernels_columns);
     lab->left_out = results_table(&lab->results, "left_out", "Left out", kernels_left_out_columns);
     user_variants_ask(&lab->options->own, lab->device->engine);
+    lab->options->choice.tuning = &lab->device->tuning;
     struct kernel_job *jobs = kernel_jobs_list(lab->device->engine, &lab->options->choice);
+    describe_lab(lab, jobs);
     if (!jobs)
         result =
             fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -451,6 +479,7 @@ static bool parse(int argc, char **argv, struct kernels_options *options) {
         {"--kv", "", OPTION_KV, &choice->kv, 0, 0},
         {"--device", "", OPTION_TEXT, &options->device, 0, 0},
         {"--minimal", "", OPTION_FLAG, &options->minimal, 0, 0},
+        {"--no-tuning", "", OPTION_FLAG, &options->no_tuning, 0, 0},
         {"--runs", "", OPTION_NUMBER, &options->runs, 1, SAMPLES_MAX},
         {"--cases", "", OPTION_NUMBER, &options->cases, 0, 1000},
         {"--seed", "", OPTION_NUMBER, &options->seed, 0, 4294967295.0},

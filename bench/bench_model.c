@@ -288,8 +288,7 @@ static bool show_progress(const peridot_progress *at, void *user) {
 
 static void show_message(const char *text, void *user) {
     (void)user;
-    progress_end();
-    fprintf(stderr, "peridot-bench: %s\n", text);
+    warn(text);
 }
 
 static peridot_result open_device(struct bench *bench, peridot_error *error) {

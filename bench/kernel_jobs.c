@@ -84,16 +84,41 @@ static void heed_user(const struct user_variants *own, struct kernel_job *job) {
     }
 }
 
+/* The same job with other constants, which its label tells. */
+static struct kernel_job with_constants(const struct kernel_job *job,
+                                        const uint32_t spec[SPEC_HEAD_DIM]) {
+    static const char *const words[SPEC_HEAD_DIM] = {"workgroup", "rows", "columns"};
+    struct kernel_job other = *job;
+    char *at = other.label + strlen(other.label), *end = other.label + sizeof other.label;
+    for (int i = 0; i < SPEC_HEAD_DIM; i++)
+        if (spec[i] != job->key.spec[i])
+            at += snprintf(at, (size_t)(end - at), " %s=%u", words[i], spec[i]);
+    memcpy(other.key.spec, spec, sizeof *spec * SPEC_HEAD_DIM);
+    return other;
+}
+
 static void add_job(struct listing *list, const struct kernel_variant *variant, uint32_t type,
                     uint32_t columns, struct case_shape shape, unsigned by) {
     const struct peridot_model *model = &list->gemma.model;
     struct kernel_job job = {.variant = variant, .shape = shape};
+    struct pipeline_key used = {0};
+    bool tuned = false;
     job.key = kernel_set_key(model, variant, type, columns, list->choice->kv);
-    job.in_use = kernel_set_variant(model, variant->kernel, columns) == variant;
     if (!kernel_variant_supported(list->device, variant, &job.left_out) && !job.left_out)
         job.left_out = "the device cannot run it";
     heed_user(list->choice->own, &job);
     name_shape(&job, list->sizes->name, by);
+    snprintf(job.label, sizeof job.label, "%s", variant->name);
+    kernel_set_used(model, variant->kernel, type, columns, list->choice->kv, &used, &tuned);
+    bool runs = used.variant == variant;
+    bool alike = memcmp(used.spec, job.key.spec, SPEC_HEAD_DIM * sizeof *used.spec) == 0;
+    job.in_use = runs && alike;
+    job.tuned = job.in_use && tuned;
+    arrput(list->jobs, job);
+    if (!runs || alike)
+        return;
+    job = with_constants(&job, used.spec);
+    job.in_use = job.tuned = true;
     arrput(list->jobs, job);
 }
 
@@ -158,6 +183,8 @@ struct kernel_job *kernel_jobs_list(struct device *device, const struct kernel_c
     for (int size = 0; size < GEMMA_COUNT; size++) {
         list.sizes = &gemma_sizes[size];
         gemma_set(&list.gemma, device, list.sizes);
+        if (choice->tuning)
+            list.gemma.device.tuning = *choice->tuning;
         if (!pattern_matches(choice->models, list.sizes->name, false))
             continue;
         for (uint32_t i = 0; i < count; i++) {

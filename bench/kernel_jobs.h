@@ -1,5 +1,5 @@
-/* What the lab measures: every variant of the kernel table, built as sessions build it, on every
- * shape that the models give it. */
+/* What the lab measures: every variant of the kernel table, built as untuned sessions build it, and
+ * what is tuned with other constants besides, on every shape that the models give it. */
 #ifndef BENCH_KERNEL_JOBS_H
 #define BENCH_KERNEL_JOBS_H
 
@@ -13,7 +13,9 @@ struct kernel_job {
     struct pipeline_key key;
     struct case_shape shape;
     char name[96];        /* of the shape: "2b, 1 token" */
+    char label[96];       /* of the variant, with its constants where they are tuned ones */
     bool in_use;          /* what a session of that model runs */
+    bool tuned;           /* and would not without tuning */
     const char *left_out; /* why the device cannot run it; NULL: it can */
 };
 
@@ -24,6 +26,7 @@ struct kernel_choice {
     peridot_kv kv;
     uint64_t plane_most;             /* bytes of a matrix */
     const struct user_variants *own; /* and these, of one kernel; NULL: none */
+    const struct tuning *tuning;     /* of the device */
 };
 
 /* Jobs in the table's order, those of one kernel, type and shape one after another; stb_ds, the

@@ -25,12 +25,16 @@ void progress_end(void) {
     shown = 0;
 }
 
-int complain(const peridot_error *error) {
+void warn(const char *message) {
     progress_end();
     fputs("peridot-bench: ", stderr);
     /* a name out of a hostile file must not steer the terminal */
-    for (const char *at = error->message; *at; at++)
+    for (const char *at = message; *at; at++)
         fputc((unsigned char)*at < 32 || *at == 127 ? '?' : *at, stderr);
     fputc('\n', stderr);
+}
+
+int complain(const peridot_error *error) {
+    warn(error->message);
     return 1;
 }

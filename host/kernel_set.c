@@ -160,19 +160,39 @@ static void take_tuned(struct choice *choice, struct kernel_want *wanted) {
     memcpy(wanted->key.spec, tuned->spec, sizeof tuned->spec);
 }
 
+/* As it is built untuned. False: the device can run no variant. */
+static bool want_untuned(const struct choice *choice, enum kernel kernel, uint32_t type,
+                         uint32_t columns, struct kernel_want *wanted) {
+    const struct kernel_variant *variant = choose(choice, kernel, columns);
+    if (!variant)
+        return false;
+    wanted->place = kernel_set_place(choice->model, kernel, type, columns, choice->kv);
+    wanted->key = kernel_set_key(choice->model, variant, type, columns, choice->kv);
+    return true;
+}
+
+bool kernel_set_used(const struct peridot_model *model, enum kernel kernel, uint32_t type,
+                     uint32_t columns, peridot_kv kv, struct pipeline_key *key, bool *tuned) {
+    struct choice choice = {.model = model, .device = model->device->engine, .kv = kv};
+    struct kernel_want wanted;
+    if (!want_untuned(&choice, kernel, type, columns, &wanted))
+        return false;
+    take_tuned(&choice, &wanted);
+    *key = wanted.key;
+    *tuned = choice.tuned;
+    return true;
+}
+
 static struct pipeline *want(struct choice *choice, enum kernel kernel, uint32_t type,
                              uint32_t columns) {
-    const struct kernel_variant *variant = choose(choice, kernel, columns);
-    if (!variant) {
+    struct kernel_want wanted;
+    if (!want_untuned(choice, kernel, type, columns, &wanted)) {
         if (!choice->result)
             choice->result = fail(choice->error, PERIDOT_ERROR_UNSUPPORTED,
                                   "device %s can run no variant of kernel %s",
                                   choice->device->info.name, kernel_info(kernel).name);
         return NULL;
     }
-    struct kernel_want wanted = {
-        .place = kernel_set_place(choice->model, kernel, type, columns, choice->kv),
-        .key = kernel_set_key(choice->model, variant, type, columns, choice->kv)};
     if (choice->visit) {
         choice->visit(&wanted, choice->user);
         return NULL;

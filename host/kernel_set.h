@@ -37,6 +37,10 @@ const struct kernel_variant *kernel_set_variant(const struct peridot_model *mode
 struct pipeline_key kernel_set_key(const struct peridot_model *model,
                                    const struct kernel_variant *variant, uint32_t type,
                                    uint32_t columns, peridot_kv kv);
+/* The variant that they do run, and how they build it: `*tuned` where that is other than untuned.
+ * False: there is none. */
+bool kernel_set_used(const struct peridot_model *model, enum kernel kernel, uint32_t type,
+                     uint32_t columns, peridot_kv kv, struct pipeline_key *key, bool *tuned);
 /* The SPEC_COLUMNS that a kernel's variants are built with (0: the variant's own, for passes of
  * many rows); how many. */
 #define KERNEL_SET_COLUMNS_MAX 3

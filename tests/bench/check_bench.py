@@ -437,6 +437,54 @@ def rankings_on(driver):
               rows, again[shape])
 
 
+def checksum(data):
+    """As engine/checksum.h has it."""
+    value = 0xcbf29ce484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
+    return value
+
+
+def used_in(shapes):
+    """The variants in use, by shape."""
+    return {shape[2]: [name for name, row in rows.items() if row["in_use"]] for shape, rows in shapes.items()}
+
+
+def tuned_kernels(driver):
+    """The lab compares with what sessions run: a tuning's choice, made here of a true one."""
+    tune = os.path.join(os.path.dirname(program), "..", "host", "cli", "peridot")
+    environment = dict(os.environ, **({"VK_DRIVER_FILES": driver} if driver else {}))
+    subprocess.run([tune, "tune", "--shape", "2b", "--weights", "q4_k", "--seconds", "1"], capture_output=True, timeout=300,
+                   check=True, env=environment)
+    path = glob.glob(os.path.join(os.environ["PERIDOT_CACHE_DIR"], "tuning-*"))[0]
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().splitlines()[2:]
+    words = next(line for line in lines if line.startswith("entry matvec_geglu q4_k 1 ")).split(" ")
+    choice = ["--kernel", "matvec_geglu", "--type", "q4_k"]
+    untuned, _ = lab(*choice, driver=driver)
+    one, few = "small, 1 token", "small, 8 tokens"
+    check("a tuning of other sizes", used_in(untuned) == {one: ["subgroup"], few: ["subgroup"]}, used_in(untuned))
+    rows = untuned["matvec_geglu", "q4_k", one]
+    portable, subgroup = (rows[name]["constants"].replace(" ", ",") for name in ("portable", "subgroup"))
+    for variant, constants, name in (("portable", portable, "portable"),
+                                     ("subgroup", subgroup.replace(",8,", ",4,"), "subgroup rows=4")):
+        words[4], words[8:] = "512", [variant, constants, "1500"]
+        body = ("\n".join([*lines[:2], " ".join(words)]) + "\n").encode()
+        with open(path, "wb") as file:
+            file.write(b"peridot-tuning 1\nchecksum %016x\n" % checksum(body) + body)
+        tuned, _ = lab(*choice, driver=driver)
+        check("what is tuned is in use", used_in(tuned) == {one: [name], few: ["subgroup"]}, used_in(tuned))
+        check("beside the untuned ones", set(tuned["matvec_geglu", "q4_k", one]) == {*rows, name}, tuned)
+        for shape in tuned.values():
+            check_ranking(list(shape.values()))
+    check("--no-tuning", used_in(lab("--no-tuning", *choice, driver=driver)[0]) == used_in(untuned))
+    with open(path, "ab") as file:
+        file.write(b"more")
+    said = run("kernels", "--quick", "--kernel", "rmsnorm", "--json", driver=driver)[1]
+    check("a damaged tuning gets a word", said.count("\n") == 1 and "damaged" in said, said)
+    os.remove(path)
+
+
 def planted(name):
     return os.path.join(HERE, "faults", name + ".comp")
 
@@ -592,6 +640,7 @@ def bad_input(folder):
 
 
 with tempfile.TemporaryDirectory() as work:
+    os.environ["PERIDOT_CACHE_DIR"] = os.path.join(work, "cache")
     results = []
     for number, each in enumerate(drivers or [None]):
         model_on(each, work)
@@ -605,6 +654,7 @@ with tempfile.TemporaryDirectory() as work:
             own_variants(each, work)
     check_table(["--type", "q4_k"], None, drivers[0] if drivers else None)
     damaged_modules(drivers[0] if drivers else None, work)
+    tuned_kernels(drivers[0] if drivers else None)
     if takes_glsl():
         no_compiling(drivers[0] if drivers else None, work)
     interfaces()
