@@ -8,8 +8,10 @@
 #include <string.h>
 
 static const char usage[] =
-    "peridot-bench report FILE.json ... -o FILE.html: one page of what kernels, model and compile\n"
-    "wrote with -o, of one or several devices or commits: each device's roofline and its kernels,\n"
+    "peridot-bench report FILE.json ... -o FILE.html: one page of what kernels, model and "
+    "compile,\n"
+    "or peridot tune, wrote with -o, of one or several devices or commits: each device's roofline "
+    "and its kernels,\n"
     "variants side by side, tokens/s against the depth of the context, and the tables. It needs "
     "no\n"
     "network, is light or dark as the browser is, and prints.\n"
@@ -33,7 +35,7 @@ static bool is_table(const cJSON *rows) {
 
 /* Whether all but what every file has are tables, and of a command whose tables are known. */
 static peridot_result check_file(const struct report_file *file, peridot_error *error) {
-    static const char *const commands[] = {"kernels", "model", "compile"};
+    static const char *const commands[] = {"kernels", "model", "compile", "tune"};
     const cJSON *item;
     bool known = false;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
@@ -41,7 +43,7 @@ static peridot_result check_file(const struct report_file *file, peridot_error *
     if (!known)
         return fail(error, PERIDOT_ERROR_FORMAT,
                     "cannot use %s: its results are of \"%.40s\", and a report shows those of "
-                    "kernels, model and compile",
+                    "kernels, model, compile and tune",
                     file->path, file->command);
     cJSON_ArrayForEach(item, file->json) {
         if (item != file->about && !cJSON_IsNumber(item) && !cJSON_IsString(item) &&

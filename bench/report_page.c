@@ -3,6 +3,7 @@
 #include "html.h"
 #include "peridot.h"
 #include "report.h"
+#include "tuning_results.h"
 
 #include <string.h>
 
@@ -158,6 +159,7 @@ static const struct section {
     {"model", "speed", "A model's speed", model_speed_columns},
     {"model", "kernels", "Decode steps by kernel, with timestamps", model_kernel_columns},
     {"compile", "kernels", "What compilers make of the kernels", compile_columns},
+    {"tune", "kernels", "What tuning chose", tuning_columns},
 };
 
 static void put_heading(FILE *stream, const struct report *report, uint32_t index) {

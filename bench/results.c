@@ -289,16 +289,22 @@ static bool write_file(FILE *stream, void *user) {
     return !ferror(stream);
 }
 
+peridot_result results_write(const struct results *results, const struct output *output,
+                             peridot_error *error) {
+    struct writing writing = {results, output->csv};
+    if (output->path)
+        return platform_replace_file(output->path, write_file, &writing, error);
+    if ((output->json || output->csv) && !write_file(stdout, &writing) && !ferror(stdout))
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while writing results");
+    return PERIDOT_OK;
+}
+
 peridot_result results_output(const struct results *results, const struct results *shown,
                               const struct output *output, peridot_error *error) {
-    struct writing writing = {results, output->csv};
     if (output->path || !(output->json || output->csv))
         results_print(shown ? shown : results, stdout, isatty(STDOUT_FILENO));
-    else if (!write_file(stdout, &writing) && !ferror(stdout))
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while writing results");
     /* last, so that a full disk takes nothing that was measured */
-    return output->path ? platform_replace_file(output->path, write_file, &writing, error)
-                        : PERIDOT_OK;
+    return results_write(results, output, error);
 }
 
 /* ---- Reading ---- */
@@ -321,7 +327,7 @@ peridot_result results_parse(const char *text, size_t length, const char *name, 
     *file = NULL;
     return fail(error, PERIDOT_ERROR_FORMAT,
                 "cannot use %s: %s (make one with peridot-bench %s -o FILE)", name, why,
-                command ? command : "kernels, model or compile");
+                command ? command : "kernels, model or compile, or peridot tune,");
 }
 
 peridot_result results_read(const char *path, const char *command, cJSON **file,

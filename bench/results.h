@@ -74,7 +74,11 @@ struct output {
     bool json, csv;   /* instead of tables, to standard output or to `path` */
     const char *path; /* a file of JSON, or CSV with `csv`, beside the tables; NULL: none */
 };
-/* `shown` is what people see of them, NULL: the same. Errors: FILE, HOST_MEMORY. */
+/* To the file, or to standard output where there is none and JSON or CSV is wanted. Errors: FILE,
+ * HOST_MEMORY. */
+peridot_result results_write(const struct results *results, const struct output *output,
+                             peridot_error *error);
+/* The same, and tables. `shown` is what people see of them, NULL: the same. */
 peridot_result results_output(const struct results *results, const struct results *shown,
                               const struct output *output, peridot_error *error);
 

@@ -16,7 +16,7 @@ struct options {
     uint32_t count; /* -n; 0: as many as fit */
     uint32_t context, stride;
     uint32_t seconds; /* of tuning; 0: the default */
-    bool chat, json, jsonl, decode, no_special, special, verbose;
+    bool chat, json, csv, jsonl, decode, no_special, special, verbose;
     bool needs_tokenizer; /* the command is of no use without one */
     peridot_sampling sampling;
     bool seed_given;

@@ -48,6 +48,8 @@ static int help(void) {
         "TYPE\n"
         "          --seconds N (60): on this device with its driver, for models of that width;\n"
         "          devices tells what is tuned, --no-tuning runs a model without\n"
+        "          --json or --csv instead of lines; -o FILE: JSON, or CSV, beside them\n"
+        "devices   --json\n"
         "batching  --prefill-rows N  --steps N  --submission-ms MS\n");
     return 0;
 }

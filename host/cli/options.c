@@ -162,6 +162,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--split", "", SPLIT, NULL, 0, 0},
         {"--chat", "", FLAG, &options->chat, 0, 0},
         {"--json", "", FLAG, &options->json, 0, 0},
+        {"--csv", "", FLAG, &options->csv, 0, 0},
         {"--jsonl", "", FLAG, &options->jsonl, 0, 0},
         {"--decode", "", FLAG, &options->decode, 0, 0},
         {"--special", "", FLAG, &options->special, 0, 0},

@@ -1,10 +1,12 @@
 /* peridot tune: measures which kernels are fastest for a model on a device, and keeps it. */
 #include "cli.h"
 #include "demo.h"
+#include "environment.h"
 #include "gemma_sizes.h"
 #include "interrupt.h"
 #include "platform.h"
 #include "tuner.h"
+#include "tuning_results.h"
 #include "weight_rows.h"
 
 #include <string.h>
@@ -17,7 +19,10 @@
 
 struct show {
     bool terminal;
+    bool lines; /* on standard output, where no JSON or CSV goes */
     uint32_t faster;
+    struct results results;
+    struct table *table;
 };
 
 static void name_kernel(const struct tuning_place *place, char *name, size_t size) {
@@ -37,7 +42,7 @@ static void name_choice(const struct kernel_variant *variant, const uint32_t *sp
              spec[SPEC_COLUMNS]);
 }
 
-static void print_finished(struct show *show, const struct tuner_progress *progress) {
+static void print_finished(const struct tuner_progress *progress) {
     char kernel[96], before[96], after[96];
     const struct pipeline_key *untuned = &progress->want.key;
     name_kernel(&progress->want.place, kernel, sizeof kernel);
@@ -50,7 +55,6 @@ static void print_finished(struct show *show, const struct tuner_progress *progr
                progress->chosen.gain, before);
     printf("; %u of %u tried\n", progress->tried, progress->candidates);
     fflush(stdout);
-    show->faster += progress->chosen.gain != 1;
 }
 
 static void show_tuning(const struct tuner_progress *progress, void *user) {
@@ -58,6 +62,8 @@ static void show_tuning(const struct tuner_progress *progress, void *user) {
     char kernel[96];
     if (show->terminal)
         fprintf(stderr, "\r%78s\r", "");
+    if (progress->broken || progress->finished)
+        tuning_results_add(show->table, progress);
     name_kernel(&progress->want.place, kernel, sizeof kernel);
     if (progress->broken) {
         fprintf(stderr, "peridot: %s is wrong on this device, please report it: %s\n", kernel,
@@ -67,7 +73,9 @@ static void show_tuning(const struct tuner_progress *progress, void *user) {
             fprintf(stderr,
                     "peridot: %u candidates were wrong and are left out, the last one: %s\n",
                     progress->wrong, progress->fault);
-        print_finished(show, progress);
+        if (show->lines)
+            print_finished(progress);
+        show->faster += progress->chosen.gain != 1;
     } else if (show->terminal) {
         fprintf(stderr, "%3.0f %%  %s: %u of %u",
                 100.0 * ((double)progress->done + (double)progress->tried / progress->candidates) /
@@ -136,10 +144,37 @@ static peridot_result plan(const struct options *options, peridot_device *device
 
 /* ---- The command ---- */
 
+static void describe(const struct options *options, const struct peridot_model *model,
+                     const struct show *show, uint32_t left) {
+    cJSON *about = show->results.about;
+    environment_describe(model->device->engine, about);
+    cJSON_AddStringToObject(about, "model",
+                            options->shape   ? options->shape
+                            : options->model ? options->model
+                                             : "demo");
+    cJSON_AddStringToObject(about, "kv", kv_words[options->session.kv]);
+    cJSON_AddStringToObject(about, "activations",
+                            options->session.activations == PERIDOT_ACTIVATIONS_INT8 ? "int8"
+                                                                                     : "f32");
+    row_number(about, "faster", show->faster);
+    row_number(about, "left", left); /* for want of time */
+}
+
+static peridot_result report(const struct options *options, const struct peridot_model *model,
+                             struct show *show, uint32_t left, peridot_error *error) {
+    struct output output = {options->json, options->csv, options->output};
+    describe(options, model, show, left);
+    if (show->lines)
+        printf("%s now runs %u kernels faster; %u were left for want of time%s\n",
+               model->device->engine->info.name, show->faster, left,
+               was_interrupted() ? ": it was interrupted, and what was found is kept" : "");
+    return results_write(&show->results, &output, error);
+}
+
 /* Tunes, and keeps what was found beside what was there, also after an error. */
 static peridot_result tune(const struct options *options, const struct peridot_model *model,
-                           const char *directory, struct tuning *tuning, peridot_error *error) {
-    struct show show = {.terminal = isatty(STDERR_FILENO)};
+                           const char *directory, struct tuning *tuning, struct show *show,
+                           peridot_error *error) {
     struct tuner_params params = {
         .model = model,
         .kv = options->session.kv,
@@ -148,14 +183,14 @@ static peridot_result tune(const struct options *options, const struct peridot_m
         .seed = (uint64_t)time(NULL),
         .progress = show_tuning,
         .stop = is_stopped,
-        .user = &show,
+        .user = show,
     };
     const struct device *device = model->device->engine;
     uint32_t left = 0;
     peridot_error failed;
     catch_interrupts();
     peridot_result result = tuner_run(&params, tuning, &left, error);
-    if (show.terminal)
+    if (show->terminal)
         fprintf(stderr, "\r%78s\r", "");
     tuning->made = (int64_t)time(NULL);
     if (tuning_count(tuning) > 0) {
@@ -165,11 +200,7 @@ static peridot_result tune(const struct options *options, const struct peridot_m
             return written;
         }
     }
-    if (!result)
-        printf("%s now runs %u kernels faster; %u were left for want of time%s\n",
-               device->info.name, show.faster, left,
-               was_interrupted() ? ": it was interrupted, and what was found is kept" : "");
-    return result;
+    return result ? result : report(options, model, show, left, error);
 }
 
 static peridot_result run(const struct options *options, peridot_device **device,
@@ -177,6 +208,8 @@ static peridot_result run(const struct options *options, peridot_device **device
                           peridot_error *error) {
     char directory[4096], word[TUNING_WORD];
     struct shape_model shape;
+    struct show show = {.terminal = isatty(STDERR_FILENO),
+                        .lines = options->output || !(options->json || options->csv)};
     peridot_device_params with = options->device;
     with.struct_size = sizeof with;
     with.message = show_message;
@@ -190,7 +223,9 @@ static peridot_result run(const struct options *options, peridot_device **device
     if (!platform_cache_directory(directory, sizeof directory))
         return fail(error, PERIDOT_ERROR_FILE,
                     "there is no folder to keep the tuning in: set PERIDOT_CACHE_DIR");
-    peridot_result result = peridot_device_open(&with, device, error);
+    peridot_result result = options->output ? check_output(options->output, error) : PERIDOT_OK;
+    if (!result)
+        result = peridot_device_open(&with, device, error);
     if (!result && options->shape)
         result = set_shape(&shape, options, *device, error);
     else if (!result)
@@ -203,7 +238,13 @@ static peridot_result run(const struct options *options, peridot_device **device
     /* what was read, again: a folder that cannot be written is refused before the work */
     result = tuning_write((*device)->engine, directory, tuning, error);
     const struct peridot_model *measured = options->shape ? &shape.model : *model;
-    return result ? result : tune(options, measured, directory, tuning, error);
+    if (result)
+        return result;
+    results_begin(&show.results, "tune");
+    show.table = results_table(&show.results, "kernels", "Tuned kernels", tuning_columns);
+    result = tune(options, measured, directory, tuning, &show, error);
+    results_free(&show.results);
+    return result;
 }
 
 int command_tune(struct options *options) {

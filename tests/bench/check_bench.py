@@ -450,12 +450,16 @@ def used_in(shapes):
     return {shape[2]: [name for name, row in rows.items() if row["in_use"]] for shape, rows in shapes.items()}
 
 
-def tuned_kernels(driver):
+def tuned_kernels(driver, folder):
     """The lab compares with what sessions run: a tuning's choice, made here of a true one."""
     tune = os.path.join(os.path.dirname(program), "..", "host", "cli", "peridot")
     environment = dict(os.environ, **({"VK_DRIVER_FILES": driver} if driver else {}))
-    subprocess.run([tune, "tune", "--shape", "2b", "--weights", "q4_k", "--seconds", "1"], capture_output=True, timeout=300,
-                   check=True, env=environment)
+    result = os.path.join(folder, "tune.json")
+    subprocess.run([tune, "tune", "--shape", "2b", "--weights", "q4_k", "--seconds", "1", "-o", result], capture_output=True,
+                   timeout=300, check=True, env=environment)
+    run("report", result, "-o", os.path.join(folder, "tune.html"))
+    text = " ".join(read_page(os.path.join(folder, "tune.html"))[0].text)
+    check("a report of tuning", "What tuning chose" in text and "matvec_geglu" in text, text)
     path = glob.glob(os.path.join(os.environ["PERIDOT_CACHE_DIR"], "tuning-*"))[0]
     with open(path, encoding="utf-8") as file:
         lines = file.read().splitlines()[2:]
@@ -654,7 +658,7 @@ with tempfile.TemporaryDirectory() as work:
             own_variants(each, work)
     check_table(["--type", "q4_k"], None, drivers[0] if drivers else None)
     damaged_modules(drivers[0] if drivers else None, work)
-    tuned_kernels(drivers[0] if drivers else None)
+    tuned_kernels(drivers[0] if drivers else None, work)
     if takes_glsl():
         no_compiling(drivers[0] if drivers else None, work)
     interfaces()

@@ -5,6 +5,8 @@ What it finds is kept, `devices` tells it, the next start uses it and generates 
 with one line; Ctrl-C keeps what was found; what cannot be done is refused in a sentence. Ends with a line
 "N passed, N failed".
 """
+import csv
+import json
 import os
 import re
 import signal
@@ -61,8 +63,24 @@ told = re.search(r"tuned +(\d+) kernels, \d+ of them to other than the default, 
 check("devices tells it", told and int(told[1]) == len(lines) - 1 and not said, out, said)
 check("the text is the same", generate()[1] == plain[1] and generate("--no-tuning")[1] == plain[1], plain)
 
-status, out, said = run("tune", "--shape", "2b", "--weights", "q4_k", "--seconds", "1")
+status, out, said = run("devices", "--json")
+devices = json.loads(out)
+check("devices in JSON", len(devices) == 1 and devices[0]["chosen"] and devices[0]["tuned"] == len(lines) - 1 and
+      abs(devices[0]["tuned_at"] - time.time()) < 600, out)
+
+path = os.path.join(scratch.name, "tuned.csv")
+status, out, said = run("tune", "--shape", "2b", "--weights", "q4_k", "--seconds", "1", "--csv", "-o", path)
 check("a model that is not there", status == 0 and "matvec_geglu q4_k, 1 row " in out, out, said)
+with open(path, encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file))
+check("CSV beside the lines", len(rows) == len(out.splitlines()) - 1 and rows[0]["kernel"] == "matvec_geglu" and
+      rows[0]["type"] == "q4_k" and rows[0]["rows"] == "1" and rows[0]["model"] == "2b" and
+      float(rows[0]["microseconds"]) > 0 and len(rows[0]["constants"].split()) == 3, rows, out)
+status, out, said = run("tune", "--shape", "7b", "--weights", "q4_k", "--seconds", "1", "--json")
+result = json.loads(out)
+check("JSON instead of lines", result["command"] == "tune" and result["about"]["model"] == "7b" and not said and
+      result["kernels"][0]["kernel"] == "matvec_geglu" and result["kernels"][0]["gain"] >= 1 and
+      result["kernels"][0]["tried"] >= 2, out, said)
 status, out, said = run("tune", "--seconds", "3")
 second = out.splitlines()
 check("the second time goes on where the first ended", status == 0 and second and second[0].split("  ")[0] not in
@@ -93,6 +111,7 @@ for name, arguments, variables, words in [
         ("no such shape", ["--shape", "3b"], {}, ["2b or 7b"]),
         ("two models", ["--shape", "2b", "-m", "x"], {}, ["not both"]),
         ("no model", ["-m", "/nowhere"], {}, ["/nowhere"]),
+        ("no place for results", ["-o", "/nowhere/tuned.json"], {}, ["/nowhere/tuned.json"]),
         ("no folder", ["--seconds", "1"], {"PERIDOT_CACHE_DIR": "/proc/nowhere"}, ["/proc/nowhere"]),
         ("portable kernels alone", ["--minimal"], {}, ["--minimal"])]:
     status, out, said = run("tune", *arguments, variables=variables)
