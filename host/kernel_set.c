@@ -83,9 +83,11 @@ static bool suits(const struct choice *choice, const struct kernel_variant *vari
 }
 
 /* Whether a lane of a subgroup variant holds so much that it wants the registers which the smallest
- * subgroup leaves it: the sums of several tokens, or attention's results. */
-static bool is_large(enum kernel kernel, uint32_t columns) {
-    return is_projection(kernel) ? columns > 1 : is_attention(kernel);
+ * subgroup leaves it: the sums of several tokens, blocks of weights, or attention's results. */
+static bool is_large(enum kernel kernel, uint32_t type, uint32_t columns) {
+    if (is_projection(kernel))
+        return columns > 1 || weight_type_info((enum weight_type)type)->block > 1;
+    return is_attention(kernel);
 }
 
 static const struct kernel_variant *choose(const struct choice *choice, enum kernel kernel,
@@ -119,7 +121,7 @@ struct pipeline_key kernel_set_key(const struct peridot_model *model,
      */
     if (is_projection(kernel) && variant->workgroup == 0 && device_is_software(device))
         key.spec[SPEC_ROWS] = 8;
-    if (variant->workgroup == 0 && !device_is_software(device) && is_large(kernel, columns))
+    if (variant->workgroup == 0 && !device_is_software(device) && is_large(kernel, type, columns))
         key.spec[SPEC_WORKGROUP] = device->info.limits.subgroup_smallest;
     key.spec[SPEC_HEAD_DIM] = model->head_dim_padded;
     key.spec[SPEC_GROUP] = group_of(model);
