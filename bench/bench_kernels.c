@@ -66,6 +66,8 @@ static const char usage[] =
     "found, as a share of what is bearable.\n"
     "ratio: to the time of the variant that sessions use (*); ~ where the difference is noise.\n";
 
+#define TURNS 5 /* in which the variants of a shape are timed */
+
 struct kernels_options {
     const char *device;
     struct kernel_choice choice;
@@ -77,6 +79,15 @@ struct kernels_options {
     struct output output;
 };
 
+/* A job that has proved right, and what it is timed on. */
+struct entrant {
+    const struct kernel_job *job;
+    cJSON *row;
+    struct timed_kernel *timed;
+    double bytes, flops;
+    double microseconds[SAMPLES_MAX];
+};
+
 struct lab {
     struct kernels_options *options;
     peridot_device *device;
@@ -84,6 +95,7 @@ struct lab {
     struct ceilings ceilings;
     struct results results;
     struct table *table, *left_out;
+    struct entrant *entrants; /* stb_ds; of the shape at hand, not timed yet */
     /* of the job at hand */
     struct timed_kernel *timed;
     double bytes, flops;
@@ -164,14 +176,94 @@ static double operand_bytes(const struct bench_dispatch *dispatch) {
     return bytes;
 }
 
-/* Keeps what the dispatch works on; it is timed when it has proved right. */
+/* Rates, and their shares of the roof: the bandwidth times operations a byte, or the arithmetic,
+ * whichever is lower; so the larger of both shares is that of the roof. */
+static void add_rates(struct lab *lab, const struct entrant *entrant, double seconds) {
+    cJSON *row = entrant->row;
+    double gbs = entrant->bytes / seconds * 1e-9, gflops = entrant->flops / seconds * 1e-9;
+    bool packed_dot = entrant->job->variant->needs & NEEDS_PACKED_DOT;
+    double bandwidth = 100 * gbs / ceilings_bandwidth(&lab->ceilings);
+    double arithmetic = 100 * gflops / ceilings_arithmetic(&lab->ceilings, packed_dot);
+    row_number(row, "gb_per_second", gbs);
+    if (entrant->flops > 0)
+        row_number(row, "gflop_per_second", gflops);
+    row_number(row, "bandwidth_percent", bandwidth);
+    if (entrant->flops > 0)
+        row_number(row, "arithmetic_percent", arithmetic);
+    row_number(row, "limit_percent", arithmetic > bandwidth ? arithmetic : bandwidth);
+}
+
+static void add_times(struct lab *lab, const struct entrant *entrant) {
+    uint32_t count = lab->options->runs;
+    struct spread spread = samples_spread(entrant->microseconds, count);
+    row_number(entrant->row, "microseconds", spread.median);
+    row_number(entrant->row, "spread_percent", 50 * spread.range / spread.median);
+    add_rates(lab, entrant, spread.median * 1e-6);
+    row_number(entrant->row, "runs", count);
+    row_samples(entrant->row, "microseconds_samples", entrant->microseconds, count);
+}
+
+/* Last words, should a user's variant bring a software device down. */
+static void mind_crashes(const struct lab *lab, const struct kernel_job *job) {
+    if (lab->options->own.count)
+        crash_words("peridot-bench: %s %s brought the device down, and this process with it: it "
+                    "reaches far outside its operands",
+                    kernel_info(job->variant->kernel).name, job->variant->name);
+}
+
+/* Runs of an entrant, [first, first + count) of all. */
+static peridot_result run_entrant(struct lab *lab, struct entrant *entrant, uint32_t first,
+                                  uint32_t count, peridot_error *error) {
+    double seconds[SAMPLES_MAX];
+    mind_crashes(lab, entrant->job);
+    peridot_result result = timed_kernel_run(entrant->timed, count, seconds, error);
+    for (uint32_t i = 0; i < count && !result; i++)
+        entrant->microseconds[first + i] = 1e6 * seconds[i];
+    return result;
+}
+
+/* Times all that wait for it, which are of one shape, and lets them go. They take turns, so that
+ * what else the device or the machine does meets all alike. */
+static peridot_result time_entrants(struct lab *lab, peridot_error *error) {
+    uint32_t runs = lab->options->runs, turn = (runs + TURNS - 1) / TURNS;
+    uint32_t warm = lab->options->quick ? 1 : 2, count = (uint32_t)arrlen(lab->entrants);
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < count && !result; i++)
+        for (uint32_t j = 0; j < warm && !result; j++)
+            result = run_entrant(lab, &lab->entrants[i], 0, 1, error);
+    for (uint32_t first = 0; first < runs && !result; first += turn)
+        for (uint32_t i = 0; i < count && !result; i++)
+            result = run_entrant(lab, &lab->entrants[i], first,
+                                 runs - first < turn ? runs - first : turn, error);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!result)
+            add_times(lab, &lab->entrants[i]);
+        timed_kernel_destroy(lab->entrants[i].timed);
+    }
+    arrsetlen(lab->entrants, 0);
+    return result;
+}
+
+/* Whether another copy of what a case works on leaves the device memory for two more. */
+static bool has_room(const struct bench *bench) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < bench->plane_count; i++)
+        bytes += bench->planes[i].size;
+    return memory_free(bench->device) / 3 >= bytes;
+}
+
+/* Keeps what the dispatch works on; it is timed when it has proved right. Where there is no room
+ * beside what waits for that, those are timed before. */
 static void capture(const struct bench *bench, const struct bench_dispatch *dispatch, void *user) {
     struct lab *lab = user;
     bool software = device_is_software(bench->device);
     uint64_t rotate = lab->options->quick ? 1u << 20 : software ? 128u << 20 : 1u << 30;
     timed_kernel_destroy(lab->timed); /* of a kernel that runs several times, the last counts */
+    lab->timed = NULL;
     lab->bytes = bench->bytes > 0 ? bench->bytes : operand_bytes(dispatch);
     lab->flops = bench->flops;
+    if (!has_room(bench) && time_entrants(lab, &lab->capture_error))
+        return;
     if (timed_kernel_create(bench, dispatch, rotate, &lab->timed, &lab->capture_error))
         lab->timed = NULL;
 }
@@ -195,62 +287,28 @@ static bool check_real(struct lab *lab, const struct kernel_job *job) {
                          job->key.type);
 }
 
-/* Rates, and their shares of the roof: the bandwidth times operations a byte, or the arithmetic,
- * whichever is lower; so the larger of both shares is that of the roof. */
-static void add_rates(struct lab *lab, const struct kernel_job *job, double seconds, cJSON *row) {
-    double gbs = lab->bytes / seconds * 1e-9, gflops = lab->flops / seconds * 1e-9;
-    bool packed_dot = job->variant->needs & NEEDS_PACKED_DOT;
-    double bandwidth = 100 * gbs / ceilings_bandwidth(&lab->ceilings);
-    double arithmetic = 100 * gflops / ceilings_arithmetic(&lab->ceilings, packed_dot);
-    row_number(row, "gb_per_second", gbs);
-    if (lab->flops > 0)
-        row_number(row, "gflop_per_second", gflops);
-    row_number(row, "bandwidth_percent", bandwidth);
-    if (lab->flops > 0)
-        row_number(row, "arithmetic_percent", arithmetic);
-    row_number(row, "limit_percent", arithmetic > bandwidth ? arithmetic : bandwidth);
-}
-
-static void add_times(struct lab *lab, const struct kernel_job *job, double *microseconds,
-                      uint32_t count, cJSON *row) {
-    struct spread spread = samples_spread(microseconds, count);
-    row_number(row, "microseconds", spread.median);
-    row_number(row, "spread_percent", 50 * spread.range / spread.median);
-    add_rates(lab, job, spread.median * 1e-6, row);
-    row_number(row, "runs", count);
-    row_samples(row, "microseconds_samples", microseconds, count);
-}
-
-static peridot_result time_job(struct lab *lab, const struct kernel_job *job, cJSON *row,
-                               peridot_error *error) {
-    double seconds[SAMPLES_MAX], warm[2];
-    uint32_t count = lab->options->runs;
-    peridot_result result = timed_kernel_run(lab->timed, lab->options->quick ? 1 : 2, warm, error);
-    if (!result)
-        result = timed_kernel_run(lab->timed, count, seconds, error);
-    for (uint32_t i = 0; i < count && !result; i++)
-        seconds[i] *= 1e6;
-    if (!result)
-        add_times(lab, job, seconds, count, row);
-    return result;
-}
-
-static peridot_result measure_job(struct lab *lab, const struct kernel_job *job,
-                                  peridot_error *error) {
-    peridot_result result = PERIDOT_OK;
+/* Checks a job; what is right is then an entrant. */
+static peridot_result admit_job(struct lab *lab, const struct kernel_job *job,
+                                peridot_error *error) {
     cJSON *row = table_row(lab->table);
     name_job(job, row);
     lab->bench.worst = 0;
-    if (!check_awkward(lab, job) || !check_real(lab, job))
+    if (!check_awkward(lab, job) || !check_real(lab, job)) {
         cJSON_AddStringToObject(row, "fault", lab->bench.failure);
-    else if (lab->capture_error.code)
+    } else if (lab->capture_error.code) {
         cJSON_AddStringToObject(row, "fault", lab->capture_error.message);
-    else
-        result = time_job(lab, job, row, error);
+    } else {
+        struct entrant entrant = {job, row, lab->timed, lab->bytes, lab->flops, {0}};
+        arrput(lab->entrants, entrant);
+        lab->timed = NULL;
+    }
     row_number(row, "error", lab->bench.worst);
     timed_kernel_destroy(lab->timed);
     lab->timed = NULL;
-    return lab->device->engine->lost ? PERIDOT_ERROR_DEVICE_LOST : result;
+    if (!lab->device->engine->lost)
+        return PERIDOT_OK;
+    return fail(error, PERIDOT_ERROR_DEVICE_LOST, "%.200s was lost: %.700s",
+                lab->device->engine->info.name, row_text(row, "fault"));
 }
 
 /* ---- Jobs that compare ---- */
@@ -327,16 +385,15 @@ static peridot_result measure_jobs(struct lab *lab, const struct kernel_job *job
         struct kernel_info info = kernel_info(jobs[i].variant->kernel);
         progress("%d of %d: %s %s %s, %s", i + 1, count, info.name, jobs[i].label,
                  info.typed ? weight_type_info(jobs[i].key.type)->name : "", jobs[i].name);
-        if (lab->options->own.count)
-            crash_words("peridot-bench: %s %s brought the device down, and this process with it: "
-                        "it reaches far outside its operands",
-                        info.name, jobs[i].variant->name);
+        mind_crashes(lab, &jobs[i]);
         if (jobs[i].left_out)
             leave_out(lab, &jobs[i]);
         else
-            result = measure_job(lab, &jobs[i], error);
+            result = admit_job(lab, &jobs[i], error);
         int end = cJSON_GetArraySize(lab->table->rows);
         if (i + 1 == count || !kernel_jobs_alike(&jobs[i], &jobs[i + 1])) {
+            if (!result)
+                result = time_entrants(lab, error);
             add_ratios(lab->table->rows, first, end);
             sort_rows(lab->table->rows, first);
             first = end;
@@ -505,6 +562,9 @@ static int end_lab(struct lab *lab, peridot_result result, const peridot_error *
     int faults = count_faults(lab);
     results_free(&lab->results);
     timed_kernel_destroy(lab->timed);
+    for (ptrdiff_t i = 0; i < arrlen(lab->entrants); i++)
+        timed_kernel_destroy(lab->entrants[i].timed);
+    arrfree(lab->entrants);
     if (lab->bench.lane.device)
         bench_close(&lab->bench);
     peridot_device_close(lab->device);
