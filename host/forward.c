@@ -1,4 +1,5 @@
 #include "forward.h"
+#include "constraint.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -495,8 +496,16 @@ static void add_sampler(struct peridot_session *session, struct recording *recor
     if (kind & SAMPLER_PENALTY)
         add(recording, set->sample_mark, &constants, (struct operand[]){marks, tokens, work, block},
             1, 1, 1, small);
-    add(recording, set->sample_score, &constants,
-        (struct operand[]){logits, scores, marks, work, block}, SAMPLE_GROUPS, 1, 1, pass);
+    if (kind & SAMPLER_MASK) {
+        struct operand mask = WHOLE(constraint_mask(session));
+        constants.mask = mask.buffer->address;
+        add(recording, set->sample_score_masked, &constants,
+            (struct operand[]){logits, scores, marks, mask, work, block}, SAMPLE_GROUPS, 1, 1,
+            pass);
+    } else {
+        add(recording, set->sample_score, &constants,
+            (struct operand[]){logits, scores, marks, work, block}, SAMPLE_GROUPS, 1, 1, pass);
+    }
     for (constants.criterion = 0; constants.criterion < 2; constants.criterion++) {
         if (!(kind & (constants.criterion == 0 ? SAMPLER_TOP_K : SAMPLER_TOP_P)))
             continue;
@@ -518,6 +527,9 @@ peridot_result forward_record_sampler(struct peridot_session *session, uint32_t 
     struct segment *segment = &session->samplers[kind];
     if (segment->commands)
         return PERIDOT_OK;
+    peridot_result result = kind & SAMPLER_MASK ? constraint_reserve(session, error) : PERIDOT_OK;
+    if (result)
+        return result;
     recording_begin(&segment->recording, session->model->device->engine);
     add_sampler(session, &segment->recording, kind);
     return finish_segment(session, segment, true, error);

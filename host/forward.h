@@ -8,6 +8,7 @@
 #define SAMPLER_PENALTY 1
 #define SAMPLER_TOP_K 2
 #define SAMPLER_TOP_P 4
+#define SAMPLER_MASK 8
 
 /* Records what is not recorded yet; the segments stay until forward_free_segment. */
 peridot_result forward_record_pass(struct peridot_session *session, struct pass *pass,

@@ -1,6 +1,7 @@
 /* Generation: decode steps, several to a submission, read from the ring as they come. Where the
- * layers lie on several devices, the host carries the row from one to the next, a step at a time.
- */
+ * layers lie on several devices, the host carries the row from one to the next, a step at a time;
+ * a step at a time too where the host says what tokens may come, while the layers run. */
+#include "constraint.h"
 #include "forward.h"
 #include "hand_over.h"
 #include "platform.h"
@@ -28,6 +29,8 @@ uint32_t session_sampler_kind(const struct peridot_session *session) {
     const peridot_sampling *sampling = &session->sampling;
     uint32_t vocabulary = session->model->config.vocabulary;
     uint32_t kind = sampling->repetition_penalty != 1 ? SAMPLER_PENALTY : 0;
+    if (constraint_is_on(session))
+        kind |= SAMPLER_MASK;
     if (sampling->temperature == 0)
         return kind; /* the most likely token survives every cut */
     if (sampling->top_k > 0 && sampling->top_k < vocabulary)
@@ -176,24 +179,25 @@ static peridot_result carry_around(struct generation *generation, VkCommandBuffe
     return result ? result : hand_over_carry(from, home, 1, error);
 }
 
-/* One step, and behind it home's layers of the next one, which then need not wait for the host. */
-static peridot_result submit_step_of_several(struct generation *generation, peridot_error *error) {
+/* One step, and behind it the layers of the next one, which then need not wait for the host: on
+ * several devices home's, on one alone all of them and the head. */
+static peridot_result submit_one_step(struct generation *generation, peridot_error *error) {
     struct peridot_session *home = generation->session;
     uint32_t step = generation->submitted, updates = generation->update_count, most = 0;
-    bool more = step + 1 < generation->wanted;
+    bool more = step + 1 < generation->wanted, several = home->next != NULL;
     for (const struct peridot_session *part = home; part; part = part->next)
         most = part->model->layer_count > most ? part->model->layer_count : most;
     VkCommandBuffer *commands = malloc((most + 6) * sizeof *commands);
     if (!commands)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
     peridot_result result = make_room(generation, home->length + more, error);
-    if (!result && step > 0)
+    if (!result && step > 0 && several)
         result = carry_around(generation, commands, error);
     struct batch batches[2] = {{commands, 0}, {NULL, 0}};
     uint32_t count = 0;
     if (updates < generation->update_count)
         commands[count++] = generation->updates[updates];
-    if (step > 0) {
+    if (step > 0 && several) {
         commands[count++] = home->take.commands;
         commands[count++] = home->head.commands;
     }
@@ -201,7 +205,7 @@ static peridot_result submit_step_of_several(struct generation *generation, peri
     batches[0].count = count;
     if (more) {
         batches[1] = (struct batch){commands + count, layer_commands(home, commands + count)};
-        commands[count + batches[1].count++] = home->give.commands;
+        commands[count + batches[1].count++] = several ? home->give.commands : home->head.commands;
     }
     if (!result)
         result = lane_submit(&home->lane, batches, more ? 2 : 1, error);
@@ -225,8 +229,11 @@ static peridot_result feed_one(struct generation *generation, peridot_error *err
 static peridot_result feed(struct generation *generation, peridot_error *error) {
     double start = platform_seconds();
     generation->waited = 0;
-    peridot_result result = generation->session->next ? submit_step_of_several(generation, error)
-                                                      : feed_one(generation, error);
+    bool masked = generation->kind & SAMPLER_MASK;
+    peridot_result result = masked ? constraint_write(generation->session, error) : PERIDOT_OK;
+    if (!result)
+        result = masked || generation->session->next ? submit_one_step(generation, error)
+                                                     : feed_one(generation, error);
     generation->session->statistics.decode_host_seconds +=
         platform_seconds() - start - generation->waited;
     return result;

@@ -249,6 +249,7 @@ static void want_ends(struct choice *choice, struct kernel_set *set) {
     want_projections(choice, set, PROJECT_HEAD, model_head(choice->model));
     set->sample_mark = want(choice, KERNEL_sample_mark, 0, 0);
     set->sample_score = want(choice, KERNEL_sample_score, 0, 0);
+    set->sample_score_masked = want(choice, KERNEL_sample_score_masked, 0, 0);
     set->sample_histogram = want(choice, KERNEL_sample_histogram, 0, 0);
     set->sample_cut = want(choice, KERNEL_sample_cut, 0, 0);
     set->sample_draw = want(choice, KERNEL_sample_draw, 0, 0);

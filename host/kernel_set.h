@@ -24,8 +24,8 @@ struct kernel_set {
     struct pipeline *capture;
     struct pipeline *kv_store; /* NULL but for a KV cache in q8 */
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
-    struct pipeline *sample_mark, *sample_score, *sample_histogram, *sample_cut, *sample_draw,
-        *sample_finish;
+    struct pipeline *sample_mark, *sample_score, *sample_score_masked, *sample_histogram,
+        *sample_cut, *sample_draw, *sample_finish;
 };
 
 /* The variant of a kernel that sessions of a model run on its device where it is not tuned; NULL:

@@ -5,6 +5,7 @@
 #include "memory_plan.h"
 #include "platform.h"
 #include "split.h"
+#include "token_trie.h"
 #include "upload.h"
 #include "weight_choice.h"
 
@@ -425,6 +426,7 @@ void peridot_model_close(peridot_model *model) {
         struct peridot_model *next = model->next;
         free_part_weights(model);
         tokenizer_destroy(model->tokenizer);
+        token_trie_destroy(model->trie);
         free(model);
         model = next;
     }

@@ -60,6 +60,7 @@ struct peridot_model {
     /* At home alone, as all that follows */
     struct weight embedding, head; /* the head has no shards of its own where it is the embedding */
     const struct buffer *final_norm;
+    struct token_trie *trie; /* of the tokens' texts; NULL: no grammar was made yet */
     uint64_t fingerprint;
     /* While loading or inspecting: the file's head, if it is no copy of the embedding */
     const struct checkpoint_tensor *own_head;

@@ -51,6 +51,7 @@ extern "C" {
 typedef struct peridot_device peridot_device;
 typedef struct peridot_model peridot_model;
 typedef struct peridot_session peridot_session;
+typedef struct peridot_grammar peridot_grammar;
 
 PERIDOT_API const char *peridot_version(void); /* "0.1.0" */
 
@@ -320,8 +321,8 @@ typedef enum peridot_activations {
     PERIDOT_ACTIVATIONS_INT8
 } peridot_activations;
 
-/* Applied in this order: penalty, top-k, top-p, min-p (on the distribution at temperature 1),
- * temperature. */
+/* Applied in this order, after a mask or grammar: penalty, top-k, top-p, min-p (on the distribution
+ * at temperature 1), temperature. */
 typedef struct peridot_sampling {
     size_t struct_size;
     float temperature;        /* 0: the most likely token, lowest id on a tie */
@@ -402,6 +403,56 @@ PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
                                                     const peridot_sampling *sampling,
                                                     peridot_error *error);
 
+/* ---- What may be sampled ---- */
+
+/* Which tokens may be sampled, until it is called again: uint32 [word_count], a bit a token, bit
+ * t % 32 of word t / 32 set = token t may come; word_count is ceil(vocabulary / 32). Copied. NULL
+ * takes the mask away. The others have no chance at all: sampling settings see a distribution over
+ * those allowed, of which one is always sampled, while log_probability stays that under the softmax
+ * of all. Whether an answer may end is the caller's business too: set the bits of the model's
+ * stop_tokens if so; where only such are allowed, min_tokens gives way. For choosing one of N
+ * actions: a mask of N tokens, and generate one.
+ * From within on_token it is for the next token, if there was a mask or a grammar when
+ * peridot_session_generate was called. A session with a mask or a grammar runs one step in a
+ * submission, whatever its params say. Errors: ARGUMENT (another number of words; a mask that
+ * allows nothing), HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_session_mask(peridot_session *session, const uint32_t *words,
+                                                size_t word_count, peridot_error *error);
+
+/* A grammar that answers must follow, in GBNF, from the rule `root` on:
+ *     root   ::= "{" ws "\"action\":" ws action ws "}"   # rules, each on a line of its own
+ *     action ::= "\"" ( "left" | "right" ) "\""        # or on several, within parentheses and at |
+ *     ws     ::= [ \t\n]{0,20}
+ * Items: "text", [a-z] and [^a-z], . for any character, names of rules, ( groups ); behind them *,
+ * +, ?, {m}, {m,}, {m,n} or {,n}. In text and classes: \n \r \t \\ \" \[ \] \- \^ \xNN \uNNNN
+ * \UNNNNNNNN. Text is UTF-8. Rules may use themselves, but not before any character of theirs.
+ * `*grammar` is for sessions of this model, any number of them, and the caller's to free, after
+ * those sessions have let go of it and before the model is closed. The first one for a model takes
+ * a moment: the tokens' texts are put in order. Errors: FORMAT (in which line, what is wrong),
+ * UNSUPPORTED (no tokenizer; more than a million nodes, 65536 rules, 16 MiB), ARGUMENT,
+ * HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_grammar_parse(peridot_model *model, const char *text,
+                                                 size_t length, peridot_grammar **grammar,
+                                                 peridot_error *error);
+PERIDOT_API void peridot_grammar_free(peridot_grammar *grammar); /* accepts NULL */
+
+/* What the session holds from its present length on follows the grammar; NULL: nothing need, any
+ * more. Not copied. Before each token the host finds, while the layers run, which tokens can come:
+ * all whose bytes go on with the text, even if they end within a character; stop tokens exactly
+ * where the text may end, and where it must, only these; never the turn markers and their like.
+ * With a mask too, both apply. Truncating is exact here too: tokens that go are as if they had
+ * never been matched, and if that goes to before where the grammar began, it begins there. Tokens
+ * of a prompt are matched like sampled ones. A stop token ends the text: for the next answer set
+ * the grammar again. A saved session has neither mask nor grammar; in one that is loaded into, they
+ * stay, and the grammar begins behind what was loaded.
+ * peridot_session_generate then also fails with ARGUMENT (nothing is allowed, because mask and
+ * grammar have nothing in common, the model has no token for what must come, or a prompt's token
+ * did not fit: where) and UNSUPPORTED (the grammar is too ambiguous); tokens before that stay.
+ * Errors: ARGUMENT (a grammar of another model), HOST_MEMORY, UNSUPPORTED. */
+PERIDOT_API peridot_result peridot_session_grammar(peridot_session *session,
+                                                   const peridot_grammar *grammar,
+                                                   peridot_error *error);
+
 /* Appends tokens to the context and runs them; blocks until done. With `logits` not NULL, float32
  * [count][vocabulary] for every token. A failed call leaves the session as it was before.
  * Errors: ARGUMENT (no tokens; a token out of range: which), CONTEXT_FULL (how many fit),
@@ -423,7 +474,9 @@ typedef bool (*peridot_on_token)(const peridot_token *token, void *user);
 
 /* Samples up to `count` tokens after the prompt, until a stop token or the context's end; blocks.
  * `generated` (may be NULL): how many there were. Errors: ARGUMENT (no prompt yet), CONTEXT_FULL
- * (not one fits), DEVICE_LOST. */
+ * (not one fits), DEVICE_LOST; with a mask or a grammar those that peridot_session_grammar tells
+ * of.
+ */
 PERIDOT_API peridot_result peridot_session_generate(peridot_session *session, uint32_t count,
                                                     peridot_on_token on_token, void *user,
                                                     uint32_t *generated, peridot_error *error);

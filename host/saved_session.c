@@ -1,6 +1,7 @@
 /* Sessions on disk: a header, tokens, the KV cache as [layer][K or V][head][position] rows just as
  * abi.h has them, the caller's bytes, and a checksum over all of it. */
 #include "checksum.h"
+#include "constraint.h"
 #include "platform.h"
 #include "session.h"
 
@@ -246,12 +247,14 @@ static peridot_result restore(struct peridot_session *session, const struct head
     session->computed = 0; /* whatever was there is written over */
     session->length = 0;
     session->logits_valid = false;
+    constraint_truncate(session, 0);
     if (result)
         return result;
     memcpy(session->held, tokens, header->length * 4ull);
     session->length = header->length;
     session->computed = header->computed;
     session->prompt_end = header->prompt_end;
+    constraint_restart(session);
     if (header->length)
         result =
             session_write(session, session->tokens, session->held, header->length * 4ull, error);

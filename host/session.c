@@ -1,6 +1,7 @@
 /* Sessions: making them, their state, and moving data between host and device. */
 #include "session.h"
 #include "caller_struct.h"
+#include "constraint.h"
 #include "forward.h"
 #include "hand_over.h"
 #include "memory_plan.h"
@@ -398,6 +399,7 @@ static void close_part(struct peridot_session *session) {
         forward_free_segment(session, &session->samplers[i]);
     forward_free_segment(session, &session->head);
     hand_over_destroy(session);
+    constraint_destroy(session);
     for (uint32_t i = 0; i < session->chunk_count; i++)
         arena_destroy(session->chunks[i].arena);
     if (session->lane.device)
@@ -446,6 +448,7 @@ peridot_result peridot_session_truncate(peridot_session *session, uint32_t lengt
         session->computed = length;
     if (session->prompt_end > length)
         session->prompt_end = length;
+    constraint_truncate(session, length);
     kv_cache_release(session, length);
     return PERIDOT_OK;
 }

@@ -21,8 +21,8 @@ struct pass {
     struct segment *layers; /* one a layer of the part; NULL: not recorded yet */
 };
 
-#define PASS_BUCKETS 5  /* 1, 8, 32, 128 and prefill_rows rows */
-#define SAMPLER_KINDS 8 /* bits: penalty, top-k, top-p */
+#define PASS_BUCKETS 5   /* 1, 8, 32, 128 and prefill_rows rows */
+#define SAMPLER_KINDS 16 /* bits: penalty, top-k, top-p, mask */
 
 /* Buffers of activations, float32 but for `quantised`, zero in their padding. */
 struct scratch {
@@ -76,9 +76,10 @@ struct peridot_session {
     peridot_session_statistics statistics; /* of this part; what calls did, at home */
 
     /* At home alone, as all that follows: the ends of a pass */
-    const struct buffer *tokens; /* uint32 [context + 1] */
-    const struct buffer *ring;   /* struct ring_entry [RING_CAPACITY], host-visible */
-    struct segment head;         /* last row to scratch.logits */
+    const struct buffer *tokens;   /* uint32 [context + 1] */
+    const struct buffer *ring;     /* struct ring_entry [RING_CAPACITY], host-visible */
+    struct constraint *constraint; /* what tokens may come next; NULL: any */
+    struct segment head;           /* last row to scratch.logits */
     struct segment samplers[SAMPLER_KINDS];
 
     /* What the host knows. Tokens [0, computed) have keys and values in the cache. */

@@ -604,6 +604,16 @@ bool tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, const char *
     return true;
 }
 
+bool tokenizer_writes(const struct tokenizer *tokenizer, int32_t id) {
+    if (id < 0 || (uint32_t)id >= tokenizer->count)
+        return false;
+    const struct entry *entry = &tokenizer->entries[id];
+    const struct piece piece = {.text = tokenizer->texts + entry->text, .length = entry->length};
+    return (entry->type == PIECE_NORMAL || entry->type == PIECE_USER_DEFINED ||
+            entry->type == PIECE_BYTE) &&
+           !tokenizer_is_reserved(&piece);
+}
+
 /* Writes the text of ids that are in range. Byte pieces in a row make characters together; any
  * other piece ends the row, even one without a text. */
 static size_t write_decoded(const struct tokenizer *t, const int32_t *ids, size_t count,

@@ -52,6 +52,10 @@ peridot_result tokenizer_decode(const struct tokenizer *tokenizer, const int32_t
 bool tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, const char **bytes,
                      size_t *length);
 
+/* Whether a token stands for text that an answer may have: not the turn markers and their like, nor
+ * control, unknown and unused pieces. */
+bool tokenizer_writes(const struct tokenizer *tokenizer, int32_t id);
+
 uint32_t tokenizer_vocabulary(const struct tokenizer *tokenizer);
 /* The id of a piece of any type, as it stands in the file (U+2581 for spaces); -1: there is none.
  */

@@ -231,6 +231,7 @@ struct sample_constants {
     ADDRESS(Floats) logits; /* [vocabulary], untouched */
     ADDRESS(Floats) scores; /* [vocabulary]: logits after penalty and suppression */
     ADDRESS(Words) marks;   /* [ceil(vocabulary / 32)] bits: recent tokens; zero between steps */
+    ADDRESS(Words) mask;    /* [ceil(vocabulary / 32)] bits: may be sampled; sample_score_masked */
     ADDRESS(Words) work;    /* [WORK_WORDS], see below */
     ADDRESS(Words) tokens;  /* [context + 1] token ids by position */
     ADDRESS(Ring) ring;     /* [RING_CAPACITY] */

@@ -2,6 +2,7 @@
  *
  * MARK (1 workgroup): one bit for each token of the penalty window.
  * SCORE (SAMPLE_GROUPS): scores = logits after repetition penalty and suppression; maxima and sums of both.
+ *     MASKED: tokens whose bit is not set get a score below that of any other.
  * HISTOGRAM (SAMPLE_GROUPS; criterion, level): a step of the search for the last token kept by top-k or
  *     top-p: of the scores that agree with the cut in their higher bytes, how many, and how much
  *     probability, have each value of the next byte. Probability is summed in fixed point, which is exact
@@ -11,7 +12,7 @@
  *     argmax (score / temperature - log e_i), e_i exponential, which draws from the softmax.
  * FINISH (1 workgroup): the best of all; writes token and ring entry and advances the session.
  *
- * Order: penalty, top-k, top-p and min-p on the distribution at temperature 1, then temperature. Ties go to
+ * Order: mask, penalty, top-k, top-p and min-p on the distribution at temperature 1, then temperature. Ties go to
  * the lower id throughout. */
 #version 460
 #extension GL_GOOGLE_include_directive : require
@@ -142,6 +143,8 @@ void run() {
 /* ---- SCORE ---- */
 
 #ifdef PASS_SCORE
+#define MASKED_SCORE (-3.3e38) /* finite, and below LOWEST: no chance beside any other token */
+
 shared vec4 parts[gl_WorkGroupSize.x];
 
 bool suppressed(uint token) {
@@ -157,7 +160,12 @@ float score_of(uint token, float logit) {
     float penalty = c.session.s.repetition_penalty;
     if (penalty != 1 && (c.marks.at[token / 32] >> token % 32 & 1) != 0)
         logit = logit > 0 ? logit / penalty : logit * penalty;
-    return suppressed(token) ? LOWEST : logit;
+    logit = suppressed(token) ? LOWEST : logit;
+#ifdef MASKED
+    bool allowed = (c.mask.at[token / 32] >> token % 32 & 1) != 0;
+    logit = allowed ? max(logit, LOWEST) : MASKED_SCORE; /* a penalty can leave less than LOWEST */
+#endif
+    return logit;
 }
 
 /* (max, sum of exponentials) of two disjoint sets. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define LOWEST (-3.0e38f)
+#define MASKED_SCORE (-3.3e38f)
 #define MASS_TOLERANCE 1e-4
 
 struct sampler {
@@ -16,7 +17,8 @@ struct sampler {
     const struct kernel_variant *variant; /* of its own kernel; the others run their first */
     struct sample_constants constants;
     uint32_t vocabulary, end; /* tokens so far, so the new one's position */
-    struct plane *session, *logits, *scores, *marks, *work, *tokens, *ring;
+    bool masked;
+    struct plane *session, *logits, *scores, *marks, *mask, *work, *tokens, *ring;
     uint32_t *order; /* [vocabulary]: ids, best first */
 };
 
@@ -45,9 +47,10 @@ static void run(struct sampler *s, enum kernel kernel, struct plane *const *plan
                                   : pipeline_key(s->bench->device, variant, 0);
     struct session_block *block = block_of(s);
     describe(s->bench, &key,
-             "vocabulary %u, temperature %g, top-k %u, top-p %g, min-p %g, penalty %g over %u",
-             s->vocabulary, (double)block->temperature, block->top_k, (double)block->top_p,
-             (double)block->min_p, (double)block->repetition_penalty, block->penalty_window);
+             "vocabulary %u%s, temperature %g, top-k %u, top-p %g, min-p %g, penalty %g over %u",
+             s->vocabulary, s->masked ? ", masked" : "", (double)block->temperature, block->top_k,
+             (double)block->top_p, (double)block->min_p, (double)block->repetition_penalty,
+             block->penalty_window);
     bench_run(s->bench, &key, &s->constants, planes, (uint32_t[3]){groups, 1, 1}, NULL, 0);
 }
 
@@ -101,6 +104,23 @@ static void fill_logits(struct sampler *s) {
             logits[between(s->bench, 0, s->vocabulary - 1)] = odd[i];
 }
 
+static bool is_allowed(const struct sampler *s, uint32_t id) {
+    return !s->masked || ((const uint32_t *)s->mask->data)[id / 32] >> id % 32 & 1;
+}
+
+/* Any share of the vocabulary, down to one token; the bits beyond it are poison. */
+static void fill_mask(struct sampler *s) {
+    uint32_t *words = s->mask->data, share = between(s->bench, 0, 3);
+    uint32_t always = between(s->bench, 0, s->vocabulary - 1);
+    for (uint32_t id = 0; id < s->vocabulary; id++) {
+        bool allowed = id == always || (share && between(s->bench, 0, share * share) == 0);
+        words[id / 32] = (words[id / 32] & ~(1u << id % 32)) | (uint32_t)allowed << id % 32;
+    }
+    const struct session_block *block = block_of(s);
+    for (uint32_t i = 0; i < block->stop_count && between(s->bench, 0, 1); i++)
+        words[block->stop_tokens[i] / 32] |= 1u << block->stop_tokens[i] % 32;
+}
+
 static void create_planes(struct sampler *s) {
     struct bench *bench = s->bench;
     uint32_t rows = between(bench, 1, 9), position = between(bench, 0, 60);
@@ -110,6 +130,7 @@ static void create_planes(struct sampler *s) {
     s->logits = plane_create(bench, "logits", s->vocabulary * 4);
     s->scores = plane_create(bench, "scores", s->vocabulary * 4);
     s->marks = plane_create(bench, "marks", divide_up(s->vocabulary, 32) * 4);
+    s->mask = plane_create(bench, "mask", divide_up(s->vocabulary, 32) * 4);
     s->work = plane_create(bench, "work", WORK_WORDS * 4);
     s->tokens = plane_create(bench, "tokens", (block_of(s)->context + 1) * 4);
     s->ring = plane_create(bench, "ring", RING_CAPACITY * sizeof(struct ring_entry));
@@ -117,9 +138,11 @@ static void create_planes(struct sampler *s) {
     for (uint32_t i = 0; i < s->end; i++)
         ((uint32_t *)s->tokens->data)[i] = between(bench, 0, s->vocabulary - 1);
     fill_logits(s);
+    fill_mask(s);
     s->constants = (struct sample_constants){.logits = s->logits->address,
                                              .scores = s->scores->address,
                                              .marks = s->marks->address,
+                                             .mask = s->mask->address,
                                              .work = s->work->address,
                                              .tokens = s->tokens->address,
                                              .ring = s->ring->address,
@@ -175,9 +198,18 @@ static void check_total(struct sampler *s, const char *what, uint32_t maxima, ui
                   sum);
 }
 
+static void run_score(struct sampler *s) {
+    if (s->masked)
+        run(s, KERNEL_sample_score_masked,
+            (struct plane *[]){s->logits, s->scores, s->marks, s->mask, s->work, s->session},
+            SAMPLE_GROUPS);
+    else
+        run(s, KERNEL_sample_score,
+            (struct plane *[]){s->logits, s->scores, s->marks, s->work, s->session}, SAMPLE_GROUPS);
+}
+
 static void check_score(struct sampler *s) {
-    run(s, KERNEL_sample_score,
-        (struct plane *[]){s->logits, s->scores, s->marks, s->work, s->session}, SAMPLE_GROUPS);
+    run_score(s);
     if (block_of(s)->done)
         return;
     double penalty = block_of(s)->repetition_penalty, raw_top = LOWEST, top = LOWEST;
@@ -187,6 +219,8 @@ static void check_score(struct sampler *s) {
             want = want > 0 ? want / penalty : want * penalty;
         if (is_suppressed(s, i))
             want = LOWEST;
+        if (s->masked)
+            want = is_allowed(s, i) ? fmax(want, LOWEST) : MASKED_SCORE;
         double got = scores_of(s)[i];
         if (!(fabs(got - want) <= 1e-6 * fabs(want)) && !(want < LOWEST && isinf(got)))
             case_fail(s->bench, "the score of token %u is %g instead of %g", i, got, want);
@@ -337,6 +371,8 @@ static void check_draw(struct sampler *s, uint32_t kept) {
         place++;
     if (place == s->vocabulary)
         case_fail(s->bench, "draws no token");
+    if (!is_allowed(s, drawn))
+        case_fail(s->bench, "draws token %u, which the mask does not allow", drawn);
     if (block_of(s)->temperature == 0) { /* of equal ones the first, whatever the zeros' signs */
         uint32_t first = 0;
         while (first < drawn && scores_of(s)[first] < scores_of(s)[s->order[0]])
@@ -407,6 +443,8 @@ void check_sampler(struct bench *bench, const struct kernel_variant *variant, ui
     s.vocabulary = between(bench, 0, 1) ? between(bench, 33, 3000) : between(bench, 1, 32);
     if (bench->shape)
         s.vocabulary = bench->shape->vocabulary;
+    s.masked = variant->kernel == KERNEL_sample_score_masked ||
+               (variant->kernel != KERNEL_sample_score && between(bench, 0, 1));
     case_begin(bench);
     create_planes(&s);
     s.order = reference_allocate(s.vocabulary, sizeof *s.order);

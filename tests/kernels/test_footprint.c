@@ -2,6 +2,7 @@
  * declared writes stay as they were, and a rerun with everything outside the declared reads
  * poisoned writes the same. Then with a fault planted in each operand's declaration, which must be
  * noticed. */
+#include "constraint.h"
 #include "forward.h"
 #include "model.h"
 #include "open_device.h"
@@ -283,6 +284,16 @@ static void fill_tokens(const struct world *world, uint32_t vocabulary) {
     write_one(world, world->session->tokens, tokens);
 }
 
+/* Half of the tokens are allowed; what the kernel's poison would set are others. */
+static void fill_mask(const struct world *world, uint32_t vocabulary) {
+    const struct buffer *mask = constraint_mask(world->session);
+    uint32_t *words = reference_allocate(mask->size / 4, 4);
+    for (uint32_t i = 0; i < (vocabulary + 31) / 32; i++)
+        words[i] = (uint32_t)random_bits(&generator);
+    write_one(world, mask, words);
+    free(words);
+}
+
 static void set_sampling(struct session_block *block) {
     block->temperature = 0.9f;
     block->top_k = 40;
@@ -311,6 +322,7 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
     for (uint32_t i = 0; i < PASS_BUCKETS; i++)
         collect(&world, list, list_pass(world.session, i, SAMPLER_KINDS - 1, list));
     fill_tokens(&world, model->config.vocabulary);
+    fill_mask(&world, model->config.vocabulary);
     set_sampling(&world.session->head_state);
 
     uint32_t position = 0;

@@ -215,7 +215,7 @@ static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t ty
     const struct pipeline *const others[] = {
         set->embed[type], set->rmsnorm,          set->attention_decode,  set->attention_join,
         set->sample_mark, set->sample_score,     set->attention_prefill, set->sample_cut,
-        set->sample_draw, set->sample_histogram, set->sample_finish,
+        set->sample_draw, set->sample_histogram, set->sample_finish,     set->sample_score_masked,
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         add_key(keys, others[i]);
