@@ -459,7 +459,9 @@ static bool read_rule(struct parser *p) {
         return false;
     skip_space(p, false);
     if (p->length - p->at < 3 || memcmp(p->text + p->at, "::=", 3) != 0)
-        return wrong(p, "::= is missing behind a rule's name");
+        return wrong(p,
+                     "::= is missing behind a rule's name (a rule goes on in a further line only "
+                     "within parentheses and at a |)");
     if (grammar->rules[rule].start != GRAMMAR_NONE)
         return wrong(p, "a rule of that name is there already");
     p->at += 3;

@@ -76,7 +76,7 @@ done
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
 [ -z "$lavapipe" ] || run "lavapipe" test_tuner VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_tuner VK_DRIVER_FILES="$swiftshader"
-for program in test_model test_sampling test_demo; do
+for program in test_model test_sampling test_constraint test_demo; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
 done
@@ -128,7 +128,7 @@ if [ -n "$lavapipe" ]; then
         run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
     done
     run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
-    for program in test_kernels test_model test_slices test_sampling test_demo; do
+    for program in test_kernels test_model test_slices test_sampling test_constraint test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
     run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"
@@ -154,7 +154,7 @@ fi
 for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
     case $icd in *lvp* | *'*'*) continue ;; esac
     VK_DRIVER_FILES=$icd "$build/host/cli/peridot" devices 2>/dev/null | grep -q '^\*' || continue
-    for program in test_kernels test_footprint test_model test_timed_steps test_tuner test_sampling test_demo; do
+    for program in test_kernels test_footprint test_model test_timed_steps test_tuner test_sampling test_constraint test_demo; do
         run "$(basename "$icd")" $program VK_DRIVER_FILES="$icd"
     done
 done

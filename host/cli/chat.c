@@ -14,6 +14,7 @@
 struct chat {
     struct options *options;
     struct conversation conversation;
+    peridot_grammar *grammar; /* of each answer; NULL: none */
     struct utf8_stream stream;
     char *answer; /* of the turn at hand */
     size_t length, capacity;
@@ -93,7 +94,11 @@ static peridot_result answer(struct chat *chat, const peridot_session_statistics
     chat->out_of_memory = false;
     uint32_t count = chat->options->count ? chat->options->count : UINT32_MAX;
     peridot_session *session = chat->conversation.session;
-    peridot_result result = peridot_session_generate(session, count, on_token, chat, NULL, error);
+    peridot_result result = PERIDOT_OK;
+    if (chat->grammar)
+        result = peridot_session_grammar(session, chat->grammar, error);
+    if (!result)
+        result = peridot_session_generate(session, count, on_token, chat, NULL, error);
     if (!append(chat, NULL, 0))
         chat->out_of_memory = true;
     putchar('\n');
@@ -292,25 +297,41 @@ static int talk(struct chat *chat) {
     return chat->failed && !chat->terminal;
 }
 
+/* The grammar from the text of its file, which is NULL if there is none. */
+static peridot_result make_grammar(struct chat *chat, const char *rules, size_t length,
+                                   peridot_error *error) {
+    return rules ? peridot_grammar_parse(chat->conversation.model, rules, length, &chat->grammar,
+                                         error)
+                 : PERIDOT_OK;
+}
+
 int command_chat(struct options *options) {
     peridot_error error;
     struct devices devices;
     peridot_model_info info = {.struct_size = sizeof info};
     struct chat chat = {.options = options};
+    size_t length = 0;
+    char *rules = options->grammar ? read_text(options->grammar, &length) : NULL;
     struct conversation *conversation = &chat.conversation;
     chat.terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     chat.colour = chat.terminal && !(getenv("NO_COLOR") && *getenv("NO_COLOR"));
     if (!options->seed_given)
         options->sampling.seed = (uint64_t)time(NULL);
     options->needs_tokenizer = true;
-    if (open_model(options, &devices, &conversation->model, &error))
+    if (options->grammar && !rules)
+        return 1;
+    if (open_model(options, &devices, &conversation->model, &error)) {
+        free(rules);
         return complain(&error);
+    }
     int status = 1;
     peridot_model_describe(conversation->model, &info);
     if (!info.has_chat)
         fprintf(stderr,
                 "peridot: this model has no tokenizer with turn markers, so it cannot chat: use "
                 "an instruct (-it) model, or peridot generate\n");
+    else if (make_grammar(&chat, rules, length, &error))
+        complain(&error);
     else if (open_session(options, conversation->model, &conversation->session, &error))
         complain(&error);
     else if (options->system && conversation_set_system(conversation, options->system, &error))
@@ -322,7 +343,9 @@ int command_chat(struct options *options) {
     }
     conversation_free(conversation);
     free(chat.answer);
+    free(rules);
     peridot_session_close(conversation->session);
+    peridot_grammar_free(chat.grammar);
     peridot_model_close(conversation->model);
     close_devices(&devices);
     return status;

@@ -11,6 +11,7 @@ struct options {
     const char *model; /* NULL: the built-in demo */
     const char *shape; /* of a model that need not be there, for tuning; NULL: -m's */
     const char *prompt, *file, *output, *tokens, *tokenizer, *system, *save_base, *kl_base;
+    const char *grammar; /* a file in GBNF that answers follow; NULL: none */
     const char *stops[16];
     uint32_t stop_count;
     uint32_t count; /* -n; 0: as many as fit */

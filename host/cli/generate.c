@@ -155,8 +155,9 @@ static void report_speed(const peridot_session *session) {
             s.longest_submission_ms);
 }
 
-static peridot_result generate(struct options *options, peridot_model *model, const int32_t *tokens,
-                               size_t count, peridot_error *error) {
+static peridot_result generate(struct options *options, peridot_model *model,
+                               const peridot_grammar *grammar, const int32_t *tokens, size_t count,
+                               peridot_error *error) {
     peridot_session *session;
     peridot_result result = open_session(options, model, &session, error);
     if (result)
@@ -167,6 +168,8 @@ static peridot_result generate(struct options *options, peridot_model *model, co
                          .error = error};
     uint32_t generated = 0;
     result = peridot_session_prompt(session, tokens, count, NULL, error);
+    if (!result && grammar)
+        result = peridot_session_grammar(session, grammar, error);
     if (!result)
         result = peridot_session_generate(session, options->count ? options->count : UINT32_MAX,
                                           on_token, &out, &generated, error);
@@ -191,26 +194,35 @@ static peridot_result generate(struct options *options, peridot_model *model, co
 
 int command_generate(struct options *options) {
     peridot_error error = {PERIDOT_ERROR_HOST_MEMORY, "out of memory"};
-    size_t length = options->prompt ? strlen(options->prompt) : 0, count = 0;
-    char *text = NULL;
+    size_t length = options->prompt ? strlen(options->prompt) : 0, count = 0, rules_length = 0;
+    char *text = NULL, *rules = NULL;
     if (!options->prompt && !(text = read_text(options->file ? options->file : "-", &length)))
         return 1;
+    if (options->grammar && !(rules = read_text(options->grammar, &rules_length))) {
+        free(text);
+        return 1;
+    }
     if (!options->seed_given)
         options->sampling.seed = (uint64_t)time(NULL);
     struct devices devices;
     peridot_model *model;
     int32_t *tokens = NULL;
+    peridot_grammar *grammar = NULL;
     options->needs_tokenizer = true;
     peridot_result result = open_model(options, &devices, &model, &error);
     if (!result) {
         result = prompt_tokens(options, model, text ? text : options->prompt, length, &tokens,
                                &count, &error);
+        if (!result && rules)
+            result = peridot_grammar_parse(model, rules, rules_length, &grammar, &error);
         if (!result)
-            result = generate(options, model, tokens, count, &error);
+            result = generate(options, model, grammar, tokens, count, &error);
+        peridot_grammar_free(grammar);
         peridot_model_close(model);
         close_devices(&devices);
     }
     free(tokens);
     free(text);
+    free(rules);
     return result ? complain(&error) : 0;
 }

@@ -33,6 +33,7 @@ static int help(void) {
         "          --validation  --verbose\n"
         "          --device 0,1: the layers on several, by free memory or as --split 3,1 says\n"
         "generate  -p TEXT | -f FILE  -n N  --chat  --system TEXT  --stop TEXT  --json\n"
+        "          --grammar FILE: answers, in chat too, follow a grammar in GBNF\n"
         "sampling  --temperature T  --top-k K  --top-p P  --min-p P  --repetition-penalty R\n"
         "          --min-tokens N  --seed S\n"
         "tokenize  -m DIR | --tokenizer FILE  -p TEXT | -f FILE  --decode  --jsonl  --no-special\n"

@@ -137,6 +137,7 @@ bool options_parse(int argc, char **argv, struct options *options) {
         {"--tokens", "", TEXT, &options->tokens, 0, 0},
         {"--tokenizer", "", TEXT, &options->tokenizer, 0, 0},
         {"--system", "", TEXT, &options->system, 0, 0},
+        {"--grammar", "", TEXT, &options->grammar, 0, 0},
         {"--save-base", "", TEXT, &options->save_base, 0, 0},
         {"--kl-base", "", TEXT, &options->kl_base, 0, 0},
         {"--device", "", TEXT, &options->device.choice, 0, 0},

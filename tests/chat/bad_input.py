@@ -457,12 +457,31 @@ def prompts():
     accepted("prompt not UTF-8", ["generate", "-n", "2", "--temperature", "0", "-f", "-"], stdin=b"\xff\xfe\xc3(\x80 hello")
 
 
+def grammars():
+    def bad(name, text, *words):
+        for command in (["generate", "-p", "x"], ["chat"]):
+            refused(f"{command[0]}, grammar: {name}", [*command, "-m", DEMO, "--grammar", write(path("rules.gbnf"), text)], *words)
+
+    bad("empty", b"", '"root"')
+    bad("no such rule", b"root ::= \"a\" |\n  thing | thing", "line 2", '"thing"')
+    bad("left recursion", b"root ::= list\nlist ::= list \"a\" | \"b\"", "line 2", '"list"', "left recursion")
+    bad("a rule broken off", b"root ::= \"a\"\n  \"b\"", "line 2", "name is missing")
+    bad("a rule that goes on", b"root ::= a\n  b\na ::= \"b\"", "line 2", "within parentheses")
+    bad("no text", bytes(range(256)), "grammar, line 1")
+    bad("too large", b"root ::= [a-z]{1000}{1000}{1000}", "too large")
+    refused("grammar missing", ["generate", "-p", "x", "--grammar", "/nonexistent/g"], "/nonexistent/g", "No such file")
+    refused("grammar missing, chat", ["chat", "--grammar", "/nonexistent/g"], "/nonexistent/g", "No such file")
+    refused("grammar a directory", ["generate", "-p", "x", "--grammar", scratch], scratch, "directory")
+    choice = write(path("rules.gbnf"), b'root ::= "yes" | "no"')
+    accepted("a choice", ["generate", "-p", "x", "--grammar", choice, "--temperature", "0"])
+
+
 def options():
     refused("unknown command", ["frobnicate"], "frobnicate", "help")
     refused("unknown option", ["generate", "--frob", "1"], "--frob", "help")
     refused("stray word", ["generate", "hello"], "hello", "help")
     for option in ("-m", "-p", "-f", "-n", "--context", "--device", "--split", "--seed", "--stop",
-                   "--kv", "--activations"):
+                   "--grammar", "--kv", "--activations"):
         refused(f"{option} without a value", ["generate", option], "needs a value", option)
     for value in ("0", "-1", "32769", "x", "", "12x", "1.5", "nan", "inf", "1e99", "99999999999999999999"):
         refused(f"--context {value!r}", ["generate", "-p", "x", "--context", value], "--context", "32768", f'"{value}"')
@@ -716,7 +735,7 @@ def conversations():
 def main():
     begin = time.monotonic()
     try:
-        groups = (conversations, prompts, machines, values, configurations, tensors, directories, headers, ggufs,
+        groups = (conversations, prompts, grammars, machines, values, configurations, tensors, directories, headers, ggufs,
                   tokenizers, token_files, options, outputs, perplexities, conversions)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for end in [pool.submit(group) for group in groups]:

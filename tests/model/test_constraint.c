@@ -293,8 +293,7 @@ static void test_json(void **state) {
     peridot_grammar_free(grammar);
 }
 
-/* The example of a grammar for all of JSON: an answer that ends is JSON, and one that does not is
- * the beginning of one: with a greedy choice of what closes it, it becomes one. */
+/* The example of a grammar for all of JSON: an answer that ends within the context is JSON. */
 static void test_any_json(void **state) {
     (void)state;
     char *text = NULL, out[TEXT_MAX];
@@ -317,6 +316,7 @@ static void test_any_json(void **state) {
         ended++;
     }
     print_message("%u of %u answers ended within the context\n", ended, rounds);
+    assert_true(ended > 0);
     let_go(session);
     peridot_grammar_free(grammar);
     free(text);

@@ -20,6 +20,7 @@
 static peridot_device *device;
 static peridot_model *model;
 static peridot_session *session;
+static const uint32_t *mask; /* of the session; NULL: none */
 static uint64_t seed;
 static uint32_t draws = DRAWS_MOST; /* fewer with PERIDOT_TEST_QUICK=1, for slow devices */
 
@@ -76,6 +77,7 @@ static size_t expect(const float *logits, const peridot_sampling *sampling,
         sampler.repetition_penalty = sampling->repetition_penalty;
     if (sampling->top_p > 0)
         sampler.top_p = sampling->top_p;
+    sampler.allowed = mask;
     sampler.suppressed = suppressed;
     sampler.suppressed_count = suppressed_count;
     sampler.top_k = sampling->top_k;
@@ -101,7 +103,7 @@ static void check(const char *name, peridot_sampling sampling, const int32_t *su
             fail_msg("%s: token %u was drawn %u times and has no chance", name, i, counts[i]);
     double p = reference_chi_square(counts, expected, VOCABULARY).p_value;
     print_message("%-28s %3zu tokens possible, p = %.3f\n", name, support, p);
-    assert_true(p > 1e-5); /* ten such tests fail by chance once in ten thousand runs */
+    assert_true(p > 1e-5); /* 14 such tests fail by chance once in seven thousand runs */
 }
 
 static void test_distributions(void **state) {
@@ -128,6 +130,34 @@ static void test_distributions(void **state) {
           NULL, 0, 10);
 }
 
+/* The same over the tokens that a random mask allows, about `share` in 256 of them. */
+static void check_masked(const char *name, peridot_sampling sampling, uint32_t share,
+                         size_t least) {
+    uint32_t words[VOCABULARY / 32] = {0};
+    struct random random = random_start(seed + share);
+    for (uint32_t id = 0; id < VOCABULARY; id++)
+        if (random_below(&random, 256) < share)
+            words[id / 32] |= 1u << id % 32;
+    MUST(peridot_session_mask(session, words, VOCABULARY / 32, &error));
+    mask = words;
+    check(name, sampling, NULL, 0, least);
+    mask = NULL;
+    MUST(peridot_session_mask(session, NULL, 0, &error));
+}
+
+static void test_masked_distributions(void **state) {
+    (void)state;
+    check_masked("masked, temperature 1", (peridot_sampling){.temperature = 1}, 128, 100);
+    check_masked("masked, few left", (peridot_sampling){.temperature = 2, .top_k = 20}, 12, 2);
+    check_masked("masked, all of them",
+                 (peridot_sampling){.temperature = 1.3f,
+                                    .top_k = 40,
+                                    .top_p = 0.9f,
+                                    .min_p = 0.02f,
+                                    .repetition_penalty = 1.2f},
+                 100, 5);
+}
+
 /* Greedy is exact, with and without a penalty; the same seed gives the same token. */
 static void test_greedy_and_seeds(void **state) {
     (void)state;
@@ -149,6 +179,7 @@ static void test_greedy_and_seeds(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_masked_distributions),
         cmocka_unit_test(test_greedy_and_seeds),
     };
     return cmocka_run_group_tests_name("sampling", tests, open_all, close_all);

@@ -214,6 +214,31 @@ static void test_generated_text(void **state) {
     check_alike(&many, &one, 1);
 }
 
+/* So is what comes under a mask, which the host writes for each step. */
+static void test_masked_text(void **state) {
+    (void)state;
+    struct taken taken[2] = {{.count = 0}};
+    const struct spread *const where[2] = {&alone, &spreads[0]};
+    uint32_t words[1024] = {0};
+    for (int i = 0; i < 2; i++) {
+        peridot_model *model = load("gqa-bf16", where[i]);
+        peridot_session *session = create(model, (peridot_session_params){.kv = PERIDOT_KV_F32});
+        peridot_model_info info = {.struct_size = sizeof info};
+        peridot_model_describe(model, &info);
+        for (uint32_t id = 3; id < info.vocabulary; id += 1 + id % 5)
+            words[id / 32] |= 1u << id % 32;
+        set_sampling(session, (peridot_sampling){.temperature = 1.3f, .top_p = 0.9f, .seed = 3});
+        MUST(peridot_session_mask(session, words, (info.vocabulary + 31) / 32, &error));
+        MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+        MUST(peridot_session_generate(session, 40, take, &taken[i], NULL, &error));
+        for (uint32_t j = 0; j < taken[i].count; j++)
+            assert_true(words[taken[i].tokens[j] / 32] >> taken[i].tokens[j] % 32 & 1);
+        peridot_session_close(session);
+        peridot_model_close(model);
+    }
+    check_alike(&taken[1], &taken[0], 40);
+}
+
 /* An end token ends the answer on several devices where it does on one. */
 static void test_stop_token(void **state) {
     (void)state;
@@ -644,6 +669,7 @@ int main(void) {
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_long_prompt),
         cmocka_unit_test(test_generated_text),
+        cmocka_unit_test(test_masked_text),
         cmocka_unit_test(test_stop_token),
         cmocka_unit_test(test_prefill_equals_decode),
         cmocka_unit_test(test_truncate_is_exact),

@@ -31,7 +31,7 @@ static int highest_first(const void *a, const void *b) {
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* Penalty, suppression and sorting: how many candidates there are. */
+/* Mask, penalty, suppression and sorting: how many candidates there are. */
 static size_t sort_candidates(struct candidate *sorted, const float *logits, size_t vocabulary,
                               const int32_t *recent, size_t recent_count,
                               const struct reference_sampler *sampler) {
@@ -45,7 +45,8 @@ static size_t sort_candidates(struct candidate *sorted, const float *logits, siz
         double logit = logits[id];
         if (penalised[id])
             logit = logit > 0 ? logit / penalty : logit * penalty;
-        if (!suppressed[id])
+        bool allowed = !sampler->allowed || sampler->allowed[id / 32] >> id % 32 & 1;
+        if (allowed && !suppressed[id])
             sorted[count++] = (struct candidate){id, logit};
     }
     free(penalised);

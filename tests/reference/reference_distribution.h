@@ -5,8 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Applied in this order: penalty, suppression, top-k, top-p, min-p, temperature. */
+/* Applied in this order: mask, penalty, suppression, top-k, top-p, min-p, temperature. */
 struct reference_sampler {
+    const uint32_t *allowed;   /* a bit an id: those that count at all; NULL: all */
     double repetition_penalty; /* > 0; 1: off */
     size_t penalty_window;     /* how many of the last recent tokens count; SIZE_MAX: all */
     const int32_t *suppressed; /* [suppressed_count] ids that are never drawn */
@@ -25,7 +26,8 @@ struct reference_sampler reference_sampler_plain(void);
  * do not count.
  *  - Each distinct recent token once: its logit divided by the penalty if positive, otherwise
  *    multiplied by it.
- *  - Suppressed ids out; the others sorted by logit, highest first, equal ones by id, lowest first.
+ *  - Ids that are not allowed and suppressed ones out; the others sorted by logit, highest first,
+ * equal ones by id, lowest first.
  *  - top-k keeps the first k.
  *  - top-p, on the softmax at temperature 1 over what top-k kept: the shortest prefix whose mass is
  *    at least p.
