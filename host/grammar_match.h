@@ -9,11 +9,10 @@
 /* Bounds, so that no grammar takes all memory. */
 #define MATCH_STATES_MAX (1u << 17)
 #define MATCH_TABLE_MAX (1u << 24)   /* entries of the table of transitions */
-#define MATCH_CONFIGS_MAX (1u << 17) /* places at once, of one state with all that it passes */
-#define MATCH_STORED_MAX (1u << 23)  /* places of all states */
-#define MATCH_FRAMES_MAX (1u << 21)
-#define MATCH_DEPTH_MAX 8192 /* of a stack: rules within rules; what would go deeper is no match   \
-                              */
+#define MATCH_CONFIGS_MAX (1u << 15) /* places at once, of one state with all that it passes */
+#define MATCH_STORED_MAX (1u << 21)  /* places of all states */
+#define MATCH_FRAMES_MAX (1u << 18)
+#define MATCH_DEPTH_MAX 8192 /* rules within rules: what would go deeper is no match */
 
 #define MATCH_FAILED 0 /* over a bound: grammar_match_error */
 #define MATCH_DEAD 1   /* nothing can follow, nor may the text end */

@@ -640,7 +640,7 @@ static void test_random_grammars(void **state) {
     (void)state;
     char *grammar = malloc(1 << 20);
     uint32_t accepted = 0, refused = 0, texts = 0;
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < 800; i++) {
         write_grammar(grammar);
         struct compiled c = compile(grammar);
         for (int j = 0; j < 12; j++) {
@@ -678,11 +678,16 @@ static uint32_t random_token(char *bytes) {
     return between(0, 3) ? size : between(1, size);
 }
 
-/* What the tree allows is what walking each token's bytes allows. */
-static void check_mask(struct compiled *c, const struct token_trie *trie,
+/* What the tree allows is what walking each token's bytes allows. False: there are too many ways to
+ * read what comes. */
+static bool check_mask(struct compiled *c, const struct token_trie *trie,
                        const struct token_text *texts, uint32_t state, uint32_t *allowed) {
     uint32_t words[(TOKENS + 31) / 32] = {0};
-    MUST(token_trie_allow(trie, c->match, state, words, &error));
+    peridot_error error;
+    peridot_result result = token_trie_allow(trie, c->match, state, words, &error);
+    if (result == PERIDOT_ERROR_UNSUPPORTED)
+        return false;
+    assert_int_equal(result, PERIDOT_OK);
     for (uint32_t i = 0; i < TOKENS; i++) {
         uint32_t at = state, id = texts[i].id;
         for (uint32_t j = 0; j < texts[i].length && at > MATCH_DEAD; j++)
@@ -690,6 +695,7 @@ static void check_mask(struct compiled *c, const struct token_trie *trie,
         assert_int_equal(at > MATCH_DEAD, words[id / 32] >> id % 32 & 1);
         *allowed += at > MATCH_DEAD;
     }
+    return true;
 }
 
 static void test_tokens(void **state) {
@@ -698,7 +704,7 @@ static void test_tokens(void **state) {
     struct token_text *texts = malloc(TOKENS * sizeof *texts);
     struct token_trie *trie;
     char *grammar = malloc(1 << 20);
-    uint32_t allowed = 0, masks = 0;
+    uint32_t allowed = 0, masks = 0, refused = 0;
     for (uint32_t i = 0; i < TOKENS; i++)
         texts[i] = (struct token_text){bytes[i], random_token(bytes[i]), i};
     MUST(token_trie_create(texts, TOKENS, &trie, &error));
@@ -707,7 +713,10 @@ static void test_tokens(void **state) {
         struct compiled c = compile(grammar);
         uint32_t at = grammar_match_start(c.match);
         for (int step = 0; step < 6 && at > MATCH_DEAD; step++, masks++) {
-            check_mask(&c, trie, texts, at, &allowed);
+            if (!check_mask(&c, trie, texts, at, &allowed)) {
+                refused++;
+                break;
+            }
             for (int tries = 0; tries < 300; tries++) { /* on with some token that may come */
                 const struct token_text *token = &texts[between(0, TOKENS - 1)];
                 uint32_t next = at;
@@ -724,6 +733,7 @@ static void test_tokens(void **state) {
     print_message("%u masks of %u tokens, %u of them allowed on average\n", masks, TOKENS,
                   allowed / masks);
     assert_true(allowed > masks);
+    assert_in_range(refused, 0, 6);
     token_trie_destroy(trie);
     MUST(token_trie_create(texts, 0, &trie, &error));
     token_trie_destroy(trie);
