@@ -1,4 +1,5 @@
 #include "slices.h"
+#include "constraint.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
@@ -32,7 +33,8 @@ static bool stops_at(const struct peridot_session *session, const struct slice_c
         return true;
     if (place->stage != STAGE_SAMPLE || place->dispatch || place->group)
         return false;
-    if (place->sampled - session->work->received >= TOKENS_AHEAD)
+    uint32_t ahead = place->sampled - session->work->received;
+    if (ahead >= TOKENS_AHEAD || (ahead > 0 && session->work->goal.kind & SAMPLER_MASK))
         return true;
     return !limited && place->sampled - from->sampled >= session->steps_per_submission;
 }
@@ -215,13 +217,19 @@ static peridot_result write_time(struct writer *writer, uint32_t query, peridot_
     return PERIDOT_OK;
 }
 
-/* Makes the chunks that the slice begins to clear, before anything is written. */
-static peridot_result add_chunks(struct peridot_session *session, const struct slice_cut *cut,
-                                 peridot_error *error) {
+/* What the host must have done before anything of the slice is written: the chunks that it begins
+ * to clear, and the mask of the token that it begins to sample. */
+static peridot_result prepare(struct peridot_session *session, const struct slice_cut *cut,
+                              peridot_error *error) {
     peridot_result result = PERIDOT_OK;
-    for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++)
-        if (!cut->runs[i].segment && session->chunk_count == cut->runs[i].at.chunks)
+    for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++) {
+        const struct slice_run *run = &cut->runs[i];
+        bool samples = run->begins_stage && run->at.stage == STAGE_SAMPLE;
+        if (!run->segment && session->chunk_count == run->at.chunks)
             result = kv_cache_add(session, error);
+        else if (samples && session->work->goal.kind & SAMPLER_MASK)
+            result = constraint_write(session, error);
+    }
     return result;
 }
 
@@ -257,7 +265,7 @@ peridot_result slices_submit(struct peridot_session *session, struct slice_cut *
                              const peridot_advance *advance, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session};
-    peridot_result result = add_chunks(session, cut, error);
+    peridot_result result = prepare(session, cut, error);
     if (!result)
         result = write_slice(&writer, cut, work->next_query, error);
     if (!result)
@@ -283,7 +291,7 @@ peridot_result slices_record(struct peridot_session *session, struct slice_cut *
                              const peridot_recording *recording, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session, .open = recording->commands, .recorded = true};
-    peridot_result result = add_chunks(session, cut, error);
+    peridot_result result = prepare(session, cut, error);
     if (result)
         return result;
     result = write_slice(&writer, cut, work->next_query, error);

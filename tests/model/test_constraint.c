@@ -122,6 +122,23 @@ static bool answer(peridot_session *s, const peridot_grammar *grammar, char *tex
     return read_text(s, from, text);
 }
 
+/* The same in slices. */
+static bool sliced_answer(peridot_session *s, const peridot_grammar *grammar, char *text) {
+    uint32_t from = peridot_session_length(s);
+    peridot_work work = {.struct_size = sizeof work, .generate = CONTEXT};
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = 0.3f};
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(peridot_session_grammar(s, grammar, &error));
+    MUST(peridot_session_start(s, &work, &error));
+    do {
+        peridot_error error = {0};
+        if (peridot_session_advance(s, &advance, NULL, &error) < 0)
+            fail_msg("%s", error.message);
+        MUST(peridot_session_poll(s, &status, &error));
+    } while (status.active);
+    return read_text(s, from, text);
+}
+
 static void allow(uint32_t *words, int32_t token) {
     words[token / 32] |= 1u << token % 32;
 }
@@ -285,6 +302,9 @@ static void test_json(void **state) {
         if (!cJSON_IsObject(json))
             fail_msg("not a JSON object: %s", text);
         cJSON_Delete(json);
+        ask(session, "What is your name?");
+        assert_true(sliced_answer(session, grammar, other));
+        assert_string_equal(text, other);
         if (i < 3)
             print_message("%s\n", text);
     }

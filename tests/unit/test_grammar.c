@@ -744,12 +744,12 @@ static void test_tokens(void **state) {
 /* ---- JSON ---- */
 
 static char *read_grammar(const char *path) {
-    struct mapped_file file;
-    MUST(platform_map_file(path, &file, &error));
+    struct file_bytes file;
+    MUST(platform_read_file(path, &file, &error));
     char *text = malloc(file.size + 1);
     memcpy(text, file.data, file.size);
     text[file.size] = '\0';
-    platform_unmap_file(&file);
+    platform_free_file(&file);
     return text;
 }
 
