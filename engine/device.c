@@ -28,6 +28,16 @@ void device_required_features(struct device_features *features) {
     features->v12.pNext = &features->v13;
 }
 
+uint32_t device_extensions(const struct device_info *info,
+                           const char *names[DEVICE_EXTENSIONS_MAX]) {
+    uint32_t count = 0;
+    if (info->has_memory_budget)
+        names[count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (info->portability_subset)
+        names[count++] = "VK_KHR_portability_subset";
+    return count;
+}
+
 /* ---- Errors and names ---- */
 
 peridot_result device_fail(struct device *device, VkResult code, const char *what,
@@ -194,18 +204,15 @@ static peridot_result create_device(struct device *device, peridot_error *error)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pNext = &features.base,
         .pipelineExecutableInfo = VK_TRUE};
-    const char *extensions[3];
+    const char *extensions[DEVICE_EXTENSIONS_MAX + 1];
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = device->executable_properties ? (const void *)&executable : &features.base,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
+        .enabledExtensionCount = device_extensions(&device->info, extensions),
         .ppEnabledExtensionNames = extensions,
     };
-    if (device->info.has_memory_budget)
-        extensions[info.enabledExtensionCount++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
-    if (device->info.portability_subset)
-        extensions[info.enabledExtensionCount++] = "VK_KHR_portability_subset";
     if (device->executable_properties)
         extensions[info.enabledExtensionCount++] =
             VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
@@ -262,6 +269,31 @@ peridot_result device_open(const struct device_params *params, struct device **o
 }
 
 /* ---- Adoption ---- */
+
+/* An application's instance, as a list without its devices. */
+static peridot_result adopt_instance(VkInstance instance, PFN_vkGetInstanceProcAddr get,
+                                     struct device_list *list, peridot_error *error) {
+    *list = (struct device_list){.best = -1, .instance = instance};
+    list->vi.GetInstanceProcAddr = get;
+    const char *missing = device_load_instance(&list->vi, instance);
+    if (missing)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the application's vkGetInstanceProcAddr does not know %s: its instance must "
+                    "be of Vulkan 1.3",
+                    missing);
+    return PERIDOT_OK;
+}
+
+peridot_result device_describe_physical(VkInstance instance, VkPhysicalDevice physical,
+                                        PFN_vkGetInstanceProcAddr get_instance_proc_addr,
+                                        struct device_info *info, peridot_error *error) {
+    struct device_list list;
+    *info = (struct device_info){.physical = physical};
+    peridot_result result = adopt_instance(instance, get_instance_proc_addr, &list, error);
+    if (!result)
+        device_describe(&list, NULL, UINT32_MAX, info);
+    return result;
+}
 
 /* What the application enabled, by the structs of 1.2 or 1.3 or the older ones in the chain. */
 static const char *missing_feature(const VkPhysicalDeviceFeatures2 *features) {
@@ -349,14 +381,10 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     peridot_result result = check_adoption(adoption, error);
     if (result)
         return result;
-    struct device_list list = {.best = -1, .instance = adoption->instance};
-    list.vi.GetInstanceProcAddr = adoption->get_instance_proc_addr;
-    const char *missing = device_load_instance(&list.vi, adoption->instance);
-    if (missing)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the application's vkGetInstanceProcAddr does not know %s: its instance must "
-                    "be of Vulkan 1.3",
-                    missing);
+    struct device_list list;
+    result = adopt_instance(adoption->instance, adoption->get_instance_proc_addr, &list, error);
+    if (result)
+        return result;
     struct device *device = calloc(1, sizeof *device);
     if (!device)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while adopting a device");

@@ -46,9 +46,10 @@ struct device_info {
     bool portability_subset; /* a layered driver (MoltenVK), which must be told that we know */
     struct device_limits limits;
     bool has_executable_properties;
-    uint32_t needs_met;    /* device_needs that the device can meet */
-    uint32_t queue_family; /* compute; UINT32_MAX: none */
-    char unsuitable[256];  /* why Peridot cannot use it, one clause; empty: it can */
+    uint32_t needs_met;       /* device_needs that the device can meet */
+    uint32_t queue_family;    /* compute; UINT32_MAX: none */
+    uint32_t transfer_family; /* with transfer and neither graphics nor compute; UINT32_MAX: none */
+    char unsuitable[256];     /* why Peridot cannot use it, one clause; empty: it can */
 };
 
 struct device_callbacks {
@@ -183,6 +184,15 @@ struct device_features {
 };
 void device_required_features(struct device_features *features);
 extern const char *const device_recommended_extensions[]; /* NULL-terminated */
+/* The extensions that a device is opened with, of those that it has; how many. */
+#define DEVICE_EXTENSIONS_MAX 2
+uint32_t device_extensions(const struct device_info *info,
+                           const char *names[DEVICE_EXTENSIONS_MAX]);
+/* The record of one of an application's physical devices, whether Peridot can use it or not.
+ * Errors: ARGUMENT (a function is missing, which the message names). */
+peridot_result device_describe_physical(VkInstance instance, VkPhysicalDevice physical,
+                                        PFN_vkGetInstanceProcAddr get_instance_proc_addr,
+                                        struct device_info *info, peridot_error *error);
 
 const char *device_kind(const struct device_info *info); /* "discrete" … "software" */
 static inline bool device_is_software(const struct device *device) {

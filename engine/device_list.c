@@ -73,7 +73,8 @@ static void describe_limits(const struct device_params *params,
     }
 }
 
-/* The family for compute, or `wanted` if that is one; UINT32_MAX: none. */
+/* The family for compute, or `wanted` if that is one, and that for transfers alone; UINT32_MAX:
+ * none. */
 static void find_queue(const struct device_list *list, uint32_t wanted, struct device_info *info) {
     uint32_t count = 0;
     list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, NULL);
@@ -83,10 +84,14 @@ static void find_queue(const struct device_list *list, uint32_t wanted, struct d
         families[i] =
             (VkQueueFamilyProperties2){.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2};
     list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, families);
-    info->queue_family = UINT32_MAX;
+    info->queue_family = info->transfer_family = UINT32_MAX;
     bool with_graphics = true;
     for (uint32_t i = 0; i < count; i++) {
         VkQueueFlags flags = families[i].queueFamilyProperties.queueFlags;
+        VkQueueFlags kind =
+            flags & (VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT | VK_QUEUE_TRANSFER_BIT);
+        if (kind == VK_QUEUE_TRANSFER_BIT && info->transfer_family == UINT32_MAX)
+            info->transfer_family = i;
         if (!(flags & VK_QUEUE_COMPUTE_BIT) || (wanted != UINT32_MAX && i != wanted))
             continue;
         /* one without graphics leaves the desktop's queue alone */
@@ -174,7 +179,7 @@ void device_describe(const struct device_list *list, const struct device_params 
     VkPhysicalDeviceProperties2 two = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     list->vi.GetPhysicalDeviceProperties2(info->physical, &two);
     bool new_enough = two.properties.apiVersion >= VK_API_VERSION_1_3;
-    info->queue_family = UINT32_MAX;
+    info->queue_family = info->transfer_family = UINT32_MAX;
     if (new_enough) {
         two.pNext = &v11;
         list->vi.GetPhysicalDeviceProperties2(info->physical, &two);

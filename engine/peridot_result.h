@@ -6,6 +6,7 @@
 extern "C" {
 #endif
 
+/* What became of a call; errors are negative. */
 typedef enum peridot_result {
     PERIDOT_OK = 0,
     PERIDOT_NOT_READY = 1,            /* not an error: nothing to report yet, ask again */

@@ -53,7 +53,8 @@ typedef struct peridot_model peridot_model;
 typedef struct peridot_session peridot_session;
 typedef struct peridot_grammar peridot_grammar;
 
-PERIDOT_API const char *peridot_version(void); /* "0.1.0" */
+/* The library's version, "0.1.0": it may be another one than the header's. From any thread. */
+PERIDOT_API const char *peridot_version(void);
 
 /* ---- Devices -----------------------------------------------------------------------------------
  */
@@ -147,14 +148,52 @@ typedef struct peridot_requirements {
     uint32_t recommended_extension_count;
     VkQueueFlags queue_flags; /* what the queue's family must be able to do */
 } peridot_requirements;
+/* The same for every device; peridot_requirements_for knows one. From any thread. */
 PERIDOT_API void peridot_requirements_get(peridot_requirements *requirements);
 
+#define PERIDOT_EXTENSIONS_MAX 16 /* in a peridot_device_requirements */
+
+/* What to create a device with, that Peridot is to adopt, on one physical device. The structs of
+ * features are the caller's and linked to each other: add what the application itself needs, chain
+ * further ones to vulkan13.pNext, and do not copy this. */
+typedef struct peridot_device_requirements {
+    size_t struct_size;
+    bool usable;           /* Peridot can run on it */
+    char reason[544];      /* why not, in one sentence; or empty */
+    uint32_t api_version;  /* of the instance and of the device, at least */
+    uint32_t queue_family; /* which suits best: for compute, and without graphics if there is such
+                              a one; any with compute will do. UINT32_MAX: none */
+    uint32_t transfer_family; /* for transfers alone, which copy beside other work; UINT32_MAX: none
+                               */
+    uint32_t extension_count;
+    /* Device extensions to enable, all of which it has; the names are the library's. */
+    const char *extensions[PERIDOT_EXTENSIONS_MAX];
+    VkPhysicalDeviceFeatures2 features; /* VkDeviceCreateInfo::pNext: what is required and what is
+                                           recommended and there */
+    VkPhysicalDeviceVulkan11Features vulkan11;
+    VkPhysicalDeviceVulkan12Features vulkan12;
+    VkPhysicalDeviceVulkan13Features vulkan13;
+} peridot_device_requirements;
+
+/* Asks one physical device, before a device is made on it; creates nothing. Of what it writes,
+ * extensions and features are what peridot_adoption wants to be told was enabled. One that cannot
+ * run Peridot is no error. May be called from any thread. Errors: ARGUMENT (an argument is NULL;
+ * struct_size is not set; the instance is older than Vulkan 1.3). */
+PERIDOT_API peridot_result
+peridot_requirements_for(VkInstance instance, VkPhysicalDevice physical_device,
+                         PFN_vkGetInstanceProcAddr get_instance_proc_addr,
+                         peridot_device_requirements *requirements, peridot_error *error);
+
+/* What it is, how much of its memory is free now, and what it is tuned to. */
 PERIDOT_API void peridot_device_describe(const peridot_device *device, peridot_device_info *info);
-PERIDOT_API void peridot_device_close(peridot_device *device); /* accepts NULL */
+/* Accepts NULL; close its models first. Waits for the device where that is Peridot's own; an
+ * adopted one is left as it was. */
+PERIDOT_API void peridot_device_close(peridot_device *device);
 
 /* ---- Models ------------------------------------------------------------------------------------
  */
 
+/* How weights are held on the device. */
 typedef enum peridot_weights {
     PERIDOT_WEIGHTS_FILE = -1, /* as the file has them */
     PERIDOT_WEIGHTS_AUTO = 0,  /* the same or, where that does not fit, the best that does */
@@ -248,9 +287,10 @@ typedef struct peridot_model_info {
     uint32_t device_count;                       /* the first, and more_devices */
     uint32_t device_layers[PERIDOT_DEVICES_MAX]; /* on each; all others hold nothing */
 } peridot_model_info;
+/* Its sizes, types and tokens. */
 PERIDOT_API void peridot_model_describe(const peridot_model *model, peridot_model_info *info);
-PERIDOT_API void
-peridot_model_close(peridot_model *model); /* accepts NULL; close its sessions first */
+/* Accepts NULL; close its sessions first. */
+PERIDOT_API void peridot_model_close(peridot_model *model);
 
 /* ---- GGUF files --------------------------------------------------------------------------------
  */
@@ -358,7 +398,8 @@ typedef struct peridot_session_params {
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
-PERIDOT_API void peridot_session_close(peridot_session *session); /* accepts NULL */
+/* Accepts NULL. */
+PERIDOT_API void peridot_session_close(peridot_session *session);
 
 /* The device memory that a model and one session on it need, in bytes as they are allocated; on all
  * its devices together, but for staging_bytes, which one device after the other takes. */
@@ -393,6 +434,7 @@ PERIDOT_API peridot_result peridot_model_inspect(peridot_device *device, const c
                                                  const peridot_session_params *session,
                                                  peridot_model_info *info,
                                                  peridot_memory_plan *plan, peridot_error *error);
+/* The same of files in memory. */
 PERIDOT_API peridot_result peridot_model_inspect_files(
     peridot_device *device, const peridot_file *files, uint32_t count,
     const peridot_model_params *params, const peridot_session_params *session,
@@ -536,17 +578,21 @@ PERIDOT_API peridot_result peridot_session_result(const peridot_session *session
                                                   peridot_error *error);
 
 /* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,
- * atomically and with a checksum; reads them back. Loading refuses another model's file
- * (UNSUPPORTED) and a damaged one (FORMAT), leaving the session as it was. `*extra` is the caller's
- * to free with peridot_free. */
+ * atomically and with a checksum. Errors: ARGUMENT (`extra_size` over 64 MiB), FILE, HOST_MEMORY,
+ * DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_save(peridot_session *session, const char *path,
                                                 const void *extra, size_t extra_size,
                                                 peridot_error *error);
+/* Reads them back; `*extra` is the caller's to free with peridot_free. Refuses another model's file
+ * (UNSUPPORTED) and a damaged one (FORMAT), leaving the session as it was. Other errors: FILE,
+ * CONTEXT_FULL, HOST_MEMORY, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_load(peridot_session *session, const char *path,
                                                 void **extra, size_t *extra_size,
                                                 peridot_error *error);
+/* Frees what a function here gave to its caller; accepts NULL. From any thread. */
 PERIDOT_API void peridot_free(void *memory);
 
+/* Counted since the session was created. */
 typedef struct peridot_session_statistics {
     size_t struct_size;
     uint64_t prompt_tokens, decoded_tokens;
@@ -563,6 +609,7 @@ typedef struct peridot_session_statistics {
     uint64_t pipeline_cache_bytes; /* found on disk when the device was opened */
     char warning[512];             /* a pipeline cache that cannot be kept; empty: none */
 } peridot_session_statistics;
+/* Fills in the figures as they are now. */
 PERIDOT_API void peridot_session_describe(const peridot_session *session,
                                           peridot_session_statistics *statistics);
 

@@ -183,6 +183,58 @@ void peridot_requirements_get(peridot_requirements *requirements) {
     caller_struct_write(requirements, &full, sizeof full);
 }
 
+/* Links the caller's structs, as far as the caller knows them. */
+static void link_features(peridot_device_requirements *given) {
+    size_t known = given->struct_size;
+#define KNOWN(member)                                                                              \
+    (known >= offsetof(peridot_device_requirements, member) + sizeof given->member)
+    if (KNOWN(vulkan11))
+        given->features.pNext = &given->vulkan11;
+    if (KNOWN(vulkan12))
+        given->vulkan11.pNext = &given->vulkan12;
+    if (KNOWN(vulkan13))
+        given->vulkan12.pNext = &given->vulkan13;
+#undef KNOWN
+}
+
+peridot_result peridot_requirements_for(VkInstance instance, VkPhysicalDevice physical_device,
+                                        PFN_vkGetInstanceProcAddr get_instance_proc_addr,
+                                        peridot_device_requirements *requirements,
+                                        peridot_error *error) {
+    if (!instance || !physical_device || !get_instance_proc_addr || !requirements)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_requirements_for needs an instance, a physical device and "
+                    "vkGetInstanceProcAddr");
+    if (requirements->struct_size < sizeof requirements->struct_size)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_device_requirements: set struct_size to sizeof it");
+    struct device_info info;
+    peridot_result result =
+        device_describe_physical(instance, physical_device, get_instance_proc_addr, &info, error);
+    if (result)
+        return result;
+    struct device_features features;
+    device_required_features(&features);
+    peridot_device_requirements full = {
+        .usable = !info.unsuitable[0],
+        .api_version = VK_API_VERSION_1_3,
+        .queue_family = info.queue_family,
+        .transfer_family = info.transfer_family,
+        .features = features.base,
+        .vulkan11 = features.v11,
+        .vulkan12 = features.v12,
+        .vulkan13 = features.v13,
+    };
+    full.features.pNext = full.vulkan11.pNext = full.vulkan12.pNext = NULL;
+    full.extension_count = device_extensions(&info, full.extensions);
+    if (!full.usable)
+        snprintf(full.reason, sizeof full.reason, "%.255s cannot run Peridot: %s", info.name,
+                 info.unsuitable);
+    caller_struct_write(requirements, &full, sizeof full);
+    link_features(requirements);
+    return PERIDOT_OK;
+}
+
 void peridot_device_describe(const peridot_device *device, peridot_device_info *info) {
     peridot_device_info full;
     describe(&device->engine->info, &full);

@@ -37,6 +37,7 @@ static struct {
     PFN_vkAllocateMemory allocate;
     PFN_vkGetDeviceProcAddr get_device;
     PFN_vkGetPhysicalDeviceMemoryProperties2 memory_properties;
+    bool no_timeline, transfer_family; /* a device without that feature; one with such a family */
 } shim;
 
 #define LOAD(name) ((PFN_##name)app.get(app.instance, #name))
@@ -114,6 +115,35 @@ static VKAPI_ATTR void VKAPI_CALL memory_properties(VkPhysicalDevice physical,
         }
 }
 
+static VKAPI_ATTR void VKAPI_CALL features(VkPhysicalDevice physical,
+                                           VkPhysicalDeviceFeatures2 *out) {
+    LOAD(vkGetPhysicalDeviceFeatures2)(physical, out);
+    for (VkBaseOutStructure *next = out->pNext; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES)
+            ((VkPhysicalDeviceVulkan12Features *)next)->timelineSemaphore &= !shim.no_timeline;
+}
+
+/* The device's first family, and behind it one for compute without graphics and one for transfers.
+ */
+static VKAPI_ATTR void VKAPI_CALL families(VkPhysicalDevice physical, uint32_t *count,
+                                           VkQueueFamilyProperties2 *out) {
+    static const VkQueueFlags more[] = {VK_QUEUE_COMPUTE_BIT | VK_QUEUE_TRANSFER_BIT,
+                                        VK_QUEUE_TRANSFER_BIT | VK_QUEUE_SPARSE_BINDING_BIT};
+    uint32_t one = 1;
+    if (!shim.transfer_family || !out) {
+        LOAD(vkGetPhysicalDeviceQueueFamilyProperties2)(physical, count, out);
+        *count += out ? 0 : 2;
+        return;
+    }
+    assert_true(*count >= 3);
+    LOAD(vkGetPhysicalDeviceQueueFamilyProperties2)(physical, &one, out);
+    for (int i = 1; i <= 2; i++) {
+        out[i].queueFamilyProperties = out[0].queueFamilyProperties;
+        out[i].queueFamilyProperties.queueFlags = more[i - 1];
+    }
+    *count = 3;
+}
+
 static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_function(VkDevice device,
                                                                     const char *name) {
     static const struct {
@@ -138,6 +168,10 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance
         return (PFN_vkVoidFunction)get_device_function;
     if (strcmp(name, "vkGetPhysicalDeviceMemoryProperties2") == 0)
         return (PFN_vkVoidFunction)memory_properties;
+    if (strcmp(name, "vkGetPhysicalDeviceFeatures2") == 0)
+        return (PFN_vkVoidFunction)features;
+    if (strcmp(name, "vkGetPhysicalDeviceQueueFamilyProperties2") == 0)
+        return (PFN_vkVoidFunction)families;
     return app.get(instance, name);
 }
 
@@ -484,8 +518,79 @@ static void test_refused_against_the_budget(void **state) {
     peridot_device_close(device);
 }
 
+static peridot_device_requirements requirements_of(VkPhysicalDevice physical) {
+    peridot_device_requirements out = {.struct_size = sizeof out};
+    peridot_error error = {0};
+    if (peridot_requirements_for(app.instance, physical, get_function, &out, &error))
+        fail_msg("%s", error.message);
+    return out;
+}
+
+/* A device made as it says can be adopted with what it says. */
+static void test_requirements_of_a_device(void **state) {
+    (void)state;
+    peridot_device_requirements needs = {.struct_size = sizeof needs};
+    peridot_error error = {0};
+    assert_int_equal(
+        peridot_requirements_for(app.instance, app.physical, get_function, &needs, &error),
+        PERIDOT_OK);
+    assert_true(needs.usable);
+    assert_string_equal(needs.reason, "");
+    assert_int_equal(needs.api_version, VK_API_VERSION_1_3);
+    assert_ptr_equal(needs.features.pNext, &needs.vulkan11);
+    assert_ptr_equal(needs.vulkan11.pNext, &needs.vulkan12);
+    assert_ptr_equal(needs.vulkan12.pNext, &needs.vulkan13);
+    assert_null(needs.vulkan13.pNext);
+    float priority = 0;
+    VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                     .queueFamilyIndex = needs.queue_family,
+                                     .queueCount = 1,
+                                     .pQueuePriorities = &priority};
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = &needs.features,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = needs.extension_count,
+                               .ppEnabledExtensionNames = needs.extensions};
+    peridot_adoption from = adoption();
+    assert_int_equal(LOAD(vkCreateDevice)(app.physical, &info, NULL, &from.device), VK_SUCCESS);
+    DEVICE(vkGetDeviceQueue)(from.device, needs.queue_family, 0, &from.queue);
+    from.get_instance_proc_addr = app.get;
+    from.queue_family = needs.queue_family;
+    from.features = &needs.features;
+    from.extensions = needs.extensions;
+    from.extension_count = needs.extension_count;
+    peridot_device *device;
+    peridot_device_params params = {.struct_size = sizeof params, .cache_directory = ""};
+    if (peridot_device_adopt(&from, &params, &device, &error))
+        fail_msg("%s", error.message);
+    peridot_device_close(device);
+    DEVICE(vkDestroyDevice)(from.device, NULL);
+}
+
+static void test_requirements_judge(void **state) {
+    (void)state;
+    shim.transfer_family = true;
+    peridot_device_requirements needs = requirements_of(app.physical);
+    shim.transfer_family = false;
+    assert_int_equal(needs.queue_family, 1);
+    assert_int_equal(needs.transfer_family, 2);
+    assert_int_equal(requirements_of(app.physical).transfer_family, UINT32_MAX);
+    shim.no_timeline = true;
+    needs = requirements_of(app.physical);
+    shim.no_timeline = false;
+    assert_false(needs.usable);
+    assert_non_null(strstr(needs.reason, "cannot run Peridot: it lacks the feature timeline"));
+    peridot_error error = {0};
+    assert_int_equal(
+        peridot_requirements_for(app.instance, VK_NULL_HANDLE, get_function, &needs, &error),
+        PERIDOT_ERROR_ARGUMENT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_requirements_of_a_device),
+        cmocka_unit_test(test_requirements_judge),
         cmocka_unit_test(test_runs_on_an_adopted_device),
         cmocka_unit_test(test_device_lost_anywhere),
         cmocka_unit_test(test_memory_refused_anywhere),

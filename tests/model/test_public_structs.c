@@ -1,5 +1,6 @@
 /* Applications compiled with an older or a newer peridot.h: of the structs that they fill in only
  * what they know counts, and in those that the library fills in nothing behind is touched. */
+#include "model.h"
 #include "open_device.h"
 
 #include <setjmp.h>
@@ -110,6 +111,12 @@ static void fill_requirements(void *out) {
     peridot_requirements_get(out);
 }
 
+static void fill_requirements_for(void *out) {
+    const struct device *own = device->engine;
+    MUST(peridot_requirements_for(own->instance, own->info.physical, own->vi.GetInstanceProcAddr,
+                                  out, &error));
+}
+
 static void test_devices(void **state) {
     (void)state;
     static const struct field fields[] = {
@@ -218,6 +225,15 @@ static void test_requirements(void **state) {
         FIELD(peridot_requirements, queue_flags),
     };
     CHECK_FILLING(fill_requirements, peridot_requirements, fields);
+    static const struct field of_a_device[] = {
+        FIELD(peridot_device_requirements, usable),
+        FIELD(peridot_device_requirements, reason),
+        FIELD(peridot_device_requirements, queue_family),
+        FIELD(peridot_device_requirements, transfer_family),
+        FIELD(peridot_device_requirements, extension_count),
+        FIELD(peridot_device_requirements, extensions),
+    };
+    CHECK_FILLING(fill_requirements_for, peridot_device_requirements, of_a_device);
 }
 
 /* ---- What the application fills in ---- */
@@ -283,6 +299,11 @@ static void test_size_not_set(void **state) {
     REFUSED(peridot_session_create(model, &(peridot_session_params){0}, &created, &error),
             peridot_session_params);
     REFUSED(peridot_session_sampling(session, &(peridot_sampling){0}, &error), peridot_sampling);
+    const struct device *engine = device->engine;
+    REFUSED(peridot_requirements_for(engine->instance, engine->info.physical,
+                                     engine->vi.GetInstanceProcAddr,
+                                     &(peridot_device_requirements){0}, &error),
+            peridot_device_requirements);
 }
 
 int main(void) {
