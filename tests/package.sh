@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs Peridot into a folder; compiles the header alone; builds the examples against it by pkg-config and as a
-# CMake project, shared and static, and lets them answer; and looks at the symbols.
+# CMake project, shared and static, and lets them answer; looks at the symbols; and makes the manual, which has a word
+# on every public function.
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/host/install.sh"
-install_missing g++ binutils
+install_missing g++ binutils doxygen
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cmake -S "$here" -B "$work/build" -G Ninja -DPERIDOT_TESTS=OFF -DCMAKE_INSTALL_PREFIX="$work/root" -DCMAKE_INSTALL_LIBDIR=lib
@@ -45,4 +46,7 @@ for library in "nm -D --defined-only $work/root/lib/libperidot.so" "nm -g --defi
     foreign=$($library | awk 'NF == 3 && $3 !~ /^peridot_/ {print $3}')
     [ -z "$foreign" ] || { echo "exported beside peridot_*: $foreign"; exit 1; }
 done
+if command -v doxygen >/dev/null; then
+    cmake --build "$work/build" --target manual
+fi
 echo "the package is sound"

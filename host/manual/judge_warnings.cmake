@@ -1,0 +1,7 @@
+# Fails on what Doxygen has to say, but for fields and values without a comment.
+file(STRINGS ${WARNINGS} lines)
+list(FILTER lines EXCLUDE REGEX "\\((variable|enumvalue|typedef|macro definition)\\).*is not documented|Compound .* is not documented")
+if(lines)
+  list(JOIN lines "\n" lines)
+  message(FATAL_ERROR "The manual has gaps:\n${lines}")
+endif()
