@@ -33,4 +33,4 @@ quietly() {
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libvulkan-dev glslang-tools spirv-tools
     libstb-dev libcjson-dev libedit-dev libvulkan1 mesa-vulkan-drivers"
 test_packages="libcmocka-dev libvulkan-volk-dev vulkan-validationlayers python3-numpy python3-pip tmux
-    glslang-dev g++"
+    glslang-dev g++ libglfw3-dev fonts-dejavu-core xvfb"

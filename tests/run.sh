@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs the whole suite on every Vulkan device at hand, installing what is missing.
 #   --large   also generated checkpoints at full size: the 2B, and the 7B's embedding table (5 GB on disk, several
-#             GB of memory; a quarter of an hour on two cores)
+#             GB of memory; a quarter of an hour on two cores), and ten thousand frames of the renderer in each mode
 # PERIDOT_INTEL_SHIM=DIR: also Intel's compiler, see below
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -181,6 +181,16 @@ good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed,
 passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
 printf '%-16s %-44s %s passed, %s failed\n' "check_bench.py" "the lab, on every software device" "${good:-0}" "${bad:-1}"
 [ "${bad:-1}" = 0 ] || cat "$log"
+if [ -x "$build/host/examples/renderer/renderer" ] && [ -n "$lavapipe" ]; then
+    $python "$here/tests/model/renderer.py" "$build/host/examples/renderer/renderer" "$build/host/cli/peridot" \
+        "$lavapipe" "$1" >"$log" 2>&1 || true
+    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
+    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
+    printf '%-16s %-44s %s passed, %s failed\n' "renderer.py" "the renderer, under synchronization validation" "${good:-0}" "${bad:-1}"
+    [ "${bad:-1}" = 0 ] || cat "$log"
+else
+    echo "renderer.py: left out, the renderer example was not built"
+fi
 # beside_gguf SCRIPT ARGUMENT …: a script that needs the gguf package, which comes from pip, into the build folder
 beside_gguf() {
     script=$1 status=0

@@ -1,0 +1,218 @@
+/* What is drawn over the scene: frame times, and the chat. */
+#include "panels.h"
+
+#include <math.h>
+#include <stb/stb_ds.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct colour ground = {9, 17, 19, 205}, field = {24, 40, 43, 230},
+                           bright = {232, 240, 234, 255}, dim = {150, 170, 166, 255},
+                           green = {150, 214, 62, 255}, amber = {240, 168, 58, 255},
+                           rule = {255, 255, 255, 40}, mine = {58, 88, 30, 235},
+                           theirs = {30, 48, 52, 235}, red = {240, 96, 80, 255};
+
+static float line(struct overlay *o, float x, float y, enum text_size size, struct colour colour,
+                  const char *text) {
+    return overlay_text(o, x, y, size, colour, text, strlen(text));
+}
+
+/* ---- Frame times ---- */
+
+/* What the graph reaches up to: single long frames may leave it. */
+static float graph_top(const struct frame_history *history, size_t count) {
+    float sum = 0, most = 0;
+    for (size_t i = 0; i < count; i++) {
+        sum += history->ms[i];
+        most = fmaxf(most, history->ms[i]);
+    }
+    float usual = count ? 3 * sum / (float)count : 0;
+    return fmaxf(34, fminf(most, usual));
+}
+
+static void draw_marks(struct overlay *o, float most, float x, float y, float width, float height) {
+    static const float marks[] = {1000.f / 60, 1000.f / 30, 100, 200, 500, 1000};
+    float last = y + height;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        char text[16];
+        float at = y + height * (1 - marks[i] / most);
+        if (marks[i] > most || last - at < 16 * o->scale)
+            continue;
+        last = at;
+        overlay_box(o, x, at, width, 1, 0, rule);
+        snprintf(text, sizeof text, "%.0f ms", marks[i]);
+        overlay_box(o, x, at - 15 * o->scale, 48 * o->scale, 15 * o->scale, 0, ground);
+        line(o, x + 4 * o->scale, at - 3 * o->scale, TEXT_SMALL, bright, text);
+    }
+}
+
+static void draw_bars(struct overlay *o, const struct frame_history *history, float x, float y,
+                      float width, float height) {
+    size_t count = history->count < FRAME_HISTORY ? history->count : FRAME_HISTORY;
+    float most = graph_top(history, count), step = width / FRAME_HISTORY;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = (history->count - count + i) % FRAME_HISTORY;
+        float high = fmaxf(1, fminf(history->ms[at] / most, 1) * height);
+        overlay_box(o, x + step * (float)(FRAME_HISTORY - count + i), y + height - high,
+                    step * 0.8f, high, 0, history->with_model[at] ? amber : green);
+    }
+    draw_marks(o, most, x, y, width, height);
+}
+
+static void draw_summary(struct overlay *o, const struct frame_times *times, const char *name,
+                         struct colour colour, float x, float y) {
+    struct frame_summary sum = frame_times_summary(times, 600);
+    const float figures[] = {sum.median, sum.percentile_99, sum.worst};
+    overlay_box(o, x, y - 9 * o->scale, 9 * o->scale, 9 * o->scale, 2 * o->scale, colour);
+    line(o, x + 16 * o->scale, y, TEXT_SMALL, bright, name);
+    for (int i = 0; i < 3; i++) {
+        char text[16] = "-";
+        if (sum.frames)
+            snprintf(text, sizeof text, "%.1f", figures[i]);
+        line(o,
+             x + (176 + 72 * (float)i) * o->scale -
+                 overlay_text_width(o, TEXT_SMALL, text, strlen(text)),
+             y, TEXT_SMALL, bright, text);
+    }
+}
+
+static void draw_times(const struct panels *p, struct overlay *o) {
+    static const char *const heads[] = {"median", "99 %", "worst"};
+    float s = o->scale, x = 20 * s, y = 20 * s, width = 368 * s;
+    overlay_box(o, x, y, width, 226 * s, 10 * s, ground);
+    line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Frame time");
+    const char *name = p->gpu->name;
+    size_t length = strcspn(name, "(");
+    overlay_text(o, x + width - 16 * s - overlay_text_width(o, TEXT_SMALL, name, length),
+                 y + 28 * s, TEXT_SMALL, dim, name, length);
+    draw_bars(o, p->history, x + 16 * s, y + 44 * s, width - 32 * s, 96 * s);
+    for (int i = 0; i < 3; i++)
+        line(o,
+             x + (192 + 72 * (float)i) * s -
+                 overlay_text_width(o, TEXT_SMALL, heads[i], strlen(heads[i])),
+             y + 166 * s, TEXT_SMALL, dim, heads[i]);
+    draw_summary(o, &p->history->without, "scene alone", green, x + 16 * s, y + 188 * s);
+    draw_summary(o, &p->history->with, "and the model", amber, x + 16 * s, y + 210 * s);
+}
+
+/* ---- Chat ---- */
+
+enum { LINES_MAX = 96 };
+struct wrapped {
+    const char *start[LINES_MAX];
+    size_t length[LINES_MAX];
+    int count;
+    float width;
+};
+
+/* Where a line of at most that width ends: after a space if there is one, and where the next
+ * begins. */
+static const char *break_line(const struct overlay *o, const char *text, const char *end,
+                              float width, const char **next) {
+    const char *at = text, *space = NULL;
+    float used = 0;
+    while (at < end && *at != '\n') {
+        const char *here = at;
+        (void)overlay_next_character(&at, end);
+        used += overlay_text_width(o, TEXT_NORMAL, here, (size_t)(at - here));
+        if (used > width && here > text) {
+            *next = space ? space + 1 : here;
+            return space ? space : here;
+        }
+        if (*here == ' ')
+            space = here;
+    }
+    *next = at < end ? at + 1 : at;
+    return at;
+}
+
+static void wrap(const struct overlay *o, const char *text, size_t length, float width,
+                 struct wrapped *out) {
+    const char *end = text + length;
+    out->count = 0;
+    out->width = 0;
+    while (text < end && out->count < LINES_MAX) {
+        const char *next, *stop = break_line(o, text, end, width, &next);
+        out->start[out->count] = text;
+        out->length[out->count] = (size_t)(stop - text);
+        out->width =
+            fmaxf(out->width, overlay_text_width(o, TEXT_NORMAL, text, (size_t)(stop - text)));
+        out->count++;
+        text = next;
+    }
+}
+
+/* A message that ends at `bottom`; where it begins. */
+static float draw_message(struct overlay *o, const char *text, size_t length, bool user, float x,
+                          float width, float top, float bottom) {
+    static struct wrapped lines;
+    float s = o->scale, high = overlay_line_height(o, TEXT_NORMAL), margin = 10 * s;
+    wrap(o, text, length, width * 0.86f - 2 * margin, &lines);
+    float tall = high * (float)lines.count + 1.3f * margin, begin = bottom - tall;
+    if (begin < top || lines.count == 0)
+        return lines.count ? top - 1 : bottom;
+    float left = user ? x + width - lines.width - 2 * margin : x;
+    overlay_box(o, left, begin, lines.width + 2 * margin, tall, 8 * s, user ? mine : theirs);
+    for (int i = 0; i < lines.count; i++)
+        overlay_text(o, left + margin, begin + margin * 0.45f + high * ((float)i + 0.8f),
+                     TEXT_NORMAL, bright, lines.start[i], lines.length[i]);
+    return begin - 8 * s;
+}
+
+static void describe(const struct chat *chat, char *out, size_t size) {
+    if (chat->failed)
+        snprintf(out, size, "%.200s", chat->error.message);
+    else if (!chat->on)
+        snprintf(out, size, "the model is off: F2 turns it on");
+    else if (!chat->answering)
+        snprintf(out, size, "%s; %u tokens so far", mode_names[chat->mode], chat->tokens);
+    else if (chat->mode == MODE_OWN)
+        snprintf(out, size, "own: a slice took %.2f ms, %u in flight", chat->status.slice_ms,
+                 chat->status.slices_in_flight);
+    else
+        snprintf(out, size, "%s, %.1f ms a frame: a slice took %.2f ms, %u in flight",
+                 mode_names[chat->mode], chat->budget_ms, chat->status.slice_ms,
+                 chat->status.slices_in_flight);
+}
+
+static void draw_input(const struct panels *p, struct overlay *o, float x, float y, float width) {
+    float s = o->scale, room = width - 28 * s;
+    const char *text = p->input;
+    bool empty = !*text;
+    if (empty)
+        text = p->chat->answering ? "…" : "Ask something, Enter sends";
+    while (!empty && overlay_text_width(o, TEXT_NORMAL, text, strlen(text)) > room)
+        (void)overlay_next_character(&text, text + strlen(text)); /* its end is what is typed at */
+    overlay_box(o, x, y, width, 36 * s, 8 * s, field);
+    float at = line(o, x + 12 * s, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
+    if (fmod(p->seconds, 1) < 0.6)
+        overlay_box(o, empty ? x + 10 * s : at + 1, y + 8 * s, 2 * s, 20 * s, 0, green);
+}
+
+static void draw_chat(const struct panels *p, struct overlay *o, const struct frames *frames) {
+    const struct chat *chat = p->chat;
+    float s = o->scale, width = 400 * s, x = (float)frames->width - width - 20 * s, y = 20 * s;
+    float height = (float)frames->height - 40 * s, inner = width - 32 * s;
+    char text[256];
+    overlay_box(o, x, y, width, height, 10 * s, ground);
+    line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Peridot");
+    describe(chat, text, sizeof text);
+    line(o, x + 16 * s, y + 48 * s, TEXT_SMALL, chat->failed ? red : dim, text);
+    draw_input(p, o, x + 16 * s, y + height - 52 * s, inner);
+    float bottom = y + height - 64 * s, top = y + 60 * s;
+    for (ptrdiff_t i = arrlen(chat->turns) - 1; i >= 0 && bottom > top; i--) {
+        const struct turn *turn = &chat->turns[i];
+        bottom = draw_message(o, turn->answer, arrlenu(turn->answer), false, x + 16 * s, inner, top,
+                              bottom);
+        if (bottom > top)
+            bottom = draw_message(o, turn->question, arrlenu(turn->question), true, x + 16 * s,
+                                  inner, top, bottom);
+    }
+}
+
+void panels_draw(const struct panels *panels, struct overlay *overlay,
+                 const struct frames *frames) {
+    draw_times(panels, overlay);
+    if (panels->chat)
+        draw_chat(panels, overlay, frames);
+}

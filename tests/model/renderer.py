@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+"""The renderer example: renderer.py RENDERER PERIDOT [DRIVER [--large]].
+
+500 frames of 64 x 64 pixels without the model and 500 with it (ten thousand with --large), in each way to run, under
+validation and synchronization validation; the answers are `peridot generate`'s; in a window, where there is Xvfb; and
+bad input gets one sentence. Ends with a line "N passed, N failed".
+"""
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from checks import check, finish  # noqa: E402
+
+renderer, peridot = (os.path.abspath(path) for path in sys.argv[1:3])
+frames = 10000 if "--large" in sys.argv else 500
+scratch = tempfile.TemporaryDirectory(prefix="peridot-renderer-")
+environment = {**os.environ, "PERIDOT_CACHE_DIR": os.path.join(scratch.name, "cache"), "LC_ALL": "C.UTF-8"}
+if len(sys.argv) > 3 and sys.argv[3]:
+    environment["VK_DRIVER_FILES"] = sys.argv[3]
+QUESTION = "What is the capital of France?"
+
+
+def run(program, *arguments, variables=None):
+    done = subprocess.run([program, *arguments], capture_output=True, timeout=1200, check=False,
+                          env={**environment, **(variables or {})})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def answer_in(out):
+    """To the first question."""
+    found = re.search("> " + re.escape(QUESTION) + "\n(.*)\n", out)
+    return found and found.group(1)
+
+
+def colours_of(path):
+    """A PNG file's size and how many colours it has, of 8-bit RGBA as stb writes them."""
+    with open(path, "rb") as file:
+        data = file.read()
+    width, height = struct.unpack(">II", data[16:24])
+    packed, at = b"", 8
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        packed += data[at + 8:at + 8 + size] if kind == b"IDAT" else b""
+        at += size + 12
+    raw = zlib.decompress(packed)
+    # filtered bytes, but where all is alike they are alike too
+    return width, height, len({raw[i:i + 4] for i in range(1, len(raw), 4)})
+
+
+def frames_told(out, name):
+    found = re.search(rf"^{name} +(\d+) frames: median [0-9.]+ ms, 99 % [0-9.]+ ms, worst [0-9.]+ ms$", out, re.M)
+    return int(found.group(1)) if found else 0
+
+
+def test_modes():
+    _, expected, _ = run(peridot, "generate", "--chat", "-p", QUESTION, "--temperature", "0")
+    for mode in "own", "budgeted", "recorded":
+        status, out, said = run(renderer, "--headless", str(frames), "--size", "64x64", "--validation", "--mode", mode,
+                                "--budget", "30", "--ask", QUESTION)
+        check(f"{mode}: validation is silent", status == 0 and not said, status, said)
+        check(f"{mode}: frames without the model", frames_told(out, "without the model") >= frames, out)
+        check(f"{mode}: frames with it", frames_told(out, "with the model") > 0, out)
+        check(f"{mode}: the answer is generate's", answer_in(out) == expected.strip(), answer_in(out), expected)
+
+
+def test_pictures():
+    path = os.path.join(scratch.name, "shot.png")
+    status, out, said = run(renderer, "--headless", "3", "--size", "200x100", "--model", "off", "--screenshot", path)
+    check("a screenshot", status == 0 and frames_told(out, "without the model") == 3, status, out, said)
+    width, height, colours = colours_of(path)
+    check("it shows something", (width, height) == (200, 100) and colours > 500, width, height, colours)
+    status, out, said = run(renderer, "--headless", "1", "--model", "off", "--screenshot", "/nosuch/a.png")
+    check("one that cannot be written", status == 2 and said == "renderer: /nosuch/a.png cannot be written\n", said)
+
+
+def test_window():
+    if not shutil.which("Xvfb"):
+        print("left out: a window, for there is no Xvfb")
+        return
+    read, write = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+                              pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as file:
+        display = ":" + file.readline().strip()
+    try:
+        status, out, said = run(renderer, "--frames", "40", "--size", "320x180", "--validation", "--budget", "30", "--ask",
+                                QUESTION, variables={"DISPLAY": display})
+        check("in a window", status == 0 and not said and answer_in(out) is not None, status, out, said)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_bad_input():
+    for arguments, sentence in [
+            (["--mode", "fast"], "--mode: own, budgeted or recorded, not fast"),
+            (["--budget", "0"], "--budget: milliseconds, more than 0 and at most 1000, not 0"),
+            (["--size", "4x4"], "--size: WIDTHxHEIGHT, from 16 to 8192 each, not 4x4"),
+            (["--samples", "3"], "--samples: 1, 2, 4 or 8"),
+            (["--headless"], "--headless needs a value"),
+            (["--headless", "x"], "--headless: not a number from 1 to 10000000: x"),
+            (["--speed", "1"], "there is no option --speed: --help lists them"),
+            (["--headless", "1", "--device", "nosuch"], "there is no Vulkan device that can draw here"),
+    ]:
+        status, out, said = run(renderer, *arguments)
+        check(f"{arguments}", status == 2 and said == f"renderer: {sentence}\n" and not out, status, out, said)
+    status, _, said = run(renderer, "--headless", "1", "--model", "/nosuch")
+    check("a model that is not there", status == 2 and said.startswith("renderer: there is no directory /nosuch"), said)
+
+
+test_modes()
+test_pictures()
+test_window()
+test_bad_input()
+finish()
