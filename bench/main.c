@@ -1,4 +1,4 @@
-/* peridot-bench, the shader lab: kernels, model, compile, report. */
+/* peridot-bench, the shader lab: kernels, model, slices, compile, report. */
 #include "bench.h"
 #include "commit.h"
 #include "peridot.h"
@@ -22,6 +22,10 @@ static const struct {
      "how fast a model reads prompts and generates, at several depths, and which\n"
      "             kernels take the time:\n"
      "             peridot-bench model -m gemma-2b-it --depth 0,4096 -o before.json"},
+    {"slices", bench_slices,
+     "how well work in slices keeps to a budget of GPU time, as in an application that\n"
+     "             draws frames:\n"
+     "             peridot-bench slices -m gemma-2b-it --budget 1000,4000"},
     {"compile", bench_compile,
      "what every driver's compiler makes of every kernel: registers, spills,\n"
      "             occupancy, instructions, cycles; of AMD's cards without the cards too:\n"
@@ -35,7 +39,7 @@ static int help(void) {
     printf("peridot-bench %s (%s): the shader lab\n\n", peridot_version(), PERIDOT_COMMIT);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         printf("  %-9s  %s\n", commands[i].name, commands[i].help);
-    printf("\nThe first three print tables, or --json or --csv, and write a file of results with "
+    printf("\nThe first four print tables, or --json or --csv, and write a file of results with "
            "-o FILE.\n"
            "peridot-bench COMMAND --help tells all options.\n");
     return 0;

@@ -158,6 +158,7 @@ static const struct section {
     {"model", "start", "Bandwidth, and a model's start", model_start_columns},
     {"model", "speed", "A model's speed", model_speed_columns},
     {"model", "kernels", "Decode steps by kernel, with timestamps", model_kernel_columns},
+    {"slices", "slices", "Slices and their budgets", slices_columns},
     {"compile", "kernels", "What compilers make of the kernels", compile_columns},
     {"tune", "kernels", "What tuning chose", tuning_columns},
 };

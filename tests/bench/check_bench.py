@@ -138,6 +138,19 @@ def model_on(driver, folder):
     check("the other driver is seen", [row["setting"] for row in compared["settings"]] == ["driver"], compared)
 
 
+def slices_on(driver):
+    out, _ = run("slices", "-m", DEMO, "--quick", "--budget", "300,3000", "--json", driver=driver)
+    rows = json.loads(out)["slices"]
+    check("a row a budget", [row["budget_us"] for row in rows] == [300, 3000], rows)
+    for row in rows:
+        check("every frame is a slice", row["slices"] == 60 - 20, row)
+        check("times", positive(row, "median_share_percent", "used_percent", "submit_us"), row)
+        check("in order", row["median_share_percent"] <= row["p99_share_percent"] <= row["worst_share_percent"], row)
+    check("tokens came", rows[1]["tokens"] > 0, rows[1])
+    run("slices", "--budget", "0", "-m", DEMO, good=False)
+    run("slices", good=False)
+
+
 def csv_on(driver, folder):
     path = os.path.join(folder, "run.csv")
     out = run("model", "-m", os.path.join(folder, 'de"mo, µ'), "--quick", "--json", driver=driver)[0]
@@ -662,6 +675,7 @@ with tempfile.TemporaryDirectory() as work:
     if takes_glsl():
         no_compiling(drivers[0] if drivers else None, work)
     interfaces()
+    slices_on(drivers[0] if drivers else None)
     csv_on(drivers[0] if drivers else None, work)
     compile_families(work)
     report_of(results, work)
