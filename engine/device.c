@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const device_recommended_extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, NULL};
+const char *const device_recommended_extensions[] = {
+    VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME,
+    VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME, NULL};
 
 void device_required_features(struct device_features *features) {
     *features = (struct device_features){
@@ -134,6 +136,18 @@ static peridot_result load_functions(struct device *device, peridot_error *error
     return PERIDOT_OK;
 }
 
+/* Vulkan's default is 0.5, and no guest asks for more. */
+static float memory_priority(const struct device *device, const struct device_params *params) {
+    switch (params ? params->priority : PRIORITY_DEFAULT) {
+    case PRIORITY_LOW:
+        return 0.25f;
+    case PRIORITY_HIGH:
+        return device->owned ? 1 : 0.5f;
+    default:
+        return 0.5f;
+    }
+}
+
 /* What is alike for own and adopted devices, once `handle` and `info` are there. */
 static peridot_result set_up(struct device *device, const struct device_params *params,
                              peridot_error *error) {
@@ -141,6 +155,7 @@ static peridot_result set_up(struct device *device, const struct device_params *
     device->needs_met = device->info.needs_met;
     device->threads = params ? params->threads : 0;
     device->memory_limit = params ? params->memory_limit : 0;
+    device->priority = memory_priority(device, params);
     if (device->threads == 0) {
         device->threads = platform_processor_count();
         device->threads = device->threads > 8 ? 8 : device->threads;
@@ -190,36 +205,97 @@ static void create_messenger(struct device *device, const struct device_params *
         (void)create(device->instance, &info, NULL, &device->messenger);
 }
 
-static peridot_result create_device(struct device *device, peridot_error *error) {
+/* What a device of Peridot's own is created with. */
+struct device_setup {
     struct device_features features;
-    device_required_features(&features);
-    float priority = 0.5f;
-    VkDeviceQueueCreateInfo queue = {
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable;
+    VkPhysicalDeviceMemoryPriorityFeaturesEXT memory_priority;
+    VkDeviceQueueGlobalPriorityCreateInfoKHR global_priority;
+    VkDeviceQueueCreateInfo queue;
+    const char *extensions[DEVICE_EXTENSIONS_MAX + 3];
+    float queue_priority;
+    VkDeviceCreateInfo info;
+};
+
+/* Enables an extension and, if it has one, its feature struct. */
+static void enable(struct device_setup *setup, const char *extension, void *features) {
+    VkBaseOutStructure *head = features;
+    setup->extensions[setup->info.enabledExtensionCount++] = extension;
+    if (!head)
+        return;
+    head->pNext = (void *)(uintptr_t)setup->info.pNext;
+    setup->info.pNext = head;
+}
+
+static void set_up_creation(const struct device *device, struct device_setup *setup) {
+    *setup = (struct device_setup){.queue_priority = 0.5f};
+    device_required_features(&setup->features);
+    setup->queue = (VkDeviceQueueCreateInfo){
         .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
         .queueFamilyIndex = device->queue_family,
         .queueCount = 1,
-        .pQueuePriorities = &priority,
+        .pQueuePriorities = &setup->queue_priority,
     };
-    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
-        .pNext = &features.base,
-        .pipelineExecutableInfo = VK_TRUE};
-    const char *extensions[DEVICE_EXTENSIONS_MAX + 1];
-    VkDeviceCreateInfo info = {
+    setup->info = (VkDeviceCreateInfo){
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-        .pNext = device->executable_properties ? (const void *)&executable : &features.base,
+        .pNext = &setup->features.base,
         .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = device_extensions(&device->info, extensions),
-        .ppEnabledExtensionNames = extensions,
+        .pQueueCreateInfos = &setup->queue,
+        .ppEnabledExtensionNames = setup->extensions,
     };
+    setup->executable = (VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR){
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pipelineExecutableInfo = VK_TRUE};
+    setup->memory_priority = (VkPhysicalDeviceMemoryPriorityFeaturesEXT){
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT,
+        .memoryPriority = VK_TRUE};
+    const char *names[DEVICE_EXTENSIONS_MAX];
+    uint32_t count = device_extensions(&device->info, names);
+    for (uint32_t i = 0; i < count; i++)
+        enable(setup, names[i], NULL);
     if (device->executable_properties)
-        extensions[info.enabledExtensionCount++] =
-            VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+        enable(setup, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME, &setup->executable);
+    if (device->memory_priority)
+        enable(setup, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME, &setup->memory_priority);
+}
+
+/* Asks for the queue's priority among all programs, where there is such a thing. */
+static void add_global_priority(const struct device *device, enum device_priority priority,
+                                struct device_setup *setup) {
+    static const VkQueueGlobalPriorityKHR levels[] = {
+        [PRIORITY_LOW] = VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR,
+        [PRIORITY_MEDIUM] = VK_QUEUE_GLOBAL_PRIORITY_MEDIUM_KHR,
+        [PRIORITY_HIGH] = VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR,
+    };
+    if (priority == PRIORITY_DEFAULT || !device->info.global_priority)
+        return;
+    setup->global_priority = (VkDeviceQueueGlobalPriorityCreateInfoKHR){
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR,
+        .globalPriority = levels[priority]};
+    enable(setup, device->info.global_priority, NULL);
+    setup->queue.pNext = &setup->global_priority;
+}
+
+static peridot_result create_device(struct device *device, const struct device_params *params,
+                                    peridot_error *error) {
+    struct device_setup setup;
+    set_up_creation(device, &setup);
+    if (params)
+        add_global_priority(device, params->priority, &setup);
     VkDevice handle = VK_NULL_HANDLE;
-    VkResult code = device->vi.CreateDevice(device->info.physical, &info, NULL, &handle);
+    VkResult code = device->vi.CreateDevice(device->info.physical, &setup.info, NULL, &handle);
+    bool refused = setup.queue.pNext &&
+                   (code == VK_ERROR_NOT_PERMITTED_KHR || code == VK_ERROR_INITIALIZATION_FAILED);
+    if (refused) {
+        setup.queue.pNext = NULL;
+        code = device->vi.CreateDevice(device->info.physical, &setup.info, NULL, &handle);
+    }
     if (code)
         return device_fail(device, code, "opening the device", error);
+    if (refused && params->message)
+        params->message("the driver does not permit the queue's priority that was asked for (more "
+                        "than medium may need privileges): it has the default one",
+                        params->message_user);
     device->handle = handle;
     return PERIDOT_OK;
 }
@@ -249,6 +325,7 @@ peridot_result device_open(const struct device_params *params, struct device **o
         device->info = *picked;
         device->queue_family = picked->queue_family;
         device->memory_budget = picked->has_memory_budget;
+        device->memory_priority = picked->has_memory_priority;
         device->executable_properties =
             params && params->statistics && picked->has_executable_properties;
         device->machine_code = device->executable_properties && params->machine_code;
@@ -256,7 +333,7 @@ peridot_result device_open(const struct device_params *params, struct device **o
         take_over(device, &list);
         if (validation)
             create_messenger(device, params);
-        result = create_device(device, error);
+        result = create_device(device, params, error);
     }
     if (!result)
         result = set_up(device, params, error);
@@ -338,6 +415,14 @@ static const char *missing_feature(const VkPhysicalDeviceFeatures2 *features) {
                           : NULL;
 }
 
+static bool has_memory_priority(const VkPhysicalDeviceFeatures2 *features) {
+    const VkBaseInStructure *next = features->pNext;
+    for (; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT)
+            return ((const VkPhysicalDeviceMemoryPriorityFeaturesEXT *)next)->memoryPriority;
+    return false;
+}
+
 /* Which no kernel is without: an application that has not enabled it has the others. */
 static bool has_packed_dot(const VkPhysicalDeviceFeatures2 *features) {
     const VkBaseInStructure *next = features->pNext;
@@ -374,6 +459,13 @@ static peridot_result check_adoption(const struct device_adoption *adoption, per
     return PERIDOT_OK;
 }
 
+static bool has_enabled(const struct device_adoption *adoption, const char *extension) {
+    for (uint32_t i = 0; i < adoption->extension_count; i++)
+        if (strcmp(adoption->extensions[i], extension) == 0)
+            return true;
+    return false;
+}
+
 peridot_result device_adopt(const struct device_adoption *adoption,
                             const struct device_params *params, struct device **out,
                             peridot_error *error) {
@@ -399,9 +491,10 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     device_describe(&list, params, adoption->queue_family, &device->info);
     if (adoption->features && !has_packed_dot(adoption->features))
         device->info.needs_met &= ~(uint32_t)NEEDS_PACKED_DOT;
-    for (uint32_t i = 0; i < adoption->extension_count; i++)
-        device->memory_budget |=
-            strcmp(adoption->extensions[i], VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0;
+    device->memory_budget = has_enabled(adoption, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    device->memory_priority = has_enabled(adoption, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME) &&
+                              (!adoption->features || has_memory_priority(adoption->features));
+    device->given_cache = adoption->pipeline_cache;
     if (device->info.unsuitable[0])
         result = fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s",
                       device->info.name, device->info.unsuitable);

@@ -46,8 +46,10 @@ struct device_info {
     bool portability_subset; /* a layered driver (MoltenVK), which must be told that we know */
     struct device_limits limits;
     bool has_executable_properties;
-    uint32_t needs_met;       /* device_needs that the device can meet */
-    uint32_t queue_family;    /* compute; UINT32_MAX: none */
+    bool has_memory_priority;
+    const char *global_priority; /* the extension that has it; NULL: none */
+    uint32_t needs_met;          /* device_needs that the device can meet */
+    uint32_t queue_family;       /* compute; UINT32_MAX: none */
     uint32_t transfer_family; /* with transfer and neither graphics nor compute; UINT32_MAX: none */
     char unsuitable[256];     /* why Peridot cannot use it, one clause; empty: it can */
 };
@@ -56,6 +58,14 @@ struct device_callbacks {
     void (*lock_queue)(void *user); /* around each submission; NULL: not shared */
     void (*unlock_queue)(void *user);
     void *user;
+};
+
+/* Against other users of the device: for the queue where Peridot makes it, and for memory. */
+enum device_priority {
+    PRIORITY_DEFAULT, /* nothing is asked for */
+    PRIORITY_LOW,
+    PRIORITY_MEDIUM,
+    PRIORITY_HIGH
 };
 
 /* How to open one. Zero fields mean the default. */
@@ -70,6 +80,7 @@ struct device_params {
                            vkGetPipelineExecutableInternalRepresentationsKHR */
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
     uint64_t memory_limit;   /* bytes that engine/memory.c may allocate; 0: what the device has */
+    enum device_priority priority;
     uint32_t threads; /* of compilation and conversion; 0: as many as processors (at most 8), 1: the
                          caller's own */
     const char *cache_directory; /* of the pipeline cache; NULL: the user's; "": none */
@@ -91,6 +102,7 @@ struct device_adoption {
     const VkPhysicalDeviceFeatures2
         *features; /* enabled; NULL: what Peridot requires, nothing more */
     const VkAllocationCallbacks *allocator;
+    VkPipelineCache pipeline_cache; /* used instead of one kept on disk; VK_NULL_HANDLE: none */
     struct device_callbacks callbacks;
 };
 
@@ -108,11 +120,14 @@ struct device {
     bool memory_budget;         /* VK_EXT_memory_budget can be asked */
     bool executable_properties; /* the compiler's figures are kept and can be asked */
     bool machine_code;          /* and what it made */
+    bool memory_priority;       /* VK_EXT_memory_priority is enabled, */
+    float priority;             /* and this is what allocations get, from 0 to 1 */
     struct device_info info;
     uint32_t needs_met; /* enabled and allowed: what variants may count on */
     struct device_callbacks callbacks;
     const VkAllocationCallbacks *allocator;
     VkPhysicalDeviceMemoryProperties memory;
+    VkPipelineCache given_cache; /* the application's */
     struct pipelines *pipelines; /* engine/pipelines.h */
     uint64_t memory_used;        /* bytes allocated through engine/memory.c */
     uint64_t memory_limit;       /* of them; 0: none */
@@ -167,7 +182,8 @@ const char *device_load_instance(struct instance_functions *vi, VkInstance insta
 peridot_result device_open(const struct device_params *params, struct device **device,
                            peridot_error *error);
 /* The application keeps everything it passed alive until device_close, which leaves it as it was.
- * Of params only minimal, max_allocation, memory_limit, threads and cache_directory count. */
+ * Of params only minimal, max_allocation, memory_limit, priority, threads and cache_directory
+ * count. */
 peridot_result device_adopt(const struct device_adoption *adoption,
                             const struct device_params *params, struct device **device,
                             peridot_error *error);

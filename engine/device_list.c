@@ -198,6 +198,14 @@ void device_describe(const struct device_list *list, const struct device_params 
     device_measure_memory(&list->vi, 0, info);
     info->portability_subset =
         has_extension(list, info->physical, "VK_KHR_portability_subset"); /* a provisional name */
+    info->has_memory_priority =
+        has_extension(list, info->physical, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME);
+    static const char *const priorities[] = {VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME,
+                                             VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME};
+    info->global_priority = NULL;
+    for (int i = 1; i >= 0; i--)
+        if (has_extension(list, info->physical, priorities[i]))
+            info->global_priority = priorities[i];
     info->has_executable_properties =
         has_extension(list, info->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     if (!new_enough) {

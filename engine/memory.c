@@ -25,6 +25,7 @@ struct arena {
     struct device *device;
     enum memory_kind kind;
     bool planned; /* counts and allocates nothing */
+    bool exceeds; /* the device's limit does not hold for it */
     uint64_t block_size, bytes, allocated;
     struct block *blocks;    /* stb_ds */
     struct buffer **buffers; /* stb_ds; each allocated, so that pointers stay */
@@ -61,6 +62,10 @@ peridot_result arena_plan(struct device *device, enum memory_kind kind, uint64_t
 
 bool arena_is_plan(const struct arena *arena) {
     return arena->planned;
+}
+
+void arena_exceed_limit(struct arena *arena) {
+    arena->exceeds = true;
 }
 
 void arena_destroy(struct arena *arena) {
@@ -129,7 +134,8 @@ static peridot_result refuse(struct arena *arena, VkResult code, uint64_t size, 
                 (double)memory_free(arena->device) / (1 << 20));
 }
 
-static VkResult create_buffer(struct device *device, uint64_t size, VkBuffer *buffer) {
+static VkResult create_buffer(struct device *device, uint64_t size, const char *name,
+                              VkBuffer *buffer) {
     VkBufferCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = size,
@@ -140,6 +146,7 @@ static VkResult create_buffer(struct device *device, uint64_t size, VkBuffer *bu
     VkResult code = device->vk.CreateBuffer(device->handle, &info, device->allocator, buffer);
     if (code)
         *buffer = VK_NULL_HANDLE; /* what a failed call leaves there is undefined */
+    device_name_object(device, VK_OBJECT_TYPE_BUFFER, (uint64_t)*buffer, name);
     return code;
 }
 
@@ -161,7 +168,7 @@ static VkResult bind(struct device *device, VkBuffer buffer, VkDeviceMemory memo
 static VkResult probe_address(struct device *device, uint64_t alignment, struct block *block) {
     VkBuffer probe;
     uint64_t address = 0;
-    VkResult code = create_buffer(device, 16, &probe);
+    VkResult code = create_buffer(device, 16, "probe", &probe);
     if (!code)
         code = bind(device, probe, block->memory, 0, &address);
     device->vk.DestroyBuffer(device->handle, probe, device->allocator);
@@ -169,19 +176,31 @@ static VkResult probe_address(struct device *device, uint64_t alignment, struct 
     return code;
 }
 
-static VkResult allocate(struct device *device, uint32_t type, struct block *block) {
+static const char *const kind_names[] = {
+    [MEMORY_DEVICE] = "Peridot device memory",
+    [MEMORY_UPLOAD] = "Peridot upload memory",
+    [MEMORY_READBACK] = "Peridot readback memory",
+};
+
+static VkResult allocate(const struct arena *arena, uint32_t type, struct block *block) {
+    struct device *device = arena->device;
+    VkMemoryPriorityAllocateInfoEXT priority = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_PRIORITY_ALLOCATE_INFO_EXT, .priority = device->priority};
     VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                       .pNext = device->memory_priority ? &priority : NULL,
                                        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
     VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
                                  .pNext = &flags,
                                  .allocationSize = block->size,
                                  .memoryTypeIndex = type};
-    uint64_t limit = device->memory_limit;
+    uint64_t limit = arena->exceeds ? 0 : device->memory_limit;
     VkResult code = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     if (!limit || (device->memory_used <= limit && block->size <= limit - device->memory_used))
         code = device->vk.AllocateMemory(device->handle, &info, device->allocator, &block->memory);
     if (code)
         block->memory = VK_NULL_HANDLE;
+    device_name_object(device, VK_OBJECT_TYPE_DEVICE_MEMORY, (uint64_t)block->memory,
+                       kind_names[arena->kind]);
     return code;
 }
 
@@ -193,11 +212,11 @@ static peridot_result fill_block(struct arena *arena, const struct demand *deman
     if (type == UINT32_MAX)
         return fail(error, PERIDOT_ERROR_VULKAN, "%s has no memory type for %s", device->info.name,
                     name);
-    VkResult code = allocate(device, type, block);
+    VkResult code = allocate(arena, type, block);
     if (code == VK_ERROR_OUT_OF_DEVICE_MEMORY && block->room > demand->size) {
         block->room = demand->size; /* what is left may do for this buffer alone */
         block->size = demand->size + demand->alignment;
-        code = allocate(device, type, block);
+        code = allocate(arena, type, block);
     }
     if (code)
         return refuse(arena, code, demand->size, name, error);
@@ -300,7 +319,7 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a buffer");
     buffer->size = size;
     snprintf(buffer->name, sizeof buffer->name, "%s", name);
-    VkResult code = create_buffer(device, size, &buffer->handle);
+    VkResult code = create_buffer(device, size, buffer->name, &buffer->handle);
     peridot_result result = code ? refuse(arena, code, size, name, error) : PERIDOT_OK;
     if (!result)
         result = place(arena, buffer, error);
@@ -309,7 +328,6 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
         free(buffer);
         return result;
     }
-    device_name_object(device, VK_OBJECT_TYPE_BUFFER, (uint64_t)buffer->handle, buffer->name);
     arrput(arena->buffers, buffer);
     *out = buffer;
     return PERIDOT_OK;
@@ -321,7 +339,7 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
 static uint32_t type_of_kind(struct device *device, enum memory_kind kind) {
     VkBuffer probe;
     uint32_t type = UINT32_MAX;
-    if (create_buffer(device, 16, &probe) == VK_SUCCESS)
+    if (create_buffer(device, 16, "probe", &probe) == VK_SUCCESS)
         type = memory_type(device, kind, demand_of(device, probe).types);
     device->vk.DestroyBuffer(device->handle, probe, device->allocator);
     return type;

@@ -33,6 +33,8 @@ peridot_result arena_create(struct device *device, enum memory_kind kind, uint64
 peridot_result arena_plan(struct device *device, enum memory_kind kind, uint64_t block,
                           struct arena **arena, peridot_error *error);
 bool arena_is_plan(const struct arena *arena);
+/* Lets it take memory beyond device->memory_limit: for what is there for a moment. */
+void arena_exceed_limit(struct arena *arena);
 void arena_destroy(struct arena *arena); /* accepts NULL */
 /* A buffer of `size` > 0 bytes, usable for storage, transfer both ways, indirect arguments and by
  * address. `buffer` stays valid until arena_destroy. Errors: DEVICE_MEMORY (with what was asked and

@@ -15,7 +15,7 @@
 
 struct pipelines {
     VkPipelineLayout layout;
-    VkPipelineCache cache; /* internally synchronised: all threads share it */
+    VkPipelineCache cache; /* all threads share it: internally synchronised, or an application's */
     struct pipeline **all; /* stb_ds */
     struct pipelines_statistics statistics;
     uint64_t written;                 /* size of the cache as last read or written */
@@ -77,6 +77,10 @@ static VkResult create_cache(struct device *device) {
     struct pipelines *pipelines = device->pipelines;
     char path[4096];
     struct file_bytes file = {0};
+    if (device->given_cache) {
+        pipelines->cache = device->given_cache;
+        return VK_SUCCESS;
+    }
     VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
     if (cache_path(device, path, sizeof path) && platform_is_file(path) &&
         platform_read_file(path, &file, NULL) == PERIDOT_OK) {
@@ -94,6 +98,8 @@ static VkResult create_cache(struct device *device) {
     platform_free_file(&file);
     if (!code)
         pipelines->cache = cache;
+    device_name_object(device, VK_OBJECT_TYPE_PIPELINE_CACHE, (uint64_t)pipelines->cache,
+                       "Peridot pipeline cache");
     return code;
 }
 
@@ -112,7 +118,7 @@ static void save_cache(struct device *device) {
     struct pipelines *pipelines = device->pipelines;
     char path[4096];
     size_t size = 0;
-    if (!cache_path(device, path, sizeof path) ||
+    if (device->given_cache || !cache_path(device, path, sizeof path) ||
         device->vk.GetPipelineCacheData(device->handle, pipelines->cache, &size, NULL) !=
             VK_SUCCESS ||
         size <= pipelines->written || size > CACHE_BYTES_MAX)
@@ -157,6 +163,8 @@ peridot_result pipelines_create(struct device *device, peridot_error *error) {
         device->vk.CreatePipelineLayout(device->handle, &layout, device->allocator, &made);
     if (!code) {
         device->pipelines->layout = made;
+        device_name_object(device, VK_OBJECT_TYPE_PIPELINE_LAYOUT, (uint64_t)made,
+                           "Peridot pipeline layout");
         code = create_cache(device);
     }
     return code ? device_fail(device, code, "preparing pipelines", error) : PERIDOT_OK;
@@ -171,7 +179,8 @@ void pipelines_destroy(struct device *device) {
         free(pipelines->all[i]);
     }
     arrfree(pipelines->all);
-    device->vk.DestroyPipelineCache(device->handle, pipelines->cache, device->allocator);
+    if (!device->given_cache)
+        device->vk.DestroyPipelineCache(device->handle, pipelines->cache, device->allocator);
     device->vk.DestroyPipelineLayout(device->handle, pipelines->layout, device->allocator);
     free(pipelines);
     device->pipelines = NULL;
@@ -213,13 +222,13 @@ struct pipeline *pipelines_want(struct device *device, const struct pipeline_key
 
 /* ---- Compiling ---- */
 
-static void name_pipeline(struct device *device, const struct pipeline *pipeline) {
-    const struct pipeline_key *key = &pipeline->key;
+static void name_as_kernel(struct device *device, const struct pipeline_key *key, VkObjectType type,
+                           uint64_t handle) {
     struct kernel_info kernel = kernel_info(key->variant->kernel);
     char name[128];
     snprintf(name, sizeof name, "%s %s%s%s", kernel.name, key->variant->name,
              kernel.typed ? " " : "", kernel.typed ? weight_type_info(key->type)->name : "");
-    device_name_object(device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)pipeline->handle, name);
+    device_name_object(device, type, handle, name);
 }
 
 static VkResult create_pipeline(struct device *device, const struct pipeline_key *key,
@@ -268,10 +277,11 @@ static VkResult compile(struct device *device, struct pipeline *pipeline) {
         device->vk.CreateShaderModule(device->handle, &info, device->allocator, &module);
     if (code)
         return code;
+    name_as_kernel(device, key, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module);
     code = create_pipeline(device, key, module, &pipeline->handle);
     device->vk.DestroyShaderModule(device->handle, module, device->allocator);
     if (!code)
-        name_pipeline(device, pipeline);
+        name_as_kernel(device, key, VK_OBJECT_TYPE_PIPELINE, (uint64_t)pipeline->handle);
     return code;
 }
 

@@ -25,6 +25,9 @@ peridot_result lane_create(struct device *device, struct lane *lane, peridot_err
     }
     if (!code) {
         lane->timeline = timeline;
+        device_name_object(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)made, "Peridot commands");
+        device_name_object(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)timeline,
+                           "Peridot timeline");
         return PERIDOT_OK;
     }
     lane_destroy(lane);
@@ -50,8 +53,11 @@ peridot_result lane_commands(struct lane *lane, VkCommandBuffer *commands, perid
                                         .commandBufferCount = 1};
     *commands = VK_NULL_HANDLE;
     VkResult code = device->vk.AllocateCommandBuffers(device->handle, &info, commands);
-    if (!code)
+    if (!code) {
+        device_name_object(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)*commands,
+                           "Peridot commands");
         return PERIDOT_OK;
+    }
     *commands = VK_NULL_HANDLE;
     return device_fail(device, code, "allocating a command buffer", error);
 }

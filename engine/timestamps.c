@@ -19,6 +19,7 @@ peridot_result timestamps_create(struct device *device, uint32_t count, VkQueryP
     if (code)
         return device_fail(device, code, "creating timestamps", error);
     *pool = made;
+    device_name_object(device, VK_OBJECT_TYPE_QUERY_POOL, (uint64_t)made, "Peridot timestamps");
     return PERIDOT_OK;
 }
 

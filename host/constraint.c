@@ -95,6 +95,19 @@ static void drop_grammar(struct constraint *constraint) {
     forget_masks(constraint);
 }
 
+void constraint_release(struct peridot_session *session) {
+    struct constraint *constraint = session->constraint;
+    if (!constraint)
+        return;
+    arena_destroy(constraint->arena);
+    constraint->arena = NULL;
+    constraint->buffer = NULL;
+}
+
+bool constraint_has_grammar(const struct peridot_session *session) {
+    return session->constraint && session->constraint->grammar;
+}
+
 void constraint_destroy(struct peridot_session *session) {
     struct constraint *constraint = session->constraint;
     if (!constraint)

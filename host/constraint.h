@@ -19,6 +19,10 @@ peridot_result constraint_write(struct peridot_session *session, peridot_error *
 void constraint_truncate(struct peridot_session *session, uint32_t length);
 /* A grammar begins anew behind all tokens that the session holds, which are others than before. */
 void constraint_restart(struct peridot_session *session);
+/* Lets go of the mask's buffer alone: it is made again with the next sampler. */
+void constraint_release(struct peridot_session *session);
+/* Whether a grammar is set, which is the model's. */
+bool constraint_has_grammar(const struct peridot_session *session);
 void constraint_destroy(struct peridot_session *session);
 
 #endif

@@ -314,7 +314,7 @@ static peridot_result prepare(struct peridot_session *session, uint32_t count,
             error, PERIDOT_ERROR_CONTEXT_FULL,
             "the context of %u tokens is full: truncate the session or give a larger --context",
             session->context);
-    peridot_result result = session_check_idle(session, error);
+    peridot_result result = session_check_present(session, error);
     if (!result && !session->logits_valid)
         result = session_compute(session, NULL, error);
     for (struct peridot_session *part = session; part && !result; part = part->next) {

@@ -94,3 +94,8 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions) {
         while (part->chunk_count > needed)
             drop_chunk(part);
 }
+
+void kv_cache_drop(struct peridot_session *part) {
+    while (part->chunk_count)
+        drop_chunk(part);
+}

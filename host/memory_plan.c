@@ -282,14 +282,47 @@ peridot_result memory_plan_admit_session(const struct peridot_model *model,
                 mebibytes(shortage.there), advice);
 }
 
+static peridot_session_params params_of(const struct peridot_session *session) {
+    return (peridot_session_params){
+        .kv = session->kv,
+        .prefill_rows = session->prefill_rows,
+        .hidden_layer = session->hidden_layer,
+        .activations = session->int8 ? PERIDOT_ACTIVATIONS_INT8 : PERIDOT_ACTIVATIONS_F32,
+    };
+}
+
+static uint64_t chunks_for(uint32_t positions) {
+    return positions ? (positions + KV_CHUNK - 1) / KV_CHUNK : 1;
+}
+
+peridot_result memory_plan_admit_return(const struct peridot_session *session,
+                                        peridot_error *error) {
+    const peridot_session_params params = params_of(session);
+    uint64_t taken = 0;
+    for (const struct peridot_session *part = session; part; part = part->next) {
+        struct device *device = part->model->device->engine;
+        struct session_memory memory;
+        uint64_t room = room_for(part->model, taken);
+        peridot_result result =
+            memory_plan_session(part->model, &params, session->context, &memory, error);
+        if (result)
+            return result;
+        uint64_t chunk = memory.kv / chunks_for(session->context);
+        uint64_t needed = memory.working + chunk * chunks_for(session->computed);
+        if (needed > room)
+            return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
+                        "the session's %u tokens need %.1f MiB and %s has %.1f MiB free: suspend "
+                        "or close other sessions, or allow more memory; it stays suspended",
+                        session->length, mebibytes(needed), device->info.name, mebibytes(room));
+        taken += in_host_memory(part->model) ? needed : 0;
+    }
+    return PERIDOT_OK;
+}
+
 peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
                                          peridot_error *error) {
     struct device *device = session->model->device->engine;
-    const peridot_session_params params = {
-        .kv = session->kv,
-        .prefill_rows = session->prefill_rows,
-        .activations = session->int8 ? PERIDOT_ACTIVATIONS_INT8 : PERIDOT_ACTIVATIONS_F32,
-    };
+    const peridot_session_params params = params_of(session);
     uint32_t has = session->chunk_count * KV_CHUNK;
     struct session_memory memory;
     struct shortage shortage;

@@ -48,6 +48,10 @@ peridot_result memory_plan_admit_session(const struct peridot_model *model,
                                          const peridot_session_params *params,
                                          peridot_error *error);
 
+/* Whether a suspended session finds room again, for what it has computed. DEVICE_MEMORY: not. */
+peridot_result memory_plan_admit_return(const struct peridot_session *session,
+                                        peridot_error *error);
+
 /* Where a device refused what it seemed to have: DEVICE_MEMORY, with what was needed, what is free
  * and what could be had. */
 peridot_result memory_plan_refused_weights(const struct peridot_model *part, uint64_t needed,

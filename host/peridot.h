@@ -59,6 +59,14 @@ PERIDOT_API const char *peridot_version(void);
 /* ---- Devices -----------------------------------------------------------------------------------
  */
 
+/* Against the device's other users. */
+typedef enum peridot_priority {
+    PERIDOT_PRIORITY_DEFAULT = 0, /* the driver's: nothing is asked for */
+    PERIDOT_PRIORITY_LOW,
+    PERIDOT_PRIORITY_MEDIUM,
+    PERIDOT_PRIORITY_HIGH /* the driver may want privileges for it */
+} peridot_priority;
+
 typedef struct peridot_device_params {
     size_t struct_size;
     const char *choice; /* an index, a part of the name, or a UUID; NULL: the best device */
@@ -73,7 +81,14 @@ typedef struct peridot_device_params {
     void (*message)(const char *text,
                     void *user); /* validation messages and warnings; NULL: dropped */
     void *message_user;
-    bool no_tuning; /* kernels as chosen without measuring, whatever `peridot tune` found */
+    bool no_tuning;   /* kernels as chosen without measuring, whatever `peridot tune` found */
+    char reserved[7]; /* padding to older callers */
+    /* Of the queue among all programs, by VK_KHR_global_priority or VK_EXT_global_priority, for a
+     * device of Peridot's own (an adopted queue has what its application gave it); what the driver
+     * refuses is left out, with a warning to `message`. And of memory, by VK_EXT_memory_priority:
+     * 0.25 for LOW, 1 for HIGH, Vulkan's own 0.5 for the others and, at most, on an adopted device.
+     */
+    peridot_priority priority;
 } peridot_device_params;
 
 /* One Vulkan device. */
@@ -96,6 +111,8 @@ typedef struct peridot_device_info {
     uint32_t tuned_away; /* of those, other than would be chosen without measuring */
     int64_t tuned_at;    /* when, in seconds since 1970; 0: never */
     char tuning_warning[768]; /* why a tuning that there is is not in use, or not all; or empty */
+    uint64_t memory_used;     /* bytes that Peridot has allocated on an open device; in a list 0 */
+    uint64_t memory_limit;    /* that it may, see peridot_device_memory_limit; 0: what is free */
 } peridot_device_info;
 
 /* Lists every Vulkan device: writes at most `capacity` records, and how many there are to `count`.
@@ -122,14 +139,26 @@ typedef struct peridot_adoption {
     const VkPhysicalDeviceFeatures2
         *features; /* what it enabled, chained; NULL: just what is required */
     const VkAllocationCallbacks *allocator; /* NULL: none */
-    void (*lock_queue)(void *user); /* held around each submission; NULL: the queue is not shared */
+    /* Held around each submission, which is Peridot's only call on the queue. NULL: the queue is
+     * not shared with other threads, or the device synchronises it: one that was created and
+     * fetched with the flag of VK_KHR_internally_synchronized_queues needs no lock. */
+    void (*lock_queue)(void *user);
     void (*unlock_queue)(void *user);
     void *user;
+    /* Pipelines are compiled with it, on several threads if params->threads allows them, instead of
+     * one that Peridot keeps on disk; so without
+     * VK_PIPELINE_CACHE_CREATE_EXTERNALLY_SYNCHRONIZED_BIT, or with params->threads 1 and the
+     * application's threads off it meanwhile. To keep what it holds is the application's.
+     * VK_NULL_HANDLE: none. */
+    VkPipelineCache pipeline_cache;
 } peridot_adoption;
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
  * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
- * max_allocation, memory_limit, cache_directory, no_tuning and, for warnings, message count.
+ * max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory) and, for warnings,
+ * message count. Of the extensions, VK_EXT_memory_budget tells what is free;
+ * VK_EXT_memory_priority, with which VK_EXT_pageable_device_local_memory lets drivers choose what
+ * leaves the card, gives allocations a priority (its feature is enabled too).
  * Errors: ARGUMENT (a required feature is not enabled: named), NO_DEVICE (the physical device
  * cannot run Peridot: why), VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
@@ -186,6 +215,15 @@ peridot_requirements_for(VkInstance instance, VkPhysicalDevice physical_device,
 
 /* What it is, how much of its memory is free now, and what it is tuned to. */
 PERIDOT_API void peridot_device_describe(const peridot_device *device, peridot_device_info *info);
+
+/* Changes what Peridot may take of the device's memory, in bytes (0: what is free), at any time.
+ * What it has stays its own: where that is more (peridot_device_info::memory_used tells), nothing
+ * new is allocated, prompts and generation that need a larger KV cache answer DEVICE_MEMORY and
+ * leave their session as it was, and suspending sessions gives back what they have. ARGUMENT: no
+ * device. */
+PERIDOT_API peridot_result peridot_device_memory_limit(peridot_device *device, uint64_t bytes,
+                                                       peridot_error *error);
+
 /* Accepts NULL; close its models first. Waits for the device where that is Peridot's own; an
  * adopted one is left as it was. */
 PERIDOT_API void peridot_device_close(peridot_device *device);
@@ -608,10 +646,56 @@ typedef struct peridot_session_statistics {
     double seconds_compiling;
     uint64_t pipeline_cache_bytes; /* found on disk when the device was opened */
     char warning[512];             /* a pipeline cache that cannot be kept; empty: none */
+    bool suspended;                /* to the host's memory */
 } peridot_session_statistics;
 /* Fills in the figures as they are now. */
 PERIDOT_API void peridot_session_describe(const peridot_session *session,
                                           peridot_session_statistics *statistics);
+
+/* ---- Leaving the device ------------------------------------------------------------------------
+ *
+ * A session can give all its device memory back and wait in the host's, to make room for other
+ * sessions or for the application's own needs, or because its device is about to go. While it is
+ * suspended, its length, context and tokens can be read, it can be described, truncated, saved and
+ * given sampling settings; what needs the device answers ARGUMENT. What it goes on with after its
+ * return is the same to the bit as if it had stayed.
+ *
+ * When a call answers DEVICE_LOST, every later one that needs that device does so too, at once and
+ * without a wait; what was in flight is given up. To go on: open or adopt a new device, load the
+ * model there, and
+ *   - move a session that was suspended before (peridot_session_move), and resume it; or
+ *   - create a session in place of one that was not, and prompt peridot_session_tokens of the lost
+ *     one, which still answers: the text goes on, computed anew.
+ * Then close the lost sessions, model and device; none of that waits for the lost device. */
+
+/* Copies what was computed, keys, values and the last logits, to the host's memory, and gives back
+ * the session's device memory, command buffers and semaphores. Blocks until the copying is done.
+ * The copy passes through at most 16 MiB of host-visible memory, beyond the limit on the device's
+ * if need be. On an error the session is as it was. OK if it is suspended already. Errors: ARGUMENT
+ * (work in slices is active), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST, VULKAN. */
+PERIDOT_API peridot_result peridot_session_suspend(peridot_session *session, peridot_error *error);
+/* The same without blocking: each call looks whether the last piece has come and submits the next,
+ * of at most `bytes` bytes (0: 16 MiB). NOT_READY: call it again, in the next frame perhaps; until
+ * it is done no other call but those that only read, peridot_session_try_close and
+ * peridot_session_close is for this session. */
+PERIDOT_API peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t bytes,
+                                                        peridot_error *error);
+
+/* Brings a suspended session back to its device; blocks until the copying is done. OK if it is not
+ * suspended. On an error it stays suspended, and nothing is lost. Errors: DEVICE_MEMORY (what it
+ * needs and what is free), HOST_MEMORY, DEVICE_LOST, VULKAN. */
+PERIDOT_API peridot_result peridot_session_resume(peridot_session *session, peridot_error *error);
+/* The same without blocking, as peridot_session_suspend_step; its first call allocates. */
+PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
+                                                       peridot_error *error);
+
+/* Makes a suspended session one of another handle of the same model, on any device or devices, to
+ * be resumed there; the old handle may be closed then. Compiles the pipelines that are missing
+ * there, and blocks for that. On an error it stays with the old one. Where the devices differ, so
+ * may the roundings of what is computed from now on. Errors: ARGUMENT (it is not suspended),
+ * UNSUPPORTED (another model), HOST_MEMORY, VULKAN, DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_session_move(peridot_session *session, peridot_model *model,
+                                                peridot_error *error);
 
 /* ---- Work in slices ----------------------------------------------------------------------------
  *
@@ -733,8 +817,8 @@ PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
  * computed with the next work. */
 PERIDOT_API void peridot_session_cancel(peridot_session *session);
 
-/* Closes a session without waiting: NOT_READY while slices of it run, and then nothing has
- * happened but that its work is cancelled. */
+/* Closes a session without waiting: NOT_READY while slices of it run, or copies of a suspension,
+ * and then nothing has happened but that its work is cancelled. */
 PERIDOT_API peridot_result peridot_session_try_close(peridot_session *session);
 
 #ifdef __cplusplus

@@ -76,6 +76,10 @@ peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capac
     return PERIDOT_OK;
 }
 
+_Static_assert((int)PRIORITY_LOW == (int)PERIDOT_PRIORITY_LOW &&
+                   (int)PRIORITY_HIGH == (int)PERIDOT_PRIORITY_HIGH,
+               "callers and the engine count the priorities alike");
+
 struct opening {
     struct device_params engine;
     bool tuned;
@@ -86,6 +90,9 @@ static peridot_result engine_params(const peridot_device_params *params, struct 
     peridot_device_params given;
     peridot_result result =
         caller_struct_read(&given, sizeof given, params, "peridot_device_params", error);
+    if (!result && (unsigned)given.priority > PERIDOT_PRIORITY_HIGH)
+        result = fail(error, PERIDOT_ERROR_ARGUMENT,
+                      "peridot_device_params: a priority is default, low, medium or high");
     out->tuned = !given.no_tuning && !given.minimal;
     out->engine = (struct device_params){
         .choice = given.choice,
@@ -93,6 +100,7 @@ static peridot_result engine_params(const peridot_device_params *params, struct 
         .minimal = given.minimal,
         .max_allocation = given.max_allocation,
         .memory_limit = given.memory_limit,
+        .priority = (enum device_priority)given.priority,
         .threads = given.threads,
         .cache_directory = given.cache_directory,
         .message = given.message,
@@ -159,6 +167,7 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
         .extension_count = given.extension_count,
         .features = given.features,
         .allocator = given.allocator,
+        .pipeline_cache = given.pipeline_cache,
         .callbacks = {given.lock_queue, given.unlock_queue, given.user},
     };
     struct device *engine;
@@ -239,9 +248,19 @@ void peridot_device_describe(const peridot_device *device, peridot_device_info *
     peridot_device_info full;
     describe(&device->engine->info, &full);
     full.memory_free = device_memory_free(device->engine);
+    full.memory_used = device->engine->memory_used;
+    full.memory_limit = device->engine->memory_limit;
     describe_tuning(&device->tuning, &full);
     memcpy(full.tuning_warning, device->tuning_warning, sizeof full.tuning_warning);
     caller_struct_write(info, &full, sizeof full);
+}
+
+peridot_result peridot_device_memory_limit(peridot_device *device, uint64_t bytes,
+                                           peridot_error *error) {
+    if (!device)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_device_memory_limit needs a device");
+    device->engine->memory_limit = bytes;
+    return PERIDOT_OK;
 }
 
 void peridot_device_close(peridot_device *device) {

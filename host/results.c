@@ -28,7 +28,7 @@ static peridot_result read_rows(struct peridot_session *session, uint32_t first,
 
 peridot_result peridot_session_hidden(peridot_session *session, uint32_t first, uint32_t count,
                                       float *hidden, peridot_error *error) {
-    peridot_result result = session_check_idle(session, error);
+    peridot_result result = session_check_present(session, error);
     if (!result)
         result = check_hidden(session, error);
     if (result)
@@ -54,7 +54,9 @@ peridot_result peridot_session_result(const peridot_session *session, peridot_re
     const struct peridot_model *model = session->model;
     uint32_t vocabulary = model->config.vocabulary, context = session->context;
     peridot_result_buffer found;
-    peridot_result checked = PERIDOT_OK;
+    peridot_result checked = suspension_check(session, false, error);
+    if (checked)
+        return checked;
     switch (kind) {
     case PERIDOT_RESULT_LOGITS:
         place(session->scratch.logits, 1, vocabulary, vocabulary, &found);

@@ -3,7 +3,7 @@
 #include "checksum.h"
 #include "constraint.h"
 #include "platform.h"
-#include "session.h"
+#include "suspension.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,85 +67,34 @@ static uint64_t kv_bytes(const struct header *header) {
     return 2ull * header->layers * header->kv_heads * header->computed * row_bytes(header);
 }
 
-/* ---- Between chunks and the file's order ---- */
-
-typedef void visit_rows(uint8_t *file, uint8_t *chunk, size_t bytes);
-
-static void take_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
-    memcpy(file, chunk, bytes);
-}
-
-static void give_rows(uint8_t *file, uint8_t *chunk, size_t bytes) {
-    memcpy(chunk, file, bytes);
-}
-
-/* Visits all rows of positions [first, first + count) that lie in one chunk of a part. */
-static void visit_chunk(const struct peridot_session *part, const struct header *header,
-                        uint8_t *kv, uint8_t *chunk, uint32_t first, uint32_t count,
-                        visit_rows *visit) {
-    size_t row = row_bytes(header);
-    uint32_t planes = 2 * part->model->layer_count * header->kv_heads;
-    uint32_t before = 2 * part->model->first_layer * header->kv_heads; /* in earlier parts */
-    for (uint32_t plane = 0; plane < planes; plane++)
-        visit(kv + ((size_t)(before + plane) * header->computed + first) * row,
-              chunk + (size_t)plane * KV_CHUNK * row, count * row);
-}
-
-static uint32_t positions_in(const struct header *header, uint32_t chunk) {
-    uint32_t left = header->computed - chunk * KV_CHUNK;
-    return left < KV_CHUNK ? left : KV_CHUNK;
-}
-
-static peridot_result read_part(struct peridot_session *session, const struct header *header,
-                                uint8_t *kv, peridot_error *error) {
-    uint64_t size = kv_chunk_bytes(session);
-    if (!session->chunk_count)
-        return PERIDOT_OK; /* no layers here */
-    uint8_t *chunk = malloc(size);
-    if (!chunk)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while saving the session");
-    peridot_result result = PERIDOT_OK;
-    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
-        result = session_read(session, session->chunks[i].buffer, 0, size, chunk, error);
-        if (!result)
-            visit_chunk(session, header, kv, chunk, i * KV_CHUNK, positions_in(header, i),
-                        take_rows);
-    }
-    free(chunk);
-    return result;
-}
+/* ---- The KV cache ---- */
 
 static peridot_result read_cache(struct peridot_session *session, const struct header *header,
                                  uint8_t *kv, peridot_error *error) {
-    peridot_result result = PERIDOT_OK;
-    for (struct peridot_session *part = session; part && !result; part = part->next)
-        result = read_part(part, header, kv, error);
-    return result;
-}
-
-static peridot_result write_part(struct peridot_session *session, const struct header *header,
-                                 uint8_t *kv, peridot_error *error) {
-    uint64_t size = kv_chunk_bytes(session);
-    if (!session->chunk_count)
+    if (session->suspension) {
+        suspension_rows(session, header->computed, kv);
         return PERIDOT_OK;
-    uint8_t *chunk = calloc(1, size);
-    if (!chunk)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the session");
-    peridot_result result = PERIDOT_OK;
-    for (uint32_t i = 0; i * KV_CHUNK < header->computed && !result; i++) {
-        visit_chunk(session, header, kv, chunk, i * KV_CHUNK, positions_in(header, i), give_rows);
-        result = session_write(session, session->chunks[i].buffer, chunk, size, error);
     }
-    free(chunk);
-    return result;
+    return session_copy_run(&(struct session_copy){.session = session,
+                                                   .to_host = true,
+                                                   .rows = kv,
+                                                   .positions = header->computed,
+                                                   .stride = header->computed},
+                            error);
 }
 
 static peridot_result write_cache(struct peridot_session *session, const struct header *header,
-                                  uint8_t *kv, peridot_error *error) {
+                                  const uint8_t *tokens, uint8_t *kv, peridot_error *error) {
     peridot_result result = kv_cache_reserve(session, header->computed, error);
-    for (struct peridot_session *part = session; part && !result; part = part->next)
-        result = write_part(part, header, kv, error);
-    return result;
+    if (result)
+        return result;
+    return session_copy_run(&(struct session_copy){.session = session,
+                                                   .rows = kv,
+                                                   .positions = header->computed,
+                                                   .stride = header->computed,
+                                                   .tokens = (const int32_t *)(const void *)tokens,
+                                                   .token_count = header->length},
+                            error);
 }
 
 /* ---- Saving ---- */
@@ -243,7 +192,7 @@ static peridot_result check_fit(const struct peridot_session *session, const str
 static peridot_result restore(struct peridot_session *session, const struct header *header,
                               const uint8_t *tokens, peridot_error *error) {
     uint8_t *kv = (uint8_t *)(uintptr_t)tokens + header->length * 4ull; /* only read */
-    peridot_result result = write_cache(session, header, kv, error);
+    peridot_result result = write_cache(session, header, tokens, kv, error);
     session->computed = 0; /* whatever was there is written over */
     session->length = 0;
     session->logits_valid = false;
@@ -255,9 +204,6 @@ static peridot_result restore(struct peridot_session *session, const struct head
     session->computed = header->computed;
     session->prompt_end = header->prompt_end;
     constraint_restart(session);
-    if (header->length)
-        result =
-            session_write(session, session->tokens, session->held, header->length * 4ull, error);
     peridot_sampling sampling = {
         .struct_size = sizeof sampling,
         .temperature = header->temperature,
@@ -269,7 +215,7 @@ static peridot_result restore(struct peridot_session *session, const struct head
         .min_tokens = header->min_tokens,
         .seed = header->seed,
     };
-    return result ? result : peridot_session_sampling(session, &sampling, error);
+    return peridot_session_sampling(session, &sampling, error);
 }
 
 static peridot_result copy_extra(const struct header *header, const uint8_t *from, void **extra,
@@ -303,7 +249,7 @@ peridot_result peridot_session_load(peridot_session *session, const char *path, 
                                     size_t *extra_size, peridot_error *error) {
     struct file_bytes file;
     struct header header;
-    peridot_result result = session_check_idle(session, error);
+    peridot_result result = session_check_present(session, error);
     if (!result)
         result = check_magic(path, error); /* other files may be large */
     if (!result)

@@ -7,6 +7,7 @@
 #include "memory_plan.h"
 #include "slices.h"
 #include "staging.h"
+#include "suspension.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -215,22 +216,34 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
                                                  : result;
 }
 
-/* All scratch starts as zeros: padding must hold no NaN, and marks and histograms begin empty. */
-static peridot_result clear_scratch(struct peridot_session *session, peridot_error *error) {
+void session_clear_scratch(const struct peridot_session *session, VkCommandBuffer commands) {
     const struct scratch *s = &session->scratch;
     const struct buffer *buffers[] = {
         s->x,           s->normed,       s->query,     s->attended,     s->partial,
         s->hidden,      s->logits,       s->scores,    s->marks,        s->work,
         session->block, session->tokens, s->quantised, s->hidden_states};
-    VkCommandBuffer commands;
-    peridot_result result = session_begin_transfer(session, &commands, error);
-    if (result)
-        return result;
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         if (buffers[i])
             session->lane.device->vk.CmdFillBuffer(commands, buffers[i]->handle, 0, VK_WHOLE_SIZE,
                                                    0);
+}
+
+static peridot_result clear_scratch(struct peridot_session *session, peridot_error *error) {
+    VkCommandBuffer commands;
+    peridot_result result = session_begin_transfer(session, &commands, error);
+    if (result)
+        return result;
+    session_clear_scratch(session, commands);
     return session_end_transfer(session, commands, error);
+}
+
+peridot_result session_acquire_part(struct peridot_session *part, peridot_error *error) {
+    peridot_result result = lane_create(part->model->device->engine, &part->lane, error);
+    if (!result)
+        result = create_scratch(part, error);
+    if (result)
+        session_release_part(part);
+    return result;
 }
 
 static void plan_passes(struct peridot_session *session) {
@@ -304,13 +317,26 @@ static peridot_result settle(struct peridot_session *session, peridot_session_pa
     return memory_plan_admit_session(model, params, error);
 }
 
-/* The parts beside home, which has settled what is the same for all. */
-static peridot_result add_parts(struct peridot_session *home, peridot_error *error) {
-    struct peridot_session *last = home;
+void session_free_parts(struct peridot_session *part) {
+    while (part) {
+        struct peridot_session *next = part->next;
+        free(part);
+        part = next;
+    }
+}
+
+/* Home has settled what is the same for all. */
+peridot_result session_make_parts(const struct peridot_session *home,
+                                  struct peridot_session **parts, peridot_error *error) {
+    struct peridot_session **last = parts;
+    *parts = NULL;
     for (struct peridot_model *model = model_next(home->model); model; model = model_next(model)) {
         struct peridot_session *part = calloc(1, sizeof *part);
-        if (!part)
+        if (!part) {
+            session_free_parts(*parts);
+            *parts = NULL;
             return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
+        }
         part->model = model;
         part->context = home->context;
         part->prefill_rows = home->prefill_rows;
@@ -318,13 +344,13 @@ static peridot_result add_parts(struct peridot_session *home, peridot_error *err
         part->int8 = home->int8;
         part->submission_seconds = home->submission_seconds;
         part->shuffle_seed = home->shuffle_seed;
-        last->next = part;
-        last = part;
+        *last = part;
+        last = &part->next;
     }
     return PERIDOT_OK;
 }
 
-static peridot_result open_part(struct peridot_session *session, peridot_error *error) {
+peridot_result session_prepare_part(struct peridot_session *session, peridot_error *error) {
     struct device *device = session->model->device->engine;
     session->head_state.context = session->context;
     session->head_state.kv_heads = session->model->config.kv_heads;
@@ -334,12 +360,13 @@ static peridot_result open_part(struct peridot_session *session, peridot_error *
     plan_passes(session);
     peridot_result result =
         kernel_set_create(session->model, session->kv, session->int8, &session->kernels, error);
+    return result ? result : pipelines_compile(device, NULL, NULL, error);
+}
+
+static peridot_result open_part(struct peridot_session *session, peridot_error *error) {
+    peridot_result result = session_prepare_part(session, error);
     if (!result)
-        result = pipelines_compile(device, NULL, NULL, error);
-    if (!result)
-        result = lane_create(device, &session->lane, error);
-    if (!result)
-        result = create_scratch(session, error);
+        result = session_acquire_part(session, error);
     return result ? result : clear_scratch(session, error);
 }
 
@@ -347,7 +374,7 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
     session->held = calloc((size_t)session->context + 1, sizeof *session->held);
     if (!session->held)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
-    peridot_result result = add_parts(session, error);
+    peridot_result result = session_make_parts(session, &session->next, error);
     for (struct peridot_session *part = session; part && !result; part = part->next)
         result = open_part(part, error);
     return result ? result : kv_cache_reserve(session, 1, error);
@@ -384,28 +411,44 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
     return result;
 }
 
-static void close_part(struct peridot_session *session) {
-    if (session->lane.device)
-        (void)lane_wait(&session->lane, session->lane.submitted, NULL);
-    slices_close(session);
+static void free_segments(struct peridot_session *session) {
     for (uint32_t i = 0; i < PASS_BUCKETS; i++) {
         struct pass *pass = &session->passes[i];
         for (uint32_t j = 0; pass->layers && j < session->model->layer_count; j++)
             forward_free_segment(session, &pass->layers[j]);
         forward_free_segment(session, &pass->embed);
         free(pass->layers);
+        pass->layers = NULL;
     }
     for (uint32_t i = 0; i < SAMPLER_KINDS; i++)
         forward_free_segment(session, &session->samplers[i]);
     forward_free_segment(session, &session->head);
+}
+
+void session_release_part(struct peridot_session *session) {
+    if (session->lane.device)
+        (void)lane_wait(&session->lane, session->lane.submitted, NULL);
+    free_segments(session);
     hand_over_destroy(session);
-    constraint_destroy(session);
-    for (uint32_t i = 0; i < session->chunk_count; i++)
-        arena_destroy(session->chunks[i].arena);
+    constraint_release(session);
+    kv_cache_drop(session);
     if (session->lane.device)
         lane_destroy(&session->lane);
     arena_destroy(session->arena);
     arena_destroy(session->readback_arena);
+    session->arena = session->readback_arena = NULL;
+    session->scratch = (struct scratch){0};
+    session->block = session->tokens = session->ring = NULL;
+    session->statistics.scratch_bytes = 0;
+}
+
+static void close_part(struct peridot_session *session) {
+    if (session->lane.device)
+        (void)lane_wait(&session->lane, session->lane.submitted, NULL);
+    slices_close(session);
+    suspension_free(session);
+    session_release_part(session);
+    constraint_destroy(session);
     free(session->held);
     free(session);
 }
@@ -494,7 +537,7 @@ peridot_result peridot_session_logits(peridot_session *session, float *logits,
                                       peridot_error *error) {
     if (session->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "there are no logits before the first token");
-    peridot_result result = session_check_idle(session, error);
+    peridot_result result = session_check_present(session, error);
     if (!result && !session->logits_valid)
         result = session_compute(session, NULL, error);
     if (!result)
@@ -562,6 +605,7 @@ void peridot_session_describe(const peridot_session *session, peridot_session_st
     for (const struct peridot_session *part = session; part; part = part->next)
         add_part(part, part == session, &now);
     const struct model_config *config = &session->model->config;
+    now.suspended = session->suspension && session->suspension->stage == SUSPENSION_AWAY;
     now.step_bytes =
         step_weights(session->model) +
         kv_chunk_size(config, config->layers, session->kv) / KV_CHUNK * session->length;

@@ -89,7 +89,8 @@ struct peridot_session {
     uint32_t prompt_end; /* where the last prompt ended: min_tokens counts from here */
     uint32_t sampled;    /* ring entries written by the device */
     peridot_sampling sampling;
-    struct work *work; /* in slices (slices.h); NULL: never had any */
+    struct work *work;             /* in slices (slices.h); NULL: never had any */
+    struct suspension *suspension; /* suspension.h; NULL: the session is on its devices */
 };
 
 /* What decides how much memory a session needs. */
@@ -150,6 +151,23 @@ peridot_result kv_cache_reserve(struct peridot_session *session, uint32_t positi
 peridot_result kv_cache_add(struct peridot_session *session, peridot_error *error);
 /* Lets go of the chunks that no position below `positions` needs; the first stays. */
 void kv_cache_release(struct peridot_session *session, uint32_t positions);
+/* Lets go of all chunks of one part. */
+void kv_cache_drop(struct peridot_session *part);
+
+/* Gives a part of a session its lane and scratch, not yet cleared; on an error it has neither.
+ * Errors: DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+peridot_result session_acquire_part(struct peridot_session *part, peridot_error *error);
+/* Zeros for all of its scratch: padding must hold no NaN, and marks and histograms begin empty. */
+void session_clear_scratch(const struct peridot_session *part, VkCommandBuffer commands);
+/* Lets go of all that a part has on its device, after a wait for it to end. */
+void session_release_part(struct peridot_session *part);
+/* What is chosen for a part by its model and device. Errors: as kernel_set_create, VULKAN. */
+peridot_result session_prepare_part(struct peridot_session *part, peridot_error *error);
+/* The parts beside home on home's model, as a chain. HOST_MEMORY. */
+peridot_result session_make_parts(const struct peridot_session *home,
+                                  struct peridot_session **parts, peridot_error *error);
+/* Of parts that have nothing on a device. */
+void session_free_parts(struct peridot_session *parts);
 
 /* Runs tokens [computed, length) and leaves the last one's logits; `logits` (may be NULL) gets
  * those of all of them, [count][vocabulary]. */
@@ -159,8 +177,14 @@ peridot_result session_compute(struct peridot_session *session, float *logits,
 /* What all ways of running share. Whether tokens can be appended: ARGUMENT, CONTEXT_FULL. */
 peridot_result session_check_prompt(const struct peridot_session *session, const int32_t *tokens,
                                     size_t count, peridot_error *error);
-/* ARGUMENT: work in slices is active, so that nothing else may be done. */
+/* ARGUMENT: work in slices is active, or the session is between its devices and the host, so that
+ * nothing else may be done. */
 peridot_result session_check_idle(const struct peridot_session *session, peridot_error *error);
+/* The same and, ARGUMENT, it is suspended: for what needs the device. */
+peridot_result session_check_present(const struct peridot_session *session, peridot_error *error);
+/* ARGUMENT: it is suspended, or on its way. */
+peridot_result suspension_check(const struct peridot_session *session, bool away_will_do,
+                                peridot_error *error);
 /* What changes between passes, written ahead of the work that reads it. */
 void session_write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
                           uint32_t rows);

@@ -355,6 +355,14 @@ static void wait_for_recorded(const struct peridot_session *session,
         (void)device->vk.WaitSemaphores(device->handle, &info, UINT64_MAX);
 }
 
+void slices_release(struct peridot_session *session) {
+    struct work *work = session->work;
+    if (!work)
+        return;
+    timestamps_destroy(session->lane.device, work->queries);
+    work->queries = VK_NULL_HANDLE;
+}
+
 void slices_close(struct peridot_session *session) {
     struct work *work = session->work;
     if (!work)
@@ -363,7 +371,7 @@ void slices_close(struct peridot_session *session) {
         wait_for_recorded(session, &work->flights[work->first_flight]);
         slices_drop(session);
     }
-    timestamps_destroy(session->lane.device, work->queries);
+    slices_release(session);
     slicer_free(&work->slicer);
     free(work);
     session->work = NULL;

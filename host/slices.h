@@ -68,6 +68,8 @@ peridot_result slices_poll(struct peridot_session *session, bool *done, peridot_
 void slices_drop(struct peridot_session *session);
 /* GPU time of the oldest one, which has run; 0: not known. */
 double slices_measure(struct peridot_session *session);
+/* Gives back what idle work has on the device. */
+void slices_release(struct peridot_session *session);
 /* Blocks until all have run, and frees all. */
 void slices_close(struct peridot_session *session);
 

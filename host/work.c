@@ -1,6 +1,7 @@
 /* A session's work from start to end, in slices. */
 #include "caller_struct.h"
 #include "slices.h"
+#include "suspension.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
@@ -11,27 +12,30 @@ peridot_result session_check_idle(const struct peridot_session *session, peridot
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "the session's work is not done: call peridot_session_poll until it is, or "
                     "peridot_session_cancel first");
-    return PERIDOT_OK;
+    return suspension_check(session, true, error);
+}
+
+peridot_result session_check_present(const struct peridot_session *session, peridot_error *error) {
+    peridot_result result = session_check_idle(session, error);
+    return result ? result : suspension_check(session, false, error);
 }
 
 /* ---- Starting ---- */
 
+/* What was learned stays from work to work; a suspended session has given its queries back. */
 static peridot_result make_work(struct peridot_session *session, peridot_error *error) {
-    if (session->work)
-        return PERIDOT_OK;
-    struct work *work = calloc(1, sizeof *work);
-    if (!work)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session's work");
     struct device *device = session->lane.device;
-    peridot_result result =
-        timestamps_create(device, 2 * PERIDOT_SLICES_MAX, &work->queries, error);
-    if (result) {
-        free(work);
-        return result;
+    struct work *work = session->work;
+    if (!work) {
+        work = calloc(1, sizeof *work);
+        if (!work)
+            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session's work");
+        slicer_start(&work->slicer, &session->schedule, timestamps_supported(device));
+        session->work = work;
     }
-    slicer_start(&work->slicer, &session->schedule, work->queries != VK_NULL_HANDLE);
-    session->work = work;
-    return PERIDOT_OK;
+    if (work->queries)
+        return PERIDOT_OK;
+    return timestamps_create(device, 2 * PERIDOT_SLICES_MAX, &work->queries, error);
 }
 
 static peridot_result check_work(const struct peridot_session *session, const peridot_work *given,
@@ -40,7 +44,7 @@ static peridot_result check_work(const struct peridot_session *session, const pe
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a model on several devices does not run in slices: use "
                     "peridot_session_prompt and peridot_session_generate");
-    peridot_result result = session_check_idle(session, error);
+    peridot_result result = session_check_present(session, error);
     if (!result && given->token_count)
         result = session_check_prompt(session, given->tokens, given->token_count, error);
     if (result)
@@ -343,6 +347,8 @@ peridot_result peridot_session_try_close(peridot_session *session) {
         if (session->work->flight_count)
             return PERIDOT_NOT_READY;
     }
+    if (session && suspension_is_busy(session))
+        return PERIDOT_NOT_READY;
     peridot_session_close(session);
     return PERIDOT_OK;
 }

@@ -1,0 +1,274 @@
+/* Suspending a session to the host's memory, and resuming it there or on another device. */
+#include "suspension.h"
+#include "memory_plan.h"
+#include "slices.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+peridot_result suspension_check(const struct peridot_session *session, bool away_will_do,
+                                peridot_error *error) {
+    if (!session->suspension || (away_will_do && session->suspension->stage == SUSPENSION_AWAY))
+        return PERIDOT_OK;
+    static const char *const texts[] = {
+        [SUSPENSION_LEAVING] = "the session is being suspended: call "
+                               "peridot_session_suspend_step until that is done",
+        [SUSPENSION_AWAY] = "the session is suspended: call peridot_session_resume first",
+        [SUSPENSION_RETURNING] = "the session is being resumed: call "
+                                 "peridot_session_resume_step until that is done",
+    };
+    return fail(error, PERIDOT_ERROR_ARGUMENT, "%s", texts[session->suspension->stage]);
+}
+
+void suspension_rows(const struct peridot_session *session, uint32_t positions, uint8_t *rows) {
+    const struct suspension *suspension = session->suspension;
+    const struct model_config *config = &session->model->config;
+    uint32_t planes = 2 * config->layers * config->kv_heads;
+    uint64_t to = session_rows_bytes(session, positions) / planes;
+    uint64_t from = session_rows_bytes(session, suspension->positions) / planes;
+    for (uint32_t i = 0; i < planes; i++)
+        memcpy(rows + i * to, suspension->rows + i * from, to);
+}
+
+void suspension_free(struct peridot_session *session) {
+    struct suspension *suspension = session->suspension;
+    if (!suspension)
+        return;
+    session_copy_end(&suspension->copy);
+    free(suspension->rows);
+    free(suspension->logits);
+    free(suspension);
+    session->suspension = NULL;
+}
+
+bool suspension_is_busy(struct peridot_session *session) {
+    if (!session->suspension || session->suspension->stage == SUSPENSION_AWAY)
+        return false;
+    for (struct peridot_session *part = session; part; part = part->next) {
+        bool there;
+        if (!lane_poll(&part->lane, part->lane.submitted, &there, NULL) && !there)
+            return true;
+    }
+    return false;
+}
+
+static void release(struct peridot_session *session) {
+    slices_release(session);
+    for (struct peridot_session *part = session; part; part = part->next)
+        session_release_part(part);
+}
+
+/* ---- Leaving ---- */
+
+static peridot_result begin_leaving(struct peridot_session *session, peridot_error *error) {
+    struct suspension *suspension = calloc(1, sizeof *suspension);
+    if (suspension) {
+        suspension->positions = session->computed;
+        suspension->rows = malloc(session_rows_bytes(session, session->computed) + 1);
+        if (session->logits_valid)
+            suspension->logits = malloc((size_t)session->model->config.vocabulary * 4);
+    }
+    if (!suspension || !suspension->rows || (session->logits_valid && !suspension->logits)) {
+        if (suspension)
+            free(suspension->rows);
+        free(suspension);
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while suspending a session");
+    }
+    suspension->copy = (struct session_copy){
+        .session = session,
+        .to_host = true,
+        .rows = suspension->rows,
+        .positions = session->computed,
+        .stride = session->computed,
+        .logits = suspension->logits,
+    };
+    session->suspension = suspension;
+    return PERIDOT_OK;
+}
+
+static peridot_result leave(struct peridot_session *session, uint64_t bytes, bool wait,
+                            peridot_error *error) {
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "suspending needs a session");
+    struct suspension *suspension = session->suspension;
+    peridot_result result = PERIDOT_OK;
+    if (suspension && suspension->stage == SUSPENSION_AWAY)
+        return PERIDOT_OK;
+    if (!suspension || suspension->stage != SUSPENSION_LEAVING) {
+        result = session_check_idle(session, error);
+        if (!result)
+            result = begin_leaving(session, error);
+    }
+    if (result)
+        return result;
+    suspension = session->suspension;
+    result = session_copy_step(&suspension->copy, bytes, wait, error);
+    if (result == PERIDOT_NOT_READY)
+        return result;
+    if (result) { /* it stays where it is */
+        suspension_free(session);
+        return result;
+    }
+    session_copy_end(&suspension->copy);
+    release(session);
+    suspension->stage = SUSPENSION_AWAY;
+    return PERIDOT_OK;
+}
+
+peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t bytes,
+                                            peridot_error *error) {
+    return leave(session, bytes, false, error);
+}
+
+peridot_result peridot_session_suspend(peridot_session *session, peridot_error *error) {
+    peridot_result result;
+    do
+        result = leave(session, 0, true, error);
+    while (result == PERIDOT_NOT_READY);
+    return result;
+}
+
+/* ---- Returning ---- */
+
+/* Scratch, and chunks for `positions` positions. Zeros for the scratch and the last chunk, which
+ * has other positions too. */
+static peridot_result acquire(struct peridot_session *part, uint32_t positions,
+                              VkCommandBuffer *clearing, peridot_error *error) {
+    peridot_result result = session_acquire_part(part, error);
+    if (part->model->layer_count)
+        do
+            result = result ? result : kv_cache_add(part, error);
+        while (!result && part->chunk_count * KV_CHUNK < positions);
+    if (!result)
+        result = session_begin_copies(part, false, clearing, error);
+    if (result)
+        return result;
+    session_clear_scratch(part, *clearing);
+    if (part->chunk_count) {
+        const struct buffer *last = part->chunks[part->chunk_count - 1].buffer;
+        part->lane.device->vk.CmdFillBuffer(*clearing, last->handle, 0, VK_WHOLE_SIZE, 0);
+    }
+    result = lane_end(&part->lane, *clearing, error);
+    return result ? result : lane_submit(&part->lane, &(struct batch){clearing, 1}, 1, error);
+}
+
+/* What did not come back entirely goes again; the host's copy is whole. */
+static void turn_back(struct peridot_session *session) {
+    session_copy_end(&session->suspension->copy);
+    release(session);
+    session->suspension->stage = SUSPENSION_AWAY;
+}
+
+static peridot_result begin_returning(struct peridot_session *session, peridot_error *error) {
+    struct suspension *suspension = session->suspension;
+    peridot_result result = memory_plan_admit_return(session, error);
+    if (result)
+        return result;
+    suspension->stage = SUSPENSION_RETURNING;
+    memset(suspension->clearing, 0, sizeof suspension->clearing);
+    VkCommandBuffer *clearing = suspension->clearing;
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = acquire(part, session->computed, clearing++, error);
+    suspension->copy = (struct session_copy){
+        .session = session,
+        .rows = suspension->rows,
+        .positions = session->computed,
+        .stride = suspension->positions,
+        .logits = session->logits_valid ? suspension->logits : NULL,
+        .tokens = session->held,
+        .token_count = session->length,
+    };
+    return result;
+}
+
+/* Whether the zeros are written too, where no piece came after them. */
+static peridot_result finish_returning(struct peridot_session *session, bool wait,
+                                       peridot_error *error) {
+    struct suspension *suspension = session->suspension;
+    for (struct peridot_session *part = session; part; part = part->next) {
+        struct lane *lane = &part->lane;
+        bool there = true;
+        peridot_result result = wait ? lane_wait(lane, lane->submitted, error)
+                                     : lane_poll(lane, lane->submitted, &there, error);
+        if (result || !there)
+            return result ? result : PERIDOT_NOT_READY;
+    }
+    VkCommandBuffer *clearing = suspension->clearing;
+    for (struct peridot_session *part = session; part; part = part->next)
+        lane_free_commands(&part->lane, *clearing++);
+    suspension_free(session);
+    return PERIDOT_OK;
+}
+
+static peridot_result come_back(struct peridot_session *session, uint64_t bytes, bool wait,
+                                peridot_error *error) {
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "resuming needs a session");
+    struct suspension *suspension = session->suspension;
+    peridot_result result = PERIDOT_OK;
+    if (!suspension)
+        return PERIDOT_OK;
+    if (suspension->stage == SUSPENSION_LEAVING)
+        return suspension_check(session, true, error);
+    if (suspension->stage == SUSPENSION_AWAY)
+        result = begin_returning(session, error);
+    if (!result)
+        result = session_copy_step(&suspension->copy, bytes, wait, error);
+    if (!result)
+        result = finish_returning(session, wait, error);
+    if (result < 0 && suspension->stage == SUSPENSION_RETURNING)
+        turn_back(session);
+    return result;
+}
+
+peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
+                                           peridot_error *error) {
+    return come_back(session, bytes, false, error);
+}
+
+peridot_result peridot_session_resume(peridot_session *session, peridot_error *error) {
+    peridot_result result;
+    do
+        result = come_back(session, 0, true, error);
+    while (result == PERIDOT_NOT_READY);
+    return result;
+}
+
+/* ---- To another device ---- */
+
+static peridot_result check_move(const struct peridot_session *session,
+                                 const struct peridot_model *model, peridot_error *error) {
+    if (!session || !model)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_move needs a model");
+    if (!session->suspension || session->suspension->stage != SUSPENSION_AWAY)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "only a suspended session can move: call peridot_session_suspend first");
+    if (model->fingerprint != session->model->fingerprint)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "a session moves to the same model, loaded anew: this is another");
+    return PERIDOT_OK;
+}
+
+peridot_result peridot_session_move(peridot_session *session, peridot_model *model,
+                                    peridot_error *error) {
+    peridot_result result = check_move(session, model, error);
+    if (result || model == session->model)
+        return result;
+    struct peridot_session moved = *session;
+    moved.model = model;
+    moved.next = NULL;
+    result = session_make_parts(&moved, &moved.next, error);
+    for (struct peridot_session *part = &moved; part && !result; part = part->next)
+        result = session_prepare_part(part, error);
+    if (result) {
+        session_free_parts(moved.next);
+        return result;
+    }
+    slices_close(session); /* its rates are the other device's */
+    moved.work = NULL;
+    session->model->sessions--;
+    model->sessions++;
+    session_free_parts(session->next);
+    *session = moved;
+    return PERIDOT_OK;
+}

@@ -1,0 +1,29 @@
+/* A session that has left its devices, and what it takes along. */
+#ifndef HOST_SUSPENSION_H
+#define HOST_SUSPENSION_H
+
+#include "session_copy.h"
+
+enum suspension_stage {
+    SUSPENSION_LEAVING,
+    SUSPENSION_AWAY,
+    SUSPENSION_RETURNING,
+};
+
+struct suspension {
+    enum suspension_stage stage;
+    uint8_t *rows;      /* as struct session_copy has them */
+    uint32_t positions; /* that were computed then */
+    float *logits;      /* [vocabulary], of the last token; NULL: there were none */
+    struct session_copy copy;
+    VkCommandBuffer clearing[PERIDOT_DEVICES_MAX]; /* of each part, while it returns */
+};
+
+/* The rows of the first `positions` positions, at most those computed. */
+void suspension_rows(const struct peridot_session *session, uint32_t positions, uint8_t *rows);
+/* Whether something is on its way, so that closing would wait. */
+bool suspension_is_busy(struct peridot_session *session);
+/* Forgets it, of a session that closes. */
+void suspension_free(struct peridot_session *session);
+
+#endif
