@@ -1,7 +1,11 @@
 #include "adopt_shim.h"
 #include "platform.h"
 
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <stb/stb_ds.h>
 
 /* Functions that may fail: name, parameters, arguments, whether they may find the device lost. */
 #define FALLIBLE(X)                                                                                \
@@ -18,17 +22,19 @@
     X(BeginCommandBuffer, (VkCommandBuffer a, const VkCommandBufferBeginInfo *b), (a, b), 0)       \
     X(EndCommandBuffer, (VkCommandBuffer a), (a), 0)                                               \
     X(QueueSubmit2, (VkQueue a, uint32_t b, const VkSubmitInfo2 *c, VkFence d), (a, b, c, d), 1)   \
-    X(WaitSemaphores, (VkDevice a, const VkSemaphoreWaitInfo *b, uint64_t c), (a, b, c), 1)        \
-    X(GetSemaphoreCounterValue, (VkDevice a, VkSemaphore b, uint64_t * c), (a, b, c), 1)           \
+    X(GetSemaphoreCounterValue, (VkDevice a, VkSemaphore b, uint64_t * c), (a, b, c), 1)
+
+/* Of these, those that wait, or may. */
+#define WAITING(X)                                                                                 \
+    X(WaitSemaphores, (VkDevice a, const VkSemaphoreWaitInfo *b, uint64_t c), (a, b, c), 1, true)  \
     X(GetQueryPoolResults,                                                                         \
       (VkDevice a, VkQueryPool b, uint32_t c, uint32_t d, size_t e, void *f, VkDeviceSize g,       \
        VkQueryResultFlags h),                                                                      \
-      (a, b, c, d, e, f, g, h), 1)
+      (a, b, c, d, e, f, g, h), 1, h &VK_QUERY_RESULT_WAIT_BIT)
 
 /* Functions that make one object, which their last parameter `out` gets. */
 #define CREATE(X)                                                                                  \
     X(CreateBuffer, VkBufferCreateInfo, VkBuffer)                                                  \
-    X(AllocateMemory, VkMemoryAllocateInfo, VkDeviceMemory)                                        \
     X(CreateShaderModule, VkShaderModuleCreateInfo, VkShaderModule)                                \
     X(CreatePipelineLayout, VkPipelineLayoutCreateInfo, VkPipelineLayout)                          \
     X(CreatePipelineCache, VkPipelineCacheCreateInfo, VkPipelineCache)                             \
@@ -38,7 +44,6 @@
 
 #define DESTROY(X)                                                                                 \
     X(DestroyBuffer, VkBuffer)                                                                     \
-    X(FreeMemory, VkDeviceMemory)                                                                  \
     X(DestroyShaderModule, VkShaderModule)                                                         \
     X(DestroyPipelineLayout, VkPipelineLayout)                                                     \
     X(DestroyPipelineCache, VkPipelineCache)                                                       \
@@ -63,8 +68,23 @@ static struct {
     struct device_functions real;
 } app;
 
+/* An object that was made and is not destroyed. */
+struct object {
+    uint64_t handle, bytes; /* bytes: of memory */
+    bool named;
+};
+
 static struct {
     struct platform_mutex *mutex; /* pipelines are made on several threads */
+    struct object *objects;       /* stb_ds array */
+    uint32_t unnamed;             /* of those destroyed */
+    uint64_t free;
+    float priority;
+    VkPipelineCache cache;
+    const VkAllocationCallbacks *callbacks;
+    pthread_t thread;
+    uint32_t foreign;
+    bool no_waits;
     struct {
         const char *name;
         uint32_t calls;
@@ -92,11 +112,12 @@ static uint32_t count_call(const char *name) {
 /* The result that this call must fail with, or VK_SUCCESS. */
 static VkResult judge(const char *name, bool loses) {
     platform_mutex_lock(shim.mutex);
-    uint32_t call = count_call(name);
+    shim.foreign += !pthread_equal(pthread_self(), shim.thread);
+    (void)count_call(name);
     VkResult code = shim.lost && loses ? VK_ERROR_DEVICE_LOST : VK_SUCCESS;
     bool candidate = shim.armed && (shim.function ? strcmp(shim.function, name) == 0
                                                   : shim.code != VK_ERROR_DEVICE_LOST || loses);
-    if (candidate && (shim.function ? call : shim.candidates++) == shim.nth) {
+    if (candidate && shim.candidates++ == shim.nth) {
         code = shim.code;
         shim.armed = false;
         shim.failed = true;
@@ -109,10 +130,49 @@ static VkResult judge(const char *name, bool loses) {
     return code;
 }
 
-static void change_live(int32_t by) {
+static void add_object(uint64_t handle, uint64_t bytes, const VkAllocationCallbacks *callbacks) {
+    struct object object = {handle, bytes, false};
     platform_mutex_lock(shim.mutex);
-    shim.live += by;
+    shim.live++;
+    shim.trespasses += callbacks != shim.callbacks;
+    arrput(shim.objects, object);
     platform_mutex_unlock(shim.mutex);
+}
+
+static void drop_object(uint64_t handle, const VkAllocationCallbacks *callbacks) {
+    if (!handle)
+        return;
+    platform_mutex_lock(shim.mutex);
+    shim.live--;
+    shim.trespasses += callbacks != shim.callbacks;
+    for (ptrdiff_t i = arrlen(shim.objects) - 1; i >= 0; i--)
+        if (shim.objects[i].handle == handle) {
+            shim.unnamed += !shim.objects[i].named;
+            arrdelswap(shim.objects, i);
+            break;
+        }
+    platform_mutex_unlock(shim.mutex);
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL
+shim_SetDebugUtilsObjectNameEXT(VkDevice device, const VkDebugUtilsObjectNameInfoEXT *info) {
+    (void)device;
+    platform_mutex_lock(shim.mutex);
+    for (ptrdiff_t i = arrlen(shim.objects) - 1; i >= 0; i--)
+        if (shim.objects[i].handle == info->objectHandle && info->pObjectName[0])
+            shim.objects[i].named = true;
+    platform_mutex_unlock(shim.mutex);
+    return VK_SUCCESS;
+}
+
+static VKAPI_ATTR void VKAPI_CALL
+shim_CmdBeginDebugUtilsLabelEXT(VkCommandBuffer commands, const VkDebugUtilsLabelEXT *label) {
+    (void)commands;
+    (void)label;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdEndDebugUtilsLabelEXT(VkCommandBuffer commands) {
+    (void)commands;
 }
 
 static bool is_poison(const void *handle, size_t size) {
@@ -130,6 +190,15 @@ static bool is_poison(const void *handle, size_t size) {
 FALLIBLE(DEFINE)
 #undef DEFINE
 
+#define DEFINE(name, parameters, arguments, loses, waits)                                          \
+    static VKAPI_ATTR VkResult VKAPI_CALL shim_##name parameters {                                 \
+        shim.trespasses += shim.no_waits && (waits);                                               \
+        VkResult code = judge("vk" #name, loses);                                                  \
+        return code ? code : app.real.name arguments;                                              \
+    }
+WAITING(DEFINE)
+#undef DEFINE
+
 #define DEFINE(name, info_type, handle_type)                                                       \
     static VKAPI_ATTR VkResult VKAPI_CALL shim_##name(VkDevice device, const info_type *info,      \
                                                       const VkAllocationCallbacks *callbacks,      \
@@ -138,7 +207,7 @@ FALLIBLE(DEFINE)
         if (code)                                                                                  \
             memset(out, POISON, sizeof *out);                                                      \
         else if ((code = app.real.name(device, info, callbacks, out)) == VK_SUCCESS)               \
-            change_live(1);                                                                        \
+            add_object((uint64_t)*out, 0, callbacks);                                              \
         return code;                                                                               \
     }
 CREATE(DEFINE)
@@ -151,22 +220,74 @@ CREATE(DEFINE)
             shim.trespasses++;                                                                     \
             return;                                                                                \
         }                                                                                          \
-        change_live(handle ? -1 : 0);                                                              \
+        drop_object((uint64_t)handle, callbacks);                                                  \
         app.real.name(device, handle, callbacks);                                                  \
     }
 DESTROY(DEFINE)
 #undef DEFINE
+
+static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateMemory(VkDevice device,
+                                                          const VkMemoryAllocateInfo *info,
+                                                          const VkAllocationCallbacks *callbacks,
+                                                          VkDeviceMemory *out) {
+    VkResult code = judge("vkAllocateMemory", false);
+    memset(out, POISON, sizeof *out);
+    if (code)
+        return code;
+    /* the driver may not know what the test adopted the device with */
+    VkMemoryAllocateFlagsInfo flags = *(const VkMemoryAllocateFlagsInfo *)info->pNext;
+    const VkMemoryPriorityAllocateInfoEXT *priority = flags.pNext;
+    shim.priority = priority ? priority->priority : -1;
+    flags.pNext = NULL;
+    VkMemoryAllocateInfo plain = *info;
+    plain.pNext = &flags;
+    code = app.real.AllocateMemory(device, &plain, callbacks, out);
+    if (!code)
+        add_object((uint64_t)*out, info->allocationSize, callbacks);
+    return code;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_FreeMemory(VkDevice device, VkDeviceMemory memory,
+                                                  const VkAllocationCallbacks *callbacks) {
+    if (is_poison(&memory, sizeof memory)) {
+        shim.trespasses++;
+        return;
+    }
+    drop_object((uint64_t)memory, callbacks);
+    app.real.FreeMemory(device, memory, callbacks);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_GetPhysicalDeviceMemoryProperties2(
+    VkPhysicalDevice physical, VkPhysicalDeviceMemoryProperties2 *memory) {
+    VkBaseOutStructure *next = memory->pNext;
+    if (shim.free)
+        memory->pNext = NULL; /* the driver may not know it */
+    ((PFN_vkGetPhysicalDeviceMemoryProperties2)app.get(
+        app.instance, "vkGetPhysicalDeviceMemoryProperties2"))(physical, memory);
+    memory->pNext = next;
+    for (; next && shim.free; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT) {
+            VkPhysicalDeviceMemoryBudgetPropertiesEXT *budget = (void *)next;
+            for (uint32_t i = 0; i < VK_MAX_MEMORY_HEAPS; i++) {
+                budget->heapUsage[i] = 4321;
+                budget->heapBudget[i] = 4321 + shim.free;
+            }
+        }
+}
 
 static VKAPI_ATTR VkResult VKAPI_CALL
 shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t count,
                             const VkComputePipelineCreateInfo *infos,
                             const VkAllocationCallbacks *callbacks, VkPipeline *out) {
     VkResult code = judge("vkCreateComputePipelines", false);
-    if (code)
+    if (code) {
         memset(out, 0, count * sizeof *out);
-    else if ((code = app.real.CreateComputePipelines(device, cache, count, infos, callbacks,
-                                                     out)) == VK_SUCCESS)
-        change_live((int32_t)count);
+        return code;
+    }
+    shim.cache = cache;
+    code = app.real.CreateComputePipelines(device, cache, count, infos, callbacks, out);
+    for (uint32_t i = 0; i < count && !code; i++)
+        add_object((uint64_t)out[i], 0, callbacks);
     return code;
 }
 
@@ -206,6 +327,12 @@ static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
 }
 
 #define OTHERS(X)                                                                                  \
+    X(AllocateMemory, )                                                                            \
+    X(FreeMemory, )                                                                                \
+    X(GetPhysicalDeviceMemoryProperties2, )                                                        \
+    X(SetDebugUtilsObjectNameEXT, )                                                                \
+    X(CmdBeginDebugUtilsLabelEXT, )                                                                \
+    X(CmdEndDebugUtilsLabelEXT, )                                                                  \
     X(CreateComputePipelines, )                                                                    \
     X(AllocateCommandBuffers, )                                                                    \
     X(DeviceWaitIdle, )                                                                            \
@@ -219,12 +346,15 @@ static PFN_vkVoidFunction intercepted(const char *name) {
     } table[] = {
         {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit}, /* found before the one below */
 #define ENTRY(name, ...) {"vk" #name, (PFN_vkVoidFunction)shim_##name},
-        FALLIBLE(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
+        FALLIBLE(ENTRY) WAITING(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
 #undef ENTRY
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(name, table[i].name) == 0)
             return table[i].function;
+    static const char *const waits[] = {"vkQueueWaitIdle", "vkWaitForFences"};
+    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++)
+        shim.trespasses += strcmp(name, waits[i]) == 0;
     return NULL;
 }
 
@@ -335,6 +465,7 @@ void adopt_shim_close(void) {
         INSTANCE(vkDestroyInstance)(app.instance, NULL);
     platform_close_library(app.library);
     platform_mutex_destroy(shim.mutex);
+    arrfree(shim.objects);
     shim.mutex = NULL;
     memset(&app, 0, sizeof app);
 }
@@ -359,8 +490,10 @@ PFN_vkGetInstanceProcAddr adopt_shim_loader(void) {
 
 void adopt_shim_reset(void) {
     struct platform_mutex *mutex = shim.mutex;
+    arrfree(shim.objects);
     memset(&shim, 0, sizeof shim);
     shim.mutex = mutex;
+    shim.thread = pthread_self();
 }
 
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code) {
@@ -369,6 +502,23 @@ void adopt_shim_fail(const char *function, uint32_t nth, VkResult code) {
     shim.code = code;
     shim.armed = true;
     shim.failed = false;
+    shim.candidates = 0;
+}
+
+void adopt_shim_mend(void) {
+    shim.armed = shim.lost = false;
+}
+
+void adopt_shim_forbid_waits(bool forbid) {
+    shim.no_waits = forbid;
+}
+
+void adopt_shim_set_free(uint64_t bytes) {
+    shim.free = bytes;
+}
+
+void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks) {
+    shim.callbacks = callbacks;
 }
 
 bool adopt_shim_failed(void) {
@@ -392,4 +542,41 @@ int32_t adopt_shim_live(void) {
 
 uint32_t adopt_shim_trespasses(void) {
     return shim.trespasses;
+}
+
+uint64_t adopt_shim_memory(void) {
+    uint64_t bytes = 0;
+    for (ptrdiff_t i = 0; i < arrlen(shim.objects); i++)
+        bytes += shim.objects[i].bytes;
+    return bytes;
+}
+
+uint32_t adopt_shim_unnamed(void) {
+    uint32_t count = shim.unnamed;
+    for (ptrdiff_t i = 0; i < arrlen(shim.objects); i++)
+        count += !shim.objects[i].named;
+    return count;
+}
+
+float adopt_shim_priority(void) {
+    return shim.priority;
+}
+
+uint32_t adopt_shim_foreign_calls(void) {
+    return shim.foreign;
+}
+
+VkPipelineCache adopt_shim_make_cache(void) {
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    VkPipelineCache cache = VK_NULL_HANDLE;
+    (void)app.real.CreatePipelineCache(app.device, &info, NULL, &cache);
+    return cache;
+}
+
+VkPipelineCache adopt_shim_cache(void) {
+    return shim.cache;
+}
+
+void adopt_shim_destroy_cache(VkPipelineCache cache) {
+    app.real.DestroyPipelineCache(app.device, cache, NULL);
 }

@@ -17,18 +17,41 @@ PFN_vkGetInstanceProcAddr adopt_shim_loader(void);
 
 /* Zeroes the counts and forgets failures asked for. */
 void adopt_shim_reset(void);
-/* Lets call number `nth` (from 0, since the reset) of a function fail with `code`; function NULL:
- * of all functions that may return that code. A lost device stays lost, and what was submitted to
- * it is let end first, as nothing runs on a lost device. */
+/* Lets call number `nth` (from 0 for the next) of a function fail with `code`; function NULL: of
+ * all functions that may return that code. A lost device stays lost, and what was submitted to it
+ * is let end first, as nothing runs on a lost device. */
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code);
 bool adopt_shim_failed(void); /* whether that has happened */
+/* Nothing fails any more, and a lost device is as good as new. */
+void adopt_shim_mend(void);
+/* While set, a call that waits is a trespass. */
+void adopt_shim_forbid_waits(bool forbid);
+/* What VK_EXT_memory_budget says is free of each heap, for a device adopted with that extension; 0:
+ * what the driver says. */
+void adopt_shim_set_free(uint64_t bytes);
 
 uint32_t adopt_shim_calls(const char *function); /* "vkQueueSubmit2" */
 uint32_t adopt_shim_unlocked_submissions(void);
 /* Objects made and not destroyed. */
 int32_t adopt_shim_live(void);
+/* Bytes of device memory allocated and not freed. */
+uint64_t adopt_shim_memory(void);
+/* Objects that got no name before they were destroyed, or have none yet. */
+uint32_t adopt_shim_unnamed(void);
+/* Priority of the last allocation; negative: it had none. */
+float adopt_shim_priority(void);
+/* What the last pipeline was made with. */
+VkPipelineCache adopt_shim_cache(void);
+/* Calls from other threads than that of the reset. */
+uint32_t adopt_shim_foreign_calls(void);
 /* Calls no guest may make: destroying the application's own objects, or what a failed call left in
- * its output; waiting for the whole device. */
+ * its output; waiting for the whole device, or asking for functions that wait for more than a
+ * semaphore; passing other allocation callbacks than the adoption's (adopt_shim_adoption has none;
+ * a test that adds some sets them here). */
 uint32_t adopt_shim_trespasses(void);
+void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
+/* Objects of the application's own, not counted. */
+VkPipelineCache adopt_shim_make_cache(void);
+void adopt_shim_destroy_cache(VkPipelineCache cache);
 
 #endif

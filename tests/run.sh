@@ -120,7 +120,7 @@ else
 fi
 if [ -n "$lavapipe" ]; then
     run_alone "lavapipe" test_memory_plan VK_DRIVER_FILES="$lavapipe"
-    for program in test_adoption test_public_structs test_beside_volk_shared test_beside_volk_static; do
+    for program in test_adoption test_guest test_public_structs test_beside_volk_shared test_beside_volk_static; do
         run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     done
     for width in 128 512; do

@@ -126,6 +126,7 @@ static void test_devices(void **state) {
         FIELD(peridot_device_info, max_allocation), FIELD(peridot_device_info, subgroup_size),
         FIELD(peridot_device_info, chosen),         FIELD(peridot_device_info, usable),
         FIELD(peridot_device_info, tuned),          FIELD(peridot_device_info, tuned_at),
+        FIELD(peridot_device_info, memory_used),    FIELD(peridot_device_info, memory_limit),
     };
     CHECK_FILLING(fill_device, peridot_device_info, fields);
 }
@@ -207,6 +208,7 @@ static void test_statistics(void **state) {
         FIELD(peridot_session_statistics, step_bytes),
         FIELD(peridot_session_statistics, pipelines_compiled),
         FIELD(peridot_session_statistics, warning),
+        FIELD(peridot_session_statistics, suspended),
     };
     CHECK_FILLING(fill_statistics, peridot_session_statistics, fields);
     peridot_session_statistics statistics = {.struct_size = sizeof statistics};
@@ -249,6 +251,7 @@ static void test_requirements(void **state) {
 static void test_older_callers(void **state) {
     (void)state;
     OLDER(peridot_device_params, with, max_allocation);
+    OLDER(peridot_device_params, before_priority, priority);
     OLDER(peridot_model_params, params, max_piece);
     OLDER(peridot_model_params, alone, more_devices);
     OLDER(peridot_session_params, wanted, kv);
@@ -257,6 +260,8 @@ static void test_older_callers(void **state) {
     peridot_model *loaded = NULL;
     peridot_session *created = NULL;
     wanted.context = 77;
+    MUST(peridot_device_open(&before_priority, &own, &error));
+    peridot_device_close(own);
     MUST(peridot_device_open(&with, &own, &error));
     MUST(peridot_model_load(own, TEST_DATA "/small-f32", &params, &loaded, &error));
     peridot_model_close(loaded);
@@ -268,6 +273,54 @@ static void test_older_callers(void **state) {
     peridot_session_close(created);
     peridot_model_close(loaded);
     peridot_device_close(own);
+}
+
+static void fill_slices(void *out) {
+    MUST(peridot_session_plan(session, 0.001f, out, &error));
+}
+
+static void fill_status(void *out) {
+    MUST(peridot_session_poll(session, out, &error));
+}
+
+/* Both ways, while a session has work. */
+static void test_work(void **state) {
+    (void)state;
+    static const int32_t more[] = {11, 13, 17};
+    static const struct field slices[] = {
+        FIELD(peridot_slice_plan, slices),       FIELD(peridot_slice_plan, dispatches),
+        FIELD(peridot_slice_plan, bytes),        FIELD(peridot_slice_plan, flops),
+        FIELD(peridot_slice_plan, estimated_ms), FIELD(peridot_slice_plan, largest_ms),
+        FIELD(peridot_slice_plan, left_ms),
+    };
+    static const struct field statuses[] = {
+        FIELD(peridot_work_status, active),    FIELD(peridot_work_status, prompt_left),
+        FIELD(peridot_work_status, generated), FIELD(peridot_work_status, slices_in_flight),
+        FIELD(peridot_work_status, slice_ms),  FIELD(peridot_work_status, slice_estimated_ms),
+    };
+    peridot_error error = {0};
+    peridot_work_status status = {.struct_size = sizeof status};
+    OLDER(peridot_work, work, generate);
+    OLDER(peridot_advance, advance, waits);
+    work.tokens = more;
+    work.token_count = 3;
+    assert_int_equal(peridot_session_start(session, &(peridot_work){0}, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "peridot_work"));
+    MUST(peridot_session_start(session, &work, &error));
+    CHECK_FILLING(fill_slices, peridot_slice_plan, slices);
+    CHECK_FILLING(fill_status, peridot_work_status, statuses);
+    assert_int_equal(peridot_session_advance(session, &(peridot_advance){0}, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "peridot_advance"));
+    assert_int_equal(peridot_session_record(session, &(peridot_recording){0}, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "peridot_recording"));
+    do {
+        assert_true(peridot_session_advance(session, &advance, NULL, &error) >= 0);
+        MUST(peridot_session_poll(session, &status, &error));
+    } while (status.active);
+    MUST(peridot_session_truncate(session, 7, &error));
 }
 
 /* What a newer header has behind is not looked at. */
@@ -311,8 +364,8 @@ int main(void) {
         cmocka_unit_test(test_devices),       cmocka_unit_test(test_list_of_devices),
         cmocka_unit_test(test_models),        cmocka_unit_test(test_plans),
         cmocka_unit_test(test_statistics),    cmocka_unit_test(test_requirements),
-        cmocka_unit_test(test_older_callers), cmocka_unit_test(test_newer_callers),
-        cmocka_unit_test(test_size_not_set),
+        cmocka_unit_test(test_work),          cmocka_unit_test(test_older_callers),
+        cmocka_unit_test(test_newer_callers), cmocka_unit_test(test_size_not_set),
     };
     return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
 }

@@ -311,7 +311,7 @@ static void test_truncate_is_exact(void **state) {
     peridot_model_close(model);
 }
 
-/* ---- Saved sessions ---- */
+/* ---- Saved sessions, and suspended ones ---- */
 
 static void check_moving(const struct spread *from, const struct spread *to, peridot_kv kv) {
     char path[] = "peridot-test-XXXXXX";
@@ -323,7 +323,7 @@ static void check_moving(const struct spread *from, const struct spread *to, per
     peridot_model *a = load("long-f16", from), *b = load("long-f16", to);
     peridot_session *session = create(a, (peridot_session_params){.kv = kv});
     peridot_session *again = create(b, (peridot_session_params){.kv = kv});
-    struct taken first = {0}, second = {0};
+    struct taken first = {0}, second = {0}, third = {0};
     set_sampling(session, (peridot_sampling){.temperature = 1, .min_tokens = 100, .seed = 12});
     MUST(peridot_session_prompt(session, data.tokens, length, NULL, &error));
     MUST(peridot_session_generate(session, 5, NULL, NULL, NULL, &error));
@@ -334,9 +334,15 @@ static void check_moving(const struct spread *from, const struct spread *to, per
     MUST(peridot_session_generate(again, 20, take, &second, NULL, &error));
     check_alike(&first, &second, 20);
     unlink(path);
-    peridot_session_close(session);
     peridot_session_close(again);
+    MUST(peridot_session_truncate(session, length + 5, &error));
+    MUST(peridot_session_suspend(session, &error));
+    MUST(peridot_session_move(session, b, &error));
     peridot_model_close(a);
+    MUST(peridot_session_resume(session, &error));
+    MUST(peridot_session_generate(session, 20, take, &third, NULL, &error));
+    check_alike(&first, &third, 20);
+    peridot_session_close(session);
     peridot_model_close(b);
     free_data(&data);
 }
