@@ -116,8 +116,16 @@ static peridot_model *load(peridot_device *device, const char *path) {
     return model;
 }
 
-static const peridot_session_params short_context = {
-    .struct_size = sizeof short_context, .context = 64, .prefill_rows = 8};
+/* How a prompt is cut into passes, and so how sums round, follows from measured time where that
+ * would be too long: never here, so that bits can be compared. */
+#define ANY_TIME 1e6f
+
+static const peridot_session_params short_context = {.struct_size = sizeof short_context,
+                                                     .context = 64,
+                                                     .prefill_rows = 8,
+                                                     .submission_ms = ANY_TIME};
+static const peridot_session_params whole_context = {.struct_size = sizeof whole_context,
+                                                     .submission_ms = ANY_TIME};
 
 static peridot_session *create(peridot_model *model, const peridot_session_params *params) {
     peridot_session *session;
@@ -317,7 +325,7 @@ static void test_suspended(void **state) {
                   &(peridot_session_params){.struct_size = sizeof(peridot_session_params),
                                             .kv = PERIDOT_KV_Q8},
                   33, 3);
-    check_absence(TEST_DATA "/long-f16", NULL, 508, 9); /* more than a chunk */
+    check_absence(TEST_DATA "/long-f16", &whole_context, 508, 9); /* more than a chunk */
 }
 
 /* Truncated, saved and moved while it is away. */
@@ -391,10 +399,10 @@ static void check_pressure(bool by_budget) {
     MUST(peridot_device_adopt(&from, &quiet, &device, &error));
     peridot_model *model = load(device, TEST_DATA "/long-f16");
     uint64_t alone = used(device);
-    peridot_session *a = create(model, NULL), *b;
+    peridot_session *a = create(model, &whole_context), *b;
     MUST(peridot_session_prompt(a, tokens, 500, NULL, &error));
     uint64_t with_a = used(device);
-    b = create(model, NULL);
+    b = create(model, &whole_context);
     MUST(peridot_session_prompt(b, tokens, 500, NULL, &error));
     MUST(peridot_device_memory_limit(device, by_budget ? 0 : with_a - 1, &error));
     if (by_budget)
@@ -449,7 +457,7 @@ static void test_limit_while_running(void **state) {
     static struct answer stayed, squeezed;
     struct answer *answers[] = {&stayed, &squeezed};
     for (int i = 0; i < 2; i++) {
-        peridot_session *session = create(model, NULL);
+        peridot_session *session = create(model, &whole_context);
         memset(answers[i], 0, sizeof **answers);
         set_sampling(session);
         peridot_work work = {sizeof work, tokens, 511, 6, take, answers[i]};
