@@ -40,16 +40,16 @@ void platform_close_file(struct open_file *file) {
 peridot_result platform_read_at(const struct open_file *file, const char *path, uint64_t offset,
                                 void *out, size_t size, peridot_error *error) {
     for (size_t done = 0; done < size;) {
-        ssize_t got =
-            pread(file->descriptor, (char *)out + done, size - done, (off_t)(offset + done));
+        uint64_t at = offset + done;
+        ssize_t got = pread(file->descriptor, (char *)out + done, size - done, (off_t)at);
         if (got == 0)
             return fail(error, PERIDOT_ERROR_FILE,
                         "%s ends at byte %llu and had %llu bytes when it was opened: something "
                         "wrote to it meanwhile; try again when it is whole",
-                        path, (unsigned long long)(offset + done), (unsigned long long)file->size);
+                        path, (unsigned long long)at, (unsigned long long)file->size);
         if (got < 0 && errno != EINTR)
             return fail(error, PERIDOT_ERROR_FILE, "cannot read %s at byte %llu: %s", path,
-                        (unsigned long long)(offset + done), strerror(errno));
+                        (unsigned long long)at, strerror(errno));
         done += got > 0 ? (size_t)got : 0;
     }
     return PERIDOT_OK;

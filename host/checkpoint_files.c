@@ -53,8 +53,14 @@ bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path) {
     return false;
 }
 
-static peridot_result take_memory(const struct checkpoint *checkpoint, const char *name,
-                                  struct source *source, peridot_error *error) {
+/* The name, and the bytes too where they are in memory. */
+static peridot_result begin_source(const struct checkpoint *checkpoint, const char *name,
+                                   struct source *source, peridot_error *error) {
+    source->name = checkpoint_join(checkpoint->directory, name);
+    if (!source->name)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
+    if (checkpoint->directory)
+        return PERIDOT_OK;
     const struct checkpoint_file *file = find_memory(checkpoint, name);
     if (!file)
         return fail(error, PERIDOT_ERROR_FILE, "%s is not among the model's files", name);
@@ -65,13 +71,11 @@ static peridot_result take_memory(const struct checkpoint *checkpoint, const cha
 
 peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const char *name,
                                       struct source *source, peridot_error *error) {
-    source->name = checkpoint_join(checkpoint->directory, name);
-    if (!source->name)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
-    if (!checkpoint->directory)
-        return take_memory(checkpoint, name, source, error);
+    peridot_result result = begin_source(checkpoint, name, source, error);
+    if (result || !checkpoint->directory)
+        return result;
     struct file_bytes bytes;
-    peridot_result result = platform_read_file(source->name, &bytes, error);
+    result = platform_read_file(source->name, &bytes, error);
     source->data = source->own = bytes.data;
     source->size = bytes.size;
     return result;
@@ -79,12 +83,10 @@ peridot_result checkpoint_open_source(const struct checkpoint *checkpoint, const
 
 peridot_result checkpoint_open_weights(const struct checkpoint *checkpoint, const char *name,
                                        struct source *source, peridot_error *error) {
-    source->name = checkpoint_join(checkpoint->directory, name);
-    if (!source->name)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", name);
-    if (!checkpoint->directory)
-        return take_memory(checkpoint, name, source, error);
-    peridot_result result = platform_open_file(source->name, &source->file, error);
+    peridot_result result = begin_source(checkpoint, name, source, error);
+    if (result || !checkpoint->directory)
+        return result;
+    result = platform_open_file(source->name, &source->file, error);
     source->size = source->file.size;
     return result;
 }

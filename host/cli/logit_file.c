@@ -127,8 +127,6 @@ peridot_result logit_file_open(const char *path, const struct logit_file_key *wa
     result = read_header(&file->file, &header, path, error);
     if (!result)
         result = check_key(&header.key, wanted, path, error);
-    if (!result && !(file->row = malloc(logit_row_bytes(header.key.vocabulary))))
-        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening %s", path);
     if (result) {
         logit_file_close(file);
         return result;
@@ -137,19 +135,13 @@ peridot_result logit_file_open(const char *path, const struct logit_file_key *wa
     return PERIDOT_OK;
 }
 
-peridot_result logit_file_row(const struct logit_file *file, uint32_t place, struct logit_row *row,
-                              float *logits, peridot_error *error) {
+static peridot_result take_row(const struct logit_file *file, uint32_t place, const uint8_t *bytes,
+                               struct logit_row *row, float *logits, peridot_error *error) {
     const struct logit_file_key *key = &file->key;
-    size_t size = logit_row_bytes(key->vocabulary);
-    const uint8_t *bytes = file->row;
     struct row_header header;
-    uint64_t sum, offset = sizeof(struct header) + (uint64_t)place * size;
-    peridot_result result =
-        platform_read_at(&file->file, file->path, offset, file->row, size, error);
-    if (result)
-        return result;
+    uint64_t sum;
     memcpy(&header, bytes, sizeof header);
-    memcpy(&sum, bytes + size - sizeof sum, sizeof sum);
+    memcpy(&sum, bytes + logit_row_bytes(key->vocabulary) - sizeof sum, sizeof sum);
     if (sum != row_checksum(key, place, bytes) || header.top >= key->vocabulary ||
         !(header.log_probability <= 0) || !(header.step >= 0 && header.step <= FLT_MAX / STEPS))
         return damaged(file->path, error);
@@ -162,8 +154,22 @@ peridot_result logit_file_row(const struct logit_file *file, uint32_t place, str
     return PERIDOT_OK;
 }
 
+peridot_result logit_file_row(const struct logit_file *file, uint32_t place, struct logit_row *row,
+                              float *logits, peridot_error *error) {
+    size_t size = logit_row_bytes(file->key.vocabulary);
+    uint8_t *bytes = malloc(size);
+    if (!bytes)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", file->path);
+    peridot_result result =
+        platform_read_at(&file->file, file->path, sizeof(struct header) + (uint64_t)place * size,
+                         bytes, size, error);
+    if (!result)
+        result = take_row(file, place, bytes, row, logits, error);
+    free(bytes);
+    return result;
+}
+
 void logit_file_close(struct logit_file *file) {
     platform_close_file(&file->file);
-    free(file->row);
     *file = (struct logit_file){0};
 }

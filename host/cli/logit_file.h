@@ -49,16 +49,16 @@ bool logit_file_begin(FILE *stream, const struct logit_file_key *key);
 
 struct logit_file {
     struct open_file file;
-    uint8_t *row; /* room for one */
     struct logit_file_key key;
     const char *path;
 };
 
 /* Errors: FILE; FORMAT (no such file, damaged or incomplete); UNSUPPORTED (of another vocabulary,
- * text or window: which), HOST_MEMORY. */
+ * text or window: which). */
 peridot_result logit_file_open(const char *path, const struct logit_file_key *wanted,
                                struct logit_file *file, peridot_error *error);
-/* Row `place` with its logits, [vocabulary]. One thread at a time. Errors: FILE, FORMAT. */
+/* Row `place` with its logits, [vocabulary]. Any number of threads at once. Errors: FILE,
+ * FORMAT, HOST_MEMORY. */
 peridot_result logit_file_row(const struct logit_file *file, uint32_t place, struct logit_row *row,
                               float *logits, peridot_error *error);
 void logit_file_close(struct logit_file *file); /* accepts an all-zero record */

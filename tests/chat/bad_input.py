@@ -684,7 +684,7 @@ def conversions():
         bad(f"over {name}", ["-m", os.path.join(parts, "early-bf16-00001-of-00003.gguf"), "-o", os.path.join(parts, name)],
             name, "own files")
     nan = struct.pack("<f", float("nan"))
-    for tensor, index, row in ((Q, 5 * 96 + 1, "row 5"), (NORM, 95, "row 0"),
+    for tensor, index, row in ((Q, 5 * 96 + 1, "row 5"), (NORM, 95, "infinity"),
                                ("model.embed_tokens.weight", 383 * 96, "row 383")):
         for weights in ("q4_0", "f32", "file"):
             bad(f"NaN in {tensor}, {weights}", ["-m", with_element(tensor, index, nan), "-o", there, "--weights", weights],
