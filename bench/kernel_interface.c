@@ -130,7 +130,8 @@ static void print_specs(const struct kernel_variant *ours) {
         [SPEC_COLUMNS] = "SPEC_COLUMNS    tokens that a workgroup handles, --columns",
         [SPEC_HEAD_DIM] = "SPEC_HEAD_DIM   head_dim padded, the model's",
         [SPEC_GROUP] = "SPEC_GROUP      query heads to a KV head, the model's",
-        [SPEC_KV_TYPE] = "SPEC_KV_TYPE    KV_F16, KV_F32 or KV_Q8, --kv"};
+        [SPEC_KV_TYPE] = "SPEC_KV_TYPE    KV_F16, KV_F32 or KV_Q8, --kv",
+        [SPEC_BATCH] = "SPEC_BATCH      1: a row is another session's (the caller's)"};
     const uint32_t own[] = {ours->workgroup, ours->rows, ours->columns};
     printf("\nSpecialisation constants, by id\n");
     for (int i = 0; i < SPEC_COUNT; i++) {

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #define COPIES_MAX 64
-#define BATCH_MAX 64       /* runs in one submission */
-#define BATCH_SECONDS 0.05 /* that it takes about: far from any watchdog */
+#define RUNS_AT_ONCE_MAX 64 /* runs in one submission */
+#define BATCH_SECONDS 0.05  /* that it takes about: far from any watchdog */
 #define RESTORED_MOST                                                                              \
     (1u << 20) /* bytes; larger planes a kernel writes anew or adds to, for all it cares */
 #define BLOCK_MOST (64u << 20) /* bytes of memory at once; more is the arena's own measure */
@@ -172,7 +172,7 @@ peridot_result timed_kernel_create(const struct bench *bench, const struct bench
     timed->copy_count = choose_copies(bench, rotate);
     peridot_result result = lane_create(bench->device, &timed->lane, error);
     if (!result)
-        result = timestamps_create(bench->device, 2 * BATCH_MAX, &timed->queries, error);
+        result = timestamps_create(bench->device, 2 * RUNS_AT_ONCE_MAX, &timed->queries, error);
     if (!result)
         result = create_memory(timed, bench, dispatch, &staging, error);
     if (result) {
@@ -256,7 +256,7 @@ static peridot_result submit_runs(struct timed_kernel *timed, VkCommandBuffer co
     seconds[0] = platform_seconds() - start;
     if (!timed->queries)
         return PERIDOT_OK;
-    uint64_t ticks[2 * BATCH_MAX];
+    uint64_t ticks[2 * RUNS_AT_ONCE_MAX];
     result = timestamps_read(timed->device, timed->queries, 0, 2 * count, ticks, error);
     for (uint32_t i = 0; i < count && !result; i++)
         seconds[i] = timestamps_seconds(timed->device, ticks[2 * i], ticks[2 * i + 1]);
@@ -268,7 +268,7 @@ static uint32_t batch_size(const struct timed_kernel *timed, uint32_t left) {
     if (!timed->queries || timed->expected <= 0)
         return 1;
     double fit = BATCH_SECONDS / timed->expected;
-    uint32_t most = left < BATCH_MAX ? left : BATCH_MAX;
+    uint32_t most = left < RUNS_AT_ONCE_MAX ? left : RUNS_AT_ONCE_MAX;
     return fit < 1 ? 1 : fit < most ? (uint32_t)fit : most;
 }
 

@@ -21,7 +21,7 @@ struct transcription {
     VkCommandBuffer commands; /* NULL: only count the scratch */
     const struct buffer *scratch;
     uint64_t used; /* of the scratch */
-    struct piece writes[KERNEL_OPERANDS_MAX];
+    struct piece writes[DISPATCH_OPERANDS_MAX];
     uint32_t write_count; /* of the dispatch at hand; no two overlap */
 };
 

@@ -61,6 +61,20 @@ struct dispatch *recording_dispatch(struct recording *recording, struct pipeline
     return &arrlast(recording->dispatches);
 }
 
+void recording_also(struct recording *recording, struct dispatch *dispatch, uint32_t like,
+                    struct operand operand) {
+    if (!dispatch)
+        return;
+    if (dispatch->operand_count == DISPATCH_OPERANDS_MAX)
+        refuse(recording, dispatch->label, "has too many operands");
+    else if (!lies_within(&operand))
+        refuse(recording, dispatch->label, "has an operand outside its buffer");
+    else {
+        dispatch->access[dispatch->operand_count] = dispatch->access[like];
+        dispatch->operands[dispatch->operand_count++] = operand;
+    }
+}
+
 /* ---- Parts ---- */
 
 uint32_t grid_longest_side(const uint32_t grid[3]) {

@@ -8,6 +8,9 @@
 #include "memory.h"
 #include "pipelines.h"
 
+/* A kernel's operands, and further buffers that it uses as one of them (recording_also). */
+#define DISPATCH_OPERANDS_MAX 16
+
 struct operand {
     const struct buffer *buffer;
     uint64_t offset, size;
@@ -28,8 +31,8 @@ struct dispatch {
     uint32_t constants_size;
     unsigned char constants[128];
     uint32_t operand_count;
-    struct operand operands[KERNEL_OPERANDS_MAX]; /* in the kernel table's order */
-    enum access access[KERNEL_OPERANDS_MAX];
+    struct operand operands[DISPATCH_OPERANDS_MAX]; /* in the kernel table's order, then more */
+    enum access access[DISPATCH_OPERANDS_MAX];
     struct cost cost;
     struct cost growth; /* and what each position of the context adds */
     const char *label;  /* static text, for captures */
@@ -51,6 +54,10 @@ void recording_begin(struct recording *recording, struct device *device);
 struct dispatch *recording_dispatch(struct recording *recording, struct pipeline *pipeline,
                                     const void *constants, const struct operand *operands,
                                     const uint32_t grid[3]);
+/* The dispatch, the last one added (NULL: it failed), uses one more range, which its kernel finds
+ * by itself, as it does its operand `like`. */
+void recording_also(struct recording *recording, struct dispatch *dispatch, uint32_t like,
+                    struct operand operand);
 void recording_free(struct recording *recording);
 uint32_t recording_count(const struct recording *recording); /* of dispatches */
 

@@ -13,8 +13,17 @@ static uint32_t divide_up(uint32_t value, uint32_t by) {
     return (value + by - 1) / by;
 }
 
+static struct operand rows_from(const struct buffer *buffer, uint32_t first, uint32_t rows,
+                                uint32_t stride) {
+    return (struct operand){buffer, (uint64_t)first * stride * 4, (uint64_t)rows * stride * 4};
+}
+
 static struct operand rows_of(const struct buffer *buffer, uint32_t rows, uint32_t stride) {
-    return (struct operand){buffer, 0, (uint64_t)rows * stride * 4};
+    return rows_from(buffer, 0, rows, stride);
+}
+
+static uint64_t address_of(const struct operand *operand) {
+    return operand->buffer->address + operand->offset;
 }
 
 /* This layer's keys and values within a chunk. All chunks are alike, so the first stands for them.
@@ -41,18 +50,38 @@ static struct dispatch *add(struct recording *recording, struct pipeline *pipeli
     return dispatch;
 }
 
+/* ---- Whose rows ---- */
+
+/* Rows of a pass that go by one session's state: all of them, or in a batch one. */
+struct share {
+    const struct peridot_session *session;
+    uint32_t first, rows;
+};
+
+static uint32_t share_count(const struct peridot_session *session) {
+    return session->member_count ? session->member_count : 1;
+}
+
+static struct share share_of(const struct peridot_session *session, uint32_t rows, uint32_t index) {
+    if (session->member_count)
+        return (struct share){session->members[index], index, 1};
+    return (struct share){session, 0, rows};
+}
+
 /* ---- Kernels ---- */
 
-static void add_embed(struct peridot_session *session, struct recording *recording, uint32_t rows) {
+static void add_embed(struct peridot_session *session, struct recording *recording,
+                      const struct share *share) {
     const struct peridot_model *model = session->model;
     const struct weight *table = &model->embedding;
+    struct operand x = rows_from(session->scratch.x, share->first, share->rows, model->d_padded);
     for (uint32_t i = 0; i < table->shard_count; i++) {
         const struct shard *shard = &table->shards[i];
         struct embed_constants constants = {
             .table = shard->buffer->address,
-            .tokens = session->tokens->address,
-            .x = session->scratch.x->address,
-            .session = session->block->address,
+            .tokens = share->session->tokens->address,
+            .x = address_of(&x),
+            .session = share->session->block->address,
             .row_begin = shard->row_begin,
             .row_count = shard->row_count,
             .stride = shard->stride,
@@ -61,12 +90,23 @@ static void add_embed(struct peridot_session *session, struct recording *recordi
             .x_stride = model->d_padded,
             .scale = (float)sqrt(model->config.d_model),
         };
-        struct operand operands[] = {WHOLE(shard->buffer), WHOLE(session->tokens),
-                                     rows_of(session->scratch.x, rows, model->d_padded),
-                                     WHOLE(session->block)};
-        struct cost cost = {.bytes = (double)rows * model->d_padded * 6};
-        add(recording, session->kernels.embed[shard->type], &constants, operands, rows, 1, 1, cost);
+        struct operand operands[] = {WHOLE(shard->buffer), WHOLE(share->session->tokens), x,
+                                     WHOLE(share->session->block)};
+        struct cost cost = {.bytes = (double)share->rows * model->d_padded * 6};
+        add(recording, session->kernels.embed[shard->type], &constants, operands, share->rows, 1, 1,
+            cost);
     }
+}
+
+/* What a batch's kernels find in its block of its sessions. */
+static void add_batch_rows(struct peridot_session *batch, struct recording *recording) {
+    struct batch_constants constants = {.session = batch->block->address};
+    struct operand operands[] = {WHOLE(batch->members[0]->block), WHOLE(batch->block)};
+    struct cost cost = {.bytes = 4096};
+    struct dispatch *dispatch =
+        add(recording, batch->kernels.batch_rows, &constants, operands, 1, 1, 1, cost);
+    for (uint32_t i = 1; i < batch->member_count; i++)
+        recording_also(recording, dispatch, 0, WHOLE(batch->members[i]->block));
 }
 
 static void add_norm(struct peridot_session *session, struct recording *recording,
@@ -176,7 +216,8 @@ static uint32_t project_operands(const struct peridot_session *session,
                                  const struct projection_job *job, const struct shard *shard,
                                  const struct input *input, struct operand *operands) {
     uint32_t count = 0;
-    uint32_t y_rows = job->last_row ? 1 : job->rows;
+    bool own_logits = job->role == PROJECT_HEAD && session->member_count;
+    uint32_t y_rows = job->last_row || own_logits ? 1 : job->rows;
     operands[count++] = WHOLE(shard->buffer);
     operands[count++] = rows_of(input->buffer, job->rows, input->stride);
     if (input->norms)
@@ -185,10 +226,24 @@ static uint32_t project_operands(const struct peridot_session *session,
         operands[count++] = WHOLE(session->model->rope);
     operands[count++] = rows_of(job->y, y_rows, job->y_stride);
     if (job->role == PROJECT_QKV)
-        operands[count++] =
-            session->kv == PERIDOT_KV_Q8 ? (struct operand){0} : kv_operand(session, job->layer);
+        operands[count++] = session->kv == PERIDOT_KV_Q8
+                                ? (struct operand){0}
+                                : kv_operand(share_of(session, 0, 0).session, job->layer);
     operands[count++] = WHOLE(session->block);
     return count;
+}
+
+/* A batch's projections write to the KV caches and to the logits of all its sessions: the operand
+ * before the last, of which project_operands has the first session's. */
+static void add_members(const struct peridot_session *session, const struct projection_job *job,
+                        struct recording *recording, struct dispatch *dispatch, uint32_t operands) {
+    bool caches = job->role == PROJECT_QKV && session->kv != PERIDOT_KV_Q8;
+    bool logits = job->role == PROJECT_HEAD;
+    for (uint32_t i = 1; i < session->member_count && (caches || logits); i++) {
+        const struct peridot_session *member = session->members[i];
+        recording_also(recording, dispatch, operands - 2,
+                       caches ? kv_operand(member, job->layer) : WHOLE(member->scratch.logits));
+    }
 }
 
 static void add_projection(struct peridot_session *session, struct recording *recording,
@@ -223,33 +278,37 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .last_row = job->last_row,
         };
         struct operand operands[KERNEL_OPERANDS_MAX];
-        project_operands(session, job, shard, &input, operands);
+        uint32_t count = project_operands(session, job, shard, &input, operands);
         struct cost cost = {
             .bytes = (double)shard->row_count * shard->stride * 16 + job->rows * input.stride * 4.0,
             .flops = 2.0 * shard->row_count * shard->columns * job->rows,
         };
-        add(recording, pipeline, &constants, operands, divide_up(shard->row_count, spec[SPEC_ROWS]),
-            job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
+        struct dispatch *dispatch =
+            add(recording, pipeline, &constants, operands,
+                divide_up(shard->row_count, spec[SPEC_ROWS]),
+                job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
+        add_members(session, job, recording, dispatch, count);
     }
 }
 
 /* In q8 the projection leaves keys and values beside the queries, for this kernel to pack. */
 static void add_kv_store(struct peridot_session *session, struct recording *recording,
-                         const struct pass *pass, uint32_t layer) {
+                         const struct share *share, uint32_t layer) {
     const struct model_config *config = &session->model->config;
     struct pipeline *pipeline = session->kernels.kv_store;
     uint32_t stride = query_row_floats(config, session->kv), dim = session->model->head_dim_padded;
+    struct operand made = rows_from(session->scratch.query, share->first, share->rows, stride);
     struct kv_store_constants constants = {
-        .made = session->scratch.query->address,
-        .session = session->block->address,
+        .made = address_of(&made),
+        .session = share->session->block->address,
         .heads = config->heads,
         .kv_heads = config->kv_heads,
         .kv_layer = kv_layer_quads(session, layer),
         .stride = stride,
     };
-    struct operand operands[] = {rows_of(session->scratch.query, pass->rows, stride),
-                                 kv_operand(session, layer), WHOLE(session->block)};
-    uint32_t rows = pass->rows * 2 * config->kv_heads; /* of the cache */
+    struct operand operands[] = {made, kv_operand(share->session, layer),
+                                 WHOLE(share->session->block)};
+    uint32_t rows = share->rows * 2 * config->kv_heads; /* of the cache */
     struct cost cost = {.bytes =
                             (double)rows * (dim * 4.0 + (double)kv_row_bytes(session->kv, dim))};
     add(recording, pipeline, &constants, operands,
@@ -257,51 +316,92 @@ static void add_kv_store(struct peridot_session *session, struct recording *reco
         cost);
 }
 
-static struct attention_constants attention_constants(const struct peridot_session *session,
-                                                      uint32_t layer) {
-    return (struct attention_constants){
-        .query = session->scratch.query->address,
-        .partial = session->scratch.partial->address,
-        .result = session->scratch.attended->address,
-        .session = session->block->address,
-        .heads = session->model->config.heads,
-        .kv_heads = session->model->config.kv_heads,
-        .kv_layer = kv_layer_quads(session, layer),
-        .query_stride = query_row_floats(&session->model->config, session->kv),
-        .stride = session->model->query_padded,
-        .scale = (float)(1 / sqrt(session->model->config.head_dim)),
+/* What attention of a share's rows reads and writes. A session's partial results are its own. */
+struct attention_job {
+    struct attention_constants constants;
+    struct operand query, kv, partial, result, block;
+};
+
+static struct attention_job attention_job(const struct peridot_session *session,
+                                          const struct share *share, uint32_t layer) {
+    const struct peridot_model *model = session->model;
+    const struct model_config *config = &model->config;
+    const struct peridot_session *own = share->session;
+    uint32_t query_stride = query_row_floats(config, session->kv), stride = model->query_padded;
+    uint32_t few = share->rows < FEW_ROWS ? share->rows : FEW_ROWS;
+    struct attention_job job = {
+        .query = rows_from(session->scratch.query, share->first, share->rows, query_stride),
+        .kv = kv_operand(own, layer),
+        .partial = rows_of(own->scratch.partial, few * config->heads,
+                           SPLITS_MAX * (model->head_dim_padded + 8)),
+        .result = rows_from(session->scratch.attended, share->first, share->rows, stride),
+        .block = WHOLE(own->block),
     };
+    job.constants = (struct attention_constants){
+        .query = address_of(&job.query),
+        .partial = address_of(&job.partial),
+        .result = address_of(&job.result),
+        .session = own->block->address,
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .kv_layer = kv_layer_quads(own, layer),
+        .query_stride = query_stride,
+        .stride = stride,
+        .scale = (float)(1 / sqrt(config->head_dim)),
+    };
+    return job;
 }
 
-static void add_attention(struct peridot_session *session, struct recording *recording,
-                          const struct pass *pass, uint32_t layer) {
-    const struct model_config *config = &session->model->config;
-    struct attention_constants constants = attention_constants(session, layer);
-    struct operand query = rows_of(session->scratch.query, pass->rows, constants.query_stride);
-    struct operand result = rows_of(session->scratch.attended, pass->rows, constants.stride);
-    struct operand block = WHOLE(session->block), kv = kv_operand(session, layer);
-    struct cost none = {0, 0}; /* all of it grows with the context */
-    struct cost growth = forward_attention_cost(session, pass->rows, 1);
-    if (pass->shape == PASS_MANY_ROWS) {
-        struct pipeline *pipeline = session->kernels.attention_prefill;
-        struct dispatch *dispatch =
-            add(recording, pipeline, &constants, (struct operand[]){query, kv, result, block},
-                divide_up(pass->rows, pipeline->key.spec[SPEC_COLUMNS]), config->kv_heads, 1, none);
-        if (dispatch)
-            dispatch->growth = growth;
-        return;
-    }
-    struct operand partial = rows_of(session->scratch.partial, pass->rows * config->heads,
-                                     SPLITS_MAX * (session->model->head_dim_padded + 8));
-    struct dispatch *dispatch = add(recording, session->kernels.attention_decode, &constants,
-                                    (struct operand[]){query, kv, partial, block}, 1, 1, 1, none);
+/* All of attention grows with the context. */
+static void set_growth(const struct peridot_session *session, const struct share *share,
+                       struct dispatch *dispatch) {
+    if (dispatch)
+        dispatch->growth = forward_attention_cost(session, share->rows, 1);
+}
+
+static void add_attention_prefill(struct peridot_session *session, struct recording *recording,
+                                  const struct share *share, uint32_t layer) {
+    struct attention_job job = attention_job(session, share, layer);
+    struct pipeline *pipeline = session->kernels.attention_prefill;
+    struct operand operands[] = {job.query, job.kv, job.result, job.block};
+    set_growth(session, share,
+               add(recording, pipeline, &job.constants, operands,
+                   divide_up(share->rows, pipeline->key.spec[SPEC_COLUMNS]),
+                   session->model->config.kv_heads, 1, (struct cost){0, 0}));
+}
+
+/* The grid is in the session's block. */
+static void add_attention_decode(struct peridot_session *session, struct recording *recording,
+                                 const struct share *share, uint32_t layer) {
+    struct attention_job job = attention_job(session, share, layer);
+    struct operand operands[] = {job.query, job.kv, job.partial, job.block};
+    struct dispatch *dispatch = add(recording, session->kernels.attention_decode, &job.constants,
+                                    operands, 1, 1, 1, (struct cost){0, 0});
+    set_growth(session, share, dispatch);
     if (dispatch) {
-        dispatch->indirect = session->block;
+        dispatch->indirect = share->session->block;
         dispatch->indirect_offset = offsetof(struct session_block, attention_grid);
-        dispatch->growth = growth;
     }
-    add(recording, session->kernels.attention_join, &constants,
-        (struct operand[]){partial, result, block}, config->heads, pass->rows, 1, none);
+}
+
+static void add_attention_join(struct peridot_session *session, struct recording *recording,
+                               const struct share *share, uint32_t layer) {
+    struct attention_job job = attention_job(session, share, layer);
+    struct operand operands[] = {job.partial, job.result, job.block};
+    add(recording, session->kernels.attention_join, &job.constants, operands,
+        session->model->config.heads, share->rows, 1, (struct cost){0, 0});
+}
+
+/* Adds a kernel for each session that has rows in the pass: of a batch's one after another, so that
+ * no barrier comes between them. */
+static void add_shares(struct peridot_session *session, struct recording *recording, uint32_t rows,
+                       uint32_t layer,
+                       void (*add_one)(struct peridot_session *session, struct recording *recording,
+                                       const struct share *share, uint32_t layer)) {
+    for (uint32_t i = 0; i < share_count(session); i++) {
+        struct share share = share_of(session, rows, i);
+        add_one(session, recording, &share, layer);
+    }
 }
 
 /* ---- Hidden states ---- */
@@ -348,8 +448,13 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     add_projection(session, recording, &job);
 
     if (session->kv == PERIDOT_KV_Q8)
-        add_kv_store(session, recording, pass, index);
-    add_attention(session, recording, pass, index);
+        add_shares(session, recording, pass->rows, index, add_kv_store);
+    if (pass->shape == PASS_MANY_ROWS) {
+        add_shares(session, recording, pass->rows, index, add_attention_prefill);
+    } else {
+        add_shares(session, recording, pass->rows, index, add_attention_decode);
+        add_shares(session, recording, pass->rows, index, add_attention_join);
+    }
 
     job.role = PROJECT_RESIDUAL;
     job.weight = &layer->output;
@@ -373,6 +478,17 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     add_projection(session, recording, &job);
     if (session->hidden_layer)
         add_hidden_states(session, recording, pass->rows, index + 1);
+}
+
+/* What comes before the layers. */
+static void record_embedding(struct peridot_session *session, struct recording *recording,
+                             uint32_t rows) {
+    for (uint32_t i = 0; i < share_count(session); i++) {
+        struct share share = share_of(session, rows, i);
+        add_embed(session, recording, &share);
+    }
+    if (session->member_count)
+        add_batch_rows(session, recording);
 }
 
 /* ---- Segments ---- */
@@ -412,7 +528,7 @@ peridot_result forward_record_pass(struct peridot_session *session, struct pass 
     peridot_result result = PERIDOT_OK;
     if (session->model->is_home) {
         recording_begin(&pass->embed.recording, device);
-        add_embed(session, &pass->embed.recording, pass->rows);
+        record_embedding(session, &pass->embed.recording, pass->rows);
         result = finish_segment(session, &pass->embed, false, error);
     }
     for (uint32_t i = 0; i < layers && !result; i++) {
@@ -450,7 +566,12 @@ peridot_result forward_record_head(struct peridot_session *session, peridot_erro
         return PERIDOT_OK;
     recording_begin(&session->head.recording, session->model->device->engine);
     struct projection_job job = head_job(session, session->prefill_rows);
-    job.last_row = true;
+    if (session->member_count) {
+        job.shape = PASS_FEW_ROWS;
+        job.y = session->members[0]->scratch.logits;
+    } else {
+        job.last_row = true;
+    }
     add_projection(session, &session->head.recording, &job);
     return finish_segment(session, &session->head, false, error);
 }

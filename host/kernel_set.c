@@ -297,3 +297,48 @@ peridot_result kernel_set_visit(const struct peridot_model *model, peridot_kv kv
     want_all(&choice, int8, &none);
     return choice.result;
 }
+
+/* ---- Batches ---- */
+
+/* What a lane of matvec.comp may hold before GPUs spill: the sums of ROWS weight rows with COLUMNS
+ * tokens, twice where weights have scales (their parts are added up by themselves), and a row of
+ * weights. Intel's lanes have the fewer registers the more of them share a subgroup. */
+static uint32_t registers_of(const struct device *device, const struct pipeline_key *key) {
+    if (key->variant->workgroup || device->info.limits.subgroup_smallest >= 32)
+        return 128;
+    return 1024 / key->spec[SPEC_WORKGROUP];
+}
+
+/* How many tokens a workgroup takes: all, if it can. */
+static uint32_t batch_columns(const struct device *device, const struct pipeline_key *key,
+                              uint32_t count) {
+    uint32_t sums = weight_type_info(key->type)->block > 1 && !is_dot(key->variant->kernel) ? 2 : 1;
+    uint32_t most = registers_of(device, key) * 3 / 4, columns = count;
+    while (columns > 1 && !device_is_software(device) &&
+           (key->spec[SPEC_ROWS] * sums + 1) * columns > most)
+        columns = (columns + 1) / 2;
+    return columns;
+}
+
+peridot_result kernel_set_for_batch(struct kernel_set *set, struct device *device, uint32_t count,
+                                    peridot_error *error) {
+    bool short_of_memory = false;
+    for (uint32_t role = 0; role < PROJECTION_COUNT; role++)
+        for (uint32_t type = 0; type < WEIGHT_TYPE_COUNT; type++) {
+            if (!set->project[PASS_ONE_ROW][role][type])
+                continue;
+            struct pipeline_key key = set->project[PASS_ONE_ROW][role][type]->key;
+            if (!key.variant->columns)
+                key.spec[SPEC_COLUMNS] = batch_columns(device, &key, count);
+            key.spec[SPEC_BATCH] = 1;
+            struct pipeline *pipeline = pipelines_want(device, &key);
+            set->project[PASS_FEW_ROWS][role][type] = pipeline;
+            short_of_memory |= !pipeline;
+        }
+    uint32_t first = kernel_info(KERNEL_batch_rows).first_variant;
+    struct pipeline_key key = pipeline_key(device, kernel_variants(NULL) + first, 0);
+    set->batch_rows = pipelines_want(device, &key);
+    if (short_of_memory || !set->batch_rows)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for pipelines");
+    return PERIDOT_OK;
+}

@@ -26,6 +26,7 @@ struct kernel_set {
     struct pipeline *attention_decode, *attention_join, *attention_prefill;
     struct pipeline *sample_mark, *sample_score, *sample_score_masked, *sample_histogram,
         *sample_cut, *sample_draw, *sample_finish;
+    struct pipeline *batch_rows; /* NULL but in a batch's */
 };
 
 /* The variant of a kernel that sessions of a model run on its device where it is not tuned; NULL:
@@ -65,6 +66,10 @@ peridot_result kernel_set_visit(const struct peridot_model *model, peridot_kv kv
  * Errors: HOST_MEMORY, UNSUPPORTED (a size that no variant can handle). */
 peridot_result kernel_set_create(const struct peridot_model *model, peridot_kv kv, bool int8,
                                  struct kernel_set *set, peridot_error *error);
+/* Makes a set of a session's for a batch of `count` such sessions: the pipelines that a pass of one
+ * row has, for as many rows, in the place of those for few rows. Errors: HOST_MEMORY. */
+peridot_result kernel_set_for_batch(struct kernel_set *set, struct device *device, uint32_t count,
+                                    peridot_error *error);
 /* Whether projections of such weights take quantised activations. */
 bool kernel_set_quantises(const struct kernel_set *set, enum weight_type type);
 

@@ -52,6 +52,7 @@ typedef struct peridot_device peridot_device;
 typedef struct peridot_model peridot_model;
 typedef struct peridot_session peridot_session;
 typedef struct peridot_grammar peridot_grammar;
+typedef struct peridot_batch peridot_batch;
 
 /* The library's version, "0.1.0": it may be another one than the header's. From any thread. */
 PERIDOT_API const char *peridot_version(void);
@@ -696,6 +697,56 @@ PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session,
  * UNSUPPORTED (another model), HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_move(peridot_session *session, peridot_model *model,
                                                 peridot_error *error);
+
+/* ---- Batches -----------------------------------------------------------------------------------
+ *
+ * Several sessions that decode together: each step runs one token of each through the layers, and
+ * reads the weights, most of what a step costs, once for all of them. Tokens and log-probabilities
+ * are those of separate runs. Each session keeps its own prompt, length, sampling settings and
+ * seed, and outside of peridot_batch_generate it is used as before: prompts are read one by one. */
+
+#define PERIDOT_BATCH_MAX 8 /* sessions in a batch */
+
+/* Makes a batch of `count` sessions, 1 to PERIDOT_BATCH_MAX, in this order: of one model on one
+ * device, with the same type of KV cache and the same activations. A session may be in several
+ * batches. It stays the caller's, and is closed after them. Blocks: the pipelines for so many
+ * sessions that are missing are compiled. The batch has a few megabytes of device memory and runs
+ * as many steps in a submission as the session with the fewest, for as long as the shortest
+ * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices),
+ * DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+PERIDOT_API peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
+                                                peridot_batch **batch, peridot_error *error);
+PERIDOT_API void peridot_batch_close(peridot_batch *batch); /* accepts NULL */
+
+/* Called on the calling thread for each token as it comes, step by step, within a step in the order
+ * of the sessions; `session` counts them from 0. False ends that session's part, as in
+ * peridot_on_token; the others go on. */
+typedef bool (*peridot_on_batch_token)(uint32_t session, const peridot_token *token, void *user);
+
+/* Samples up to counts[i] tokens in session i after its prompt, until a stop token or its context's
+ * end; 0: it sits out. Blocks until all are done. What peridot_session_generate would give one by
+ * one, to the bit; a session that is done costs the others little. `generated` (may be NULL, else
+ * one number a session): how many tokens there were. `counts` has one number a session.
+ * Errors, which name the session: ARGUMENT (one of them has work in slices; one that is to generate
+ * has no prompt yet; all counts are 0), CONTEXT_FULL (of one that is to generate), and as
+ * peridot_session_generate. Tokens that came before an error stay. */
+PERIDOT_API peridot_result peridot_batch_generate(peridot_batch *batch, const uint32_t *counts,
+                                                  peridot_on_batch_token on_token, void *user,
+                                                  uint32_t *generated, peridot_error *error);
+
+typedef struct peridot_batch_statistics {
+    size_t struct_size;
+    uint32_t sessions;
+    uint32_t dispatches_per_step; /* with the samplers of all */
+    uint32_t barriers_per_step;
+    uint64_t decoded_tokens;    /* of all sessions together; each counts its own too */
+    double decode_seconds;      /* wall time within the calls, prompts that were pending included */
+    double decode_host_seconds; /* of those, CPU time of the calling thread spent submitting */
+    uint64_t submissions;       /* vkQueueSubmit2 calls */
+    uint64_t scratch_bytes;     /* on the device, beside the sessions' */
+} peridot_batch_statistics;
+PERIDOT_API void peridot_batch_describe(const peridot_batch *batch,
+                                        peridot_batch_statistics *statistics);
 
 /* ---- Work in slices ----------------------------------------------------------------------------
  *

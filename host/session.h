@@ -79,7 +79,7 @@ struct peridot_session {
     const struct buffer *tokens;   /* uint32 [context + 1] */
     const struct buffer *ring;     /* struct ring_entry [RING_CAPACITY], host-visible */
     struct constraint *constraint; /* what tokens may come next; NULL: any */
-    struct segment head;           /* last row to scratch.logits */
+    struct segment head;           /* last row to scratch.logits, of a batch all to the members' */
     struct segment samplers[SAMPLER_KINDS];
 
     /* What the host knows. Tokens [0, computed) have keys and values in the cache. */
@@ -91,6 +91,10 @@ struct peridot_session {
     peridot_sampling sampling;
     struct work *work;             /* in slices (slices.h); NULL: never had any */
     struct suspension *suspension; /* suspension.h; NULL: the session is on its devices */
+
+    /* Of a batch alone (batch.c): each row of its passes is one of these sessions' */
+    struct peridot_session *members[BATCH_MAX];
+    uint32_t member_count;
 };
 
 /* What decides how much memory a session needs. */

@@ -25,6 +25,7 @@
 #define KV_CHUNK 512            /* positions in one KV chunk */
 #define KV_CHUNKS_MAX 64        /* 32768 positions */
 #define STOP_TOKENS_MAX 8
+#define BATCH_MAX 8      /* sessions that decode in one pass */
 #define SPLITS_MAX 64    /* parts that decode attention cuts the context into */
 #define SAMPLE_GROUPS 64 /* workgroups, and so partial results, of each pass over the logits */
 #define HISTOGRAM_BINS 256
@@ -38,7 +39,9 @@
 #define SPEC_HEAD_DIM 3 /* head_dim padded to ROW_ALIGNMENT */
 #define SPEC_GROUP 4    /* query heads that share a KV head */
 #define SPEC_KV_TYPE 5  /* KV_F16, KV_F32 or KV_Q8 */
-#define SPEC_COUNT 6
+/* 1: each row of the pass is another session's, and its sums are made as in a pass of one row */
+#define SPEC_BATCH 6
+#define SPEC_COUNT 7
 
 /* ---- The session block ---- */
 
@@ -70,7 +73,14 @@ struct session_block {
     U32 stop_tokens[STOP_TOKENS_MAX];
     /* Where position p's keys and values are: kv_chunks[p / KV_CHUNK]. */
     ADDRESS(Quads) kv_chunks[KV_CHUNKS_MAX];
+    /* A batch's block alone: row r of the pass, the token of session r at its position. The host
+     * writes the addresses of sessions and logits, batch_rows.comp the rest. */
+    ADDRESS(Session) row_session[BATCH_MAX];
+    ADDRESS(Floats) row_logits[BATCH_MAX]; /* [vocabulary] */
+    ADDRESS(Quads) row_chunk[BATCH_MAX];   /* in which the position lies */
+    U32 row_position[BATCH_MAX];           /* NO_POSITION: that session is done */
 };
+#define NO_POSITION 0xffffffffu
 
 /* One sampled token, in the host-visible ring at index (sampled % RING_CAPACITY). */
 struct ring_entry {
@@ -239,6 +249,11 @@ struct sample_constants {
     U32 vocabulary;
     U32 level;     /* 0..3: which byte of the key, from the top, a histogram pass refines */
     U32 criterion; /* 0: top-k, 1: top-p */
+};
+
+/* batch_rows.comp */
+struct batch_constants {
+    ADDRESS(Session) session; /* the batch's */
 };
 
 /* Offsets in words within the sampler's work buffer, and its size. First one word for each group of

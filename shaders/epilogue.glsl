@@ -2,13 +2,16 @@
  * pass; `row` is even, and `both` says whether row + 1 exists. Expects `c`, the project_constants, and one
  * of EPILOGUE_QKV, _RESIDUAL, _GEGLU, _HEAD defined. */
 
+layout(constant_id = SPEC_BATCH) const uint BATCHED = 0;
+const bool OF_BATCH = BATCHED != 0;
+
 #ifdef EPILOGUE_QKV
 #include "f16.glsl"
 #include "kv_row.glsl"
 
-/* Elements i, i + 1 of a head's key or value at a position. */
-void store_kv(uint which, uint head, uint position, uint i, vec2 pair) {
-    Quads chunk = kv_chunk(position);
+/* Elements i, i + 1 of a head's key or value at a position, which is that of row `token`. */
+void store_kv(uint which, uint head, uint position, uint token, uint i, vec2 pair) {
+    Quads chunk = OF_BATCH ? c.session.s.row_chunk[token] : kv_chunk(position);
     uint row = 4 * kv_row(which, head, position);
     if (KV_TYPE == KV_F16) {
         SCALAR(chunk, row + i / 2) = pack_halves(pair.x, pair.y);
@@ -21,7 +24,7 @@ void store_kv(uint which, uint head, uint position, uint i, vec2 pair) {
 /* Rows are [heads | kv_heads | kv_heads][head_dim]; queries and keys are rotated. In q8 other workgroups
  * make the rest of a block, so keys and values stay in y for kv_store.comp. */
 void finish(uint row, uint token, vec2 pair, bool both) {
-    uint position = c.session.s.position + token;
+    uint position = OF_BATCH ? c.session.s.row_position[token] : c.session.s.position + token;
     if (position >= c.session.s.context)
         return;
     uint head = row / c.head_dim, i = row % c.head_dim;
@@ -37,7 +40,7 @@ void finish(uint row, uint token, vec2 pair, bool both) {
     } else {
         uint kv = head - c.heads;
         bool value = kv >= c.kv_heads;
-        store_kv(uint(value), value ? kv - c.kv_heads : kv, position, i, pair);
+        store_kv(uint(value), value ? kv - c.kv_heads : kv, position, token, i, pair);
     }
 }
 #endif
@@ -61,11 +64,18 @@ void finish(uint row, uint token, vec2 pair, bool both) {
 #endif
 
 #ifdef EPILOGUE_HEAD
-/* Logits; with last_row only the pass's last row, as row 0. */
-void finish(uint row, uint token, vec2 pair, bool both) {
-    uint at = (c.last_row != 0 ? 0 : token) * c.y_stride + row;
-    SCALAR(c.y, at) = pair.x;
+void store_logits(Floats y, uint at, vec2 pair, bool both) {
+    SCALAR(y, at) = pair.x;
     if (both)
-        SCALAR(c.y, at + 1) = pair.y;
+        SCALAR(y, at + 1) = pair.y;
+}
+
+/* Logits; with last_row only the pass's last row, as row 0. In a batch each session has its own, which one that
+ * is done keeps as they were. */
+void finish(uint row, uint token, vec2 pair, bool both) {
+    if (!OF_BATCH)
+        store_logits(c.y, (c.last_row != 0 ? 0 : token) * c.y_stride + row, pair, both);
+    else if (c.session.s.row_position[token] != NO_POSITION)
+        store_logits(c.session.s.row_logits[token], row, pair, both);
 }
 #endif

@@ -36,7 +36,8 @@ layout(push_constant) uniform Constants {
  * registers allow it; a CPU gains nothing. */
 const uint WIDE_UNROLL = ROWS + COLUMNS <= 8 && !SCALED ? 2u : 1u;
 const uint UNROLL = gl_WorkGroupSize.x >= 32 ? WIDE_UNROLL : 1u;
-const bool LATE = SCALED && COLUMNS <= 2;
+const uint LATE_COLUMNS = OF_BATCH ? 1u : COLUMNS; /* a batch's sums are those of one row, to the bit */
+const bool LATE = SCALED && LATE_COLUMNS <= 2;
 #endif
 const uint PAIRS = ROWS / 2 * COLUMNS;
 

@@ -30,7 +30,7 @@ struct world {
     unsigned char **before, **after; /* the dispatch at hand; `now` is after a rerun */
     unsigned char **now;
     /* What of faults planted in an operand; those that nobody noticed are planted again */
-    enum { UNTRIED, UNNOTICED, NOTICED } planted[KERNEL_COUNT][KERNEL_OPERANDS_MAX];
+    enum { UNTRIED, UNNOTICED, NOTICED } planted[KERNEL_COUNT][DISPATCH_OPERANDS_MAX];
     char unnoticed[160]; /* the last one */
     uint32_t dispatches, faults;
 };
@@ -271,7 +271,7 @@ static void check_pass(struct world *world, uint32_t index, uint32_t sampler, ui
 
 static bool has_unnoticed(const struct world *world) {
     for (uint32_t kernel = 0; kernel < KERNEL_COUNT; kernel++)
-        for (uint32_t i = 0; i < KERNEL_OPERANDS_MAX; i++)
+        for (uint32_t i = 0; i < DISPATCH_OPERANDS_MAX; i++)
             if (world->planted[kernel][i] == UNNOTICED)
                 return true;
     return false;

@@ -1,0 +1,215 @@
+/* Making a batch: a session's buffers and recordings for the rows of several. */
+#include "batch.h"
+#include "caller_struct.h"
+#include "forward.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(PERIDOT_BATCH_MAX == BATCH_MAX && BATCH_MAX <= FEW_ROWS, "one row a session");
+
+/* ---- What may be in one ---- */
+
+static peridot_result check_session(peridot_session *const *sessions, uint32_t index,
+                                    peridot_error *error) {
+    const struct peridot_session *first = sessions[0], *session = sessions[index];
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "session %u of the batch is NULL", index);
+    if (session->next || model_next(session->model))
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "a model on several devices does not decode in batches: use "
+                    "peridot_session_generate");
+    for (uint32_t i = 0; i < index; i++)
+        if (sessions[i] == session)
+            return fail(error, PERIDOT_ERROR_ARGUMENT,
+                        "sessions %u and %u of the batch are the same", i, index);
+    if (session->model != first->model)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "session %u of the batch is another model's: all must be of one", index);
+    if (session->kv != first->kv || session->int8 != first->int8)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "session %u of the batch has another KV cache type or other activations than "
+                    "session 0: create them with the same params",
+                    index);
+    return PERIDOT_OK;
+}
+
+static peridot_result check_sessions(peridot_session *const *sessions, uint32_t count,
+                                     peridot_error *error) {
+    if (!sessions || count == 0 || count > BATCH_MAX)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "a batch has 1 to %d sessions, not %u",
+                    BATCH_MAX, count);
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < count && !result; i++)
+        result = check_session(sessions, i, error);
+    return result;
+}
+
+/* ---- Making one ---- */
+
+static void take_settings(struct peridot_session *own, peridot_session *const *sessions,
+                          uint32_t count) {
+    own->model = sessions[0]->model;
+    own->kv = sessions[0]->kv;
+    own->int8 = sessions[0]->int8;
+    own->shuffle_seed = sessions[0]->shuffle_seed;
+    own->kernels = sessions[0]->kernels;
+    own->prefill_rows = own->member_count = count;
+    own->passes[0] = (struct pass){.shape = PASS_FEW_ROWS, .rows = count};
+    for (uint32_t i = 0; i < count; i++) {
+        const struct peridot_session *session = own->members[i] = sessions[i];
+        if (i == 0 || session->steps_per_submission < own->steps_per_submission)
+            own->steps_per_submission = session->steps_per_submission;
+        if (i == 0 || session->submission_seconds < own->submission_seconds)
+            own->submission_seconds = session->submission_seconds;
+    }
+}
+
+/* Rows of activations, zero as padding must be. What else a pass needs its members have. */
+static peridot_result create_scratch(struct peridot_session *own, peridot_error *error) {
+    struct scratch *s = &own->scratch;
+    const struct session_shape shape = {1, own->member_count, own->kv, own->int8};
+    const struct {
+        enum session_buffer which;
+        const struct buffer **place;
+    } rows[] = {{SESSION_X, &s->x},
+                {SESSION_QUERY, &s->query},
+                {SESSION_ATTENDED, &s->attended},
+                {SESSION_HIDDEN, &s->hidden},
+                {SESSION_QUANTISED, &s->quantised},
+                {SESSION_BLOCK_STATE, &own->block}};
+    VkCommandBuffer commands;
+    peridot_result result =
+        arena_create(own->lane.device, MEMORY_DEVICE, SESSION_BLOCK, &own->arena, error);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && !result; i++) {
+        const char *name;
+        uint64_t bytes = session_buffer_bytes(&own->model->config, &shape, rows[i].which, &name);
+        if (bytes)
+            result = arena_buffer(own->arena, bytes, name, rows[i].place, error);
+    }
+    if (!result)
+        result = session_begin_transfer(own, &commands, error);
+    if (result)
+        return result;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (*rows[i].place)
+            own->lane.device->vk.CmdFillBuffer(commands, (*rows[i].place)->handle, 0, VK_WHOLE_SIZE,
+                                               0);
+    return session_end_transfer(own, commands, error);
+}
+
+/* A command buffer that ends a member's part in the steps behind it. */
+static peridot_result record_stop(struct peridot_batch *batch, uint32_t index,
+                                  peridot_error *error) {
+    struct peridot_session *own = &batch->own;
+    struct segment *stop = &batch->stops[index];
+    if (stop->commands)
+        return PERIDOT_OK;
+    peridot_result result = session_begin_copies(own, true, &stop->commands, error);
+    if (result)
+        return result;
+    own->lane.device->vk.CmdFillBuffer(stop->commands, own->members[index]->block->handle,
+                                       offsetof(struct session_block, done), 4, 1);
+    result = lane_end(&own->lane, stop->commands, error);
+    if (result)
+        forward_free_segment(own, stop);
+    return result;
+}
+
+peridot_result batch_record(struct peridot_batch *batch, peridot_error *error) {
+    struct peridot_session *own = &batch->own;
+    peridot_result result = forward_record_pass(own, &own->passes[0], error);
+    if (!result)
+        result = forward_record_head(own, error);
+    for (uint32_t i = 0; i < own->member_count && !result; i++)
+        result = record_stop(batch, i, error);
+    return result;
+}
+
+static void forget_recordings(struct peridot_batch *batch) {
+    struct peridot_session *own = &batch->own;
+    struct pass *pass = &own->passes[0];
+    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
+        forward_free_segment(own, &pass->layers[i]);
+    forward_free_segment(own, &pass->embed);
+    free(pass->layers);
+    pass->layers = NULL;
+    forward_free_segment(own, &own->head);
+    for (uint32_t i = 0; i < own->member_count; i++)
+        forward_free_segment(own, &batch->stops[i]);
+}
+
+static peridot_result open_batch(struct peridot_batch *batch, peridot_error *error) {
+    struct peridot_session *own = &batch->own;
+    struct device *device = own->model->device->engine;
+    peridot_result result =
+        kernel_set_for_batch(&own->kernels, device, own->member_count, error);
+    if (!result)
+        result = pipelines_compile(device, NULL, NULL, error);
+    if (!result)
+        result = lane_create(device, &own->lane, error);
+    if (!result)
+        result = create_scratch(own, error);
+    return result ? result : batch_record(batch, error);
+}
+
+peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
+                                    peridot_batch **batch, peridot_error *error) {
+    if (!batch)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_batch_create needs a place for it");
+    *batch = NULL;
+    peridot_result result = check_sessions(sessions, count, error);
+    if (result)
+        return result;
+    struct peridot_batch *opening = calloc(1, sizeof *opening);
+    if (!opening)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a batch");
+    take_settings(&opening->own, sessions, count);
+    result = open_batch(opening, error);
+    if (result)
+        peridot_batch_close(opening);
+    else
+        *batch = opening;
+    return result;
+}
+
+void peridot_batch_close(peridot_batch *batch) {
+    if (!batch)
+        return;
+    if (batch->own.lane.device) {
+        (void)lane_wait(&batch->own.lane, batch->own.lane.submitted, NULL);
+        forget_recordings(batch);
+        lane_destroy(&batch->own.lane);
+    }
+    arena_destroy(batch->own.arena);
+    free(batch);
+}
+
+/* ---- What it is ---- */
+
+static void count_recording(const struct recording *recording, peridot_batch_statistics *sum) {
+    uint32_t count = recording_count(recording);
+    bool *barriers = malloc(count + 1);
+    sum->dispatches_per_step += count;
+    if (barriers)
+        sum->barriers_per_step += recording_barriers(recording, barriers);
+    free(barriers);
+}
+
+void peridot_batch_describe(const peridot_batch *batch, peridot_batch_statistics *out) {
+    const struct peridot_session *own = &batch->own;
+    const struct pass *pass = &own->passes[0];
+    peridot_batch_statistics now = batch->statistics;
+    now.sessions = own->member_count;
+    now.scratch_bytes = arena_allocated(own->arena);
+    count_recording(&pass->embed.recording, &now);
+    for (uint32_t i = 0; i < own->model->layer_count; i++)
+        count_recording(&pass->layers[i].recording, &now);
+    count_recording(&own->head.recording, &now);
+    for (uint32_t i = 0; i < own->member_count; i++) {
+        const struct peridot_session *member = own->members[i];
+        count_recording(&member->samplers[session_sampler_kind(member)].recording, &now);
+    }
+    caller_struct_write(out, &now, sizeof now);
+}
