@@ -94,18 +94,18 @@ peridot_result runs_prompt(struct peridot_session *session, const struct sensors
     return result;
 }
 
-/* The clock at the first token, which needs no step, and at the last. */
+/* The clock at the first tokens, which need no step, and at the last. */
 struct generation_clock {
     const struct sensors *sensors;
     struct clock first, last;
     struct energy_meter *meter;
-    uint32_t tokens;
+    uint32_t tokens, sessions;
 };
 
 static bool watch_token(const peridot_token *token, void *user) {
     struct generation_clock *clock = user;
     (void)token;
-    if (clock->tokens++ == 0) {
+    if (++clock->tokens == clock->sessions) {
         clock->meter = energy_begin(clock->sensors);
         clock->first = now();
     }
@@ -113,27 +113,72 @@ static bool watch_token(const peridot_token *token, void *user) {
     return true;
 }
 
+static bool watch_batch(uint32_t session, const peridot_token *token, void *user) {
+    (void)session;
+    return watch_token(token, user);
+}
+
+/* What the clock saw of `tokens` steps. */
+static peridot_result take_times(struct generation_clock *clock, uint32_t tokens, struct runs *runs,
+                                 uint32_t index, peridot_error *error) {
+    uint32_t expected = clock->sessions * (tokens + 1), timed = clock->sessions * tokens;
+    double joules = energy_end(clock->meter);
+    runs->tokens_per_second[index] = timed / (clock->last.wall - clock->first.wall);
+    runs->first_token_ms[index] = NAN;
+    runs->cpu_ms_per_token[index] = (clock->last.cpu - clock->first.cpu) * 1e3 / timed;
+    runs->joules_per_token[index] = joules / timed;
+    runs->clock_mhz[index] = sensors_clock_mhz(clock->sensors);
+    if (clock->tokens != expected)
+        return fail(error, PERIDOT_ERROR_VULKAN, "%u tokens came where %u were asked for",
+                    clock->tokens, expected);
+    return PERIDOT_OK;
+}
+
+static double step_gb(const struct peridot_session *session) {
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
+    peridot_session_describe(session, &statistics);
+    return (double)statistics.step_bytes / 1e9;
+}
+
 peridot_result runs_generate(struct peridot_session *session, const struct sensors *sensors,
                              uint32_t depth, uint32_t tokens, struct runs *runs, uint32_t index,
                              peridot_error *error) {
-    struct generation_clock clock = {.sensors = sensors};
-    peridot_session_statistics before = {.struct_size = sizeof before}, after = before;
+    struct generation_clock clock = {.sensors = sensors, .sessions = 1};
     depth = depth ? depth : 1;
     peridot_result result = runs_set_depth(session, depth, tokens + 1, error);
     if (result)
         return result;
-    peridot_session_describe(session, &before);
+    double before = step_gb(session);
     result = peridot_session_generate(session, tokens + 1, watch_token, &clock, NULL, error);
-    double joules = energy_end(clock.meter);
-    if (!result && clock.tokens != tokens + 1)
-        result = fail(error, PERIDOT_ERROR_VULKAN, "%u tokens came where %u were asked for",
-                      clock.tokens, tokens + 1);
-    peridot_session_describe(session, &after);
-    runs->tokens_per_second[index] = tokens / (clock.last.wall - clock.first.wall);
-    runs->first_token_ms[index] = NAN;
-    runs->cpu_ms_per_token[index] = (clock.last.cpu - clock.first.cpu) * 1e3 / tokens;
-    runs->joules_per_token[index] = joules / tokens;
-    runs->clock_mhz[index] = sensors_clock_mhz(sensors);
-    runs->gb_per_token = ((double)before.step_bytes + (double)after.step_bytes) / 2e9;
-    return result;
+    peridot_result taken = take_times(&clock, tokens, runs, index, result ? NULL : error);
+    runs->gb_per_token = (before + step_gb(session)) / 2;
+    return result ? result : taken;
+}
+
+/* Of a step's bytes each session has its cache for itself, and all of them share the weights. */
+static double batch_gb(peridot_session *const *sessions, uint32_t count) {
+    peridot_model_info info = {.struct_size = sizeof info};
+    peridot_model_describe(sessions[0]->model, &info);
+    double weights = (double)info.padded_bytes / 1e9;
+    return weights / count + step_gb(sessions[0]) - weights;
+}
+
+peridot_result runs_batch(peridot_batch *batch, peridot_session *const *sessions, uint32_t count,
+                          const struct sensors *sensors, uint32_t depth, uint32_t tokens,
+                          struct runs *runs, uint32_t index, peridot_error *error) {
+    struct generation_clock clock = {.sensors = sensors, .sessions = count};
+    uint32_t counts[PERIDOT_BATCH_MAX];
+    peridot_result result = PERIDOT_OK;
+    depth = depth ? depth : 1;
+    for (uint32_t i = 0; i < count && !result; i++) {
+        counts[i] = tokens + 1;
+        result = runs_set_depth(sessions[i], depth, tokens + 1, error);
+    }
+    if (result)
+        return result;
+    double before = batch_gb(sessions, count);
+    result = peridot_batch_generate(batch, counts, watch_batch, &clock, NULL, error);
+    peridot_result taken = take_times(&clock, tokens, runs, index, result ? NULL : error);
+    runs->gb_per_token = (before + batch_gb(sessions, count)) / 2;
+    return result ? result : taken;
 }

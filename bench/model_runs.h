@@ -28,5 +28,10 @@ peridot_result runs_prompt(struct peridot_session *session, const struct sensors
 peridot_result runs_generate(struct peridot_session *session, const struct sensors *sensors,
                              uint32_t depth, uint32_t tokens, struct runs *runs, uint32_t index,
                              peridot_error *error);
+/* The same of `count` sessions that generate together, as many tokens each: tokens_per_second and
+ * what is said of a token are of all of them. */
+peridot_result runs_batch(peridot_batch *batch, peridot_session *const *sessions, uint32_t count,
+                          const struct sensors *sensors, uint32_t depth, uint32_t tokens,
+                          struct runs *runs, uint32_t index, peridot_error *error);
 
 #endif

@@ -127,6 +127,16 @@ peridot_result batch_record(struct peridot_batch *batch, peridot_error *error) {
     return result;
 }
 
+void batch_set_block(struct peridot_session *own) {
+    struct session_block *state = &own->head_state;
+    *state = (struct session_block){.rows = own->member_count, .context = NO_POSITION};
+    for (uint32_t i = 0; i < own->member_count; i++) {
+        state->row_session[i] = own->members[i]->block->address;
+        state->row_logits[i] = own->members[i]->scratch.logits->address;
+        state->row_position[i] = NO_POSITION;
+    }
+}
+
 static void forget_recordings(struct peridot_batch *batch) {
     struct peridot_session *own = &batch->own;
     struct pass *pass = &own->passes[0];
@@ -143,8 +153,7 @@ static void forget_recordings(struct peridot_batch *batch) {
 static peridot_result open_batch(struct peridot_batch *batch, peridot_error *error) {
     struct peridot_session *own = &batch->own;
     struct device *device = own->model->device->engine;
-    peridot_result result =
-        kernel_set_for_batch(&own->kernels, device, own->member_count, error);
+    peridot_result result = kernel_set_for_batch(&own->kernels, device, own->member_count, error);
     if (!result)
         result = pipelines_compile(device, NULL, NULL, error);
     if (!result)

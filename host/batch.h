@@ -14,5 +14,7 @@ struct peridot_batch {
 
 /* Records what a call needs that is not recorded yet, but for samplers. */
 peridot_result batch_record(struct peridot_batch *batch, peridot_error *error);
+/* Sets the image of the batch's block: its rows, and where their sessions are. */
+void batch_set_block(struct peridot_session *own);
 
 #endif

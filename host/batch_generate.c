@@ -44,17 +44,6 @@ static void write_block(const struct peridot_session *of, VkCommandBuffer comman
                                                   sizeof *state - from, (const char *)state + from);
 }
 
-/* The batch's own block: its rows, and where their sessions are. */
-static void set_own_block(struct peridot_session *own) {
-    struct session_block *state = &own->head_state;
-    *state = (struct session_block){.rows = own->member_count, .context = NO_POSITION};
-    for (uint32_t i = 0; i < own->member_count; i++) {
-        state->row_session[i] = own->members[i]->block->address;
-        state->row_logits[i] = own->members[i]->scratch.logits->address;
-        state->row_position[i] = NO_POSITION;
-    }
-}
-
 /* Makes room for what `steps` more steps run through the layers, and writes what kernels must know
  * of it: all blocks before the first step, then the addresses of new KV chunks. Adds the update, if
  * there is one, to `updates`. */
@@ -65,9 +54,9 @@ static peridot_result make_room(struct call *call, uint32_t steps, peridot_error
         struct peridot_session *member = own->members[i];
         uint32_t chunks = member->chunk_count, end = call->submitted + steps;
         end = end < call->ends[i] ? end : call->ends[i];
-        peridot_result result =
-            call->live[i] ? kv_cache_reserve(member, call->lengths[i] + end - 1, error)
-                          : PERIDOT_OK;
+        peridot_result result = call->live[i]
+                                    ? kv_cache_reserve(member, call->lengths[i] + end - 1, error)
+                                    : PERIDOT_OK;
         if (result)
             return result;
         grown[i] = member->chunk_count > chunks;
@@ -284,7 +273,7 @@ static peridot_result prepare(struct call *call, const uint32_t *counts, peridot
     if (!result)
         result = batch_record(call->batch, error);
     if (!result)
-        set_own_block(own);
+        batch_set_block(own);
     return result;
 }
 

@@ -283,10 +283,9 @@ static void add_projection(struct peridot_session *session, struct recording *re
             .bytes = (double)shard->row_count * shard->stride * 16 + job->rows * input.stride * 4.0,
             .flops = 2.0 * shard->row_count * shard->columns * job->rows,
         };
-        struct dispatch *dispatch =
-            add(recording, pipeline, &constants, operands,
-                divide_up(shard->row_count, spec[SPEC_ROWS]),
-                job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
+        struct dispatch *dispatch = add(
+            recording, pipeline, &constants, operands, divide_up(shard->row_count, spec[SPEC_ROWS]),
+            job->last_row ? 1 : divide_up(job->rows, spec[SPEC_COLUMNS]), 1, cost);
         add_members(session, job, recording, dispatch, count);
     }
 }

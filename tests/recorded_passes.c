@@ -27,3 +27,16 @@ uint32_t list_pass(const struct peridot_session *session, uint32_t index, uint32
         list[count++] = &session->samplers[sampler].recording;
     return count;
 }
+
+uint32_t list_batch(const struct peridot_batch *batch, uint32_t sampler,
+                    const struct recording **list) {
+    const struct peridot_session *own = &batch->own;
+    uint32_t count = 0;
+    list[count++] = &own->passes[0].embed.recording;
+    for (uint32_t i = 0; i < own->model->config.layers; i++)
+        list[count++] = &own->passes[0].layers[i].recording;
+    list[count++] = &own->head.recording;
+    for (uint32_t i = 0; i < own->member_count; i++)
+        list[count++] = &own->members[i]->samplers[sampler].recording;
+    return count;
+}

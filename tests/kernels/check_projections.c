@@ -14,6 +14,7 @@ struct projection {
     enum role role;
     uint32_t type;
     bool norms, quantised;    /* the kernel norms its input; its input is quantised */
+    bool batch;               /* each token is another session's */
     uint32_t columns, padded; /* of the weights */
     struct weight_shape shape;
     uint32_t rows;             /* of the shard */
@@ -22,11 +23,12 @@ struct projection {
     struct project_constants constants;
     struct kv_case kv;
     struct plane *session, *weights, *x, *multiplier, *rope, *y;
-    double *w, *products; /* [distinct][columns], [tokens][distinct] */
-    double *inputs;       /* [tokens][padded]: what x is worth */
-    float *originals;     /* [tokens][padded]: before x was quantised */
-    double limit;         /* NMSE at most */
-    double size;          /* of a product, were its terms random */
+    struct plane *logits[BATCH_MAX]; /* of a batch's sessions, in place of y */
+    double *w, *products;            /* [distinct][columns], [tokens][distinct] */
+    double *inputs;                  /* [tokens][padded]: what x is worth */
+    float *originals;                /* [tokens][padded]: before x was quantised */
+    double limit;                    /* NMSE at most */
+    double size;                     /* of a product, were its terms random */
 };
 
 static double *allocate_results(const struct projection *p) {
@@ -89,7 +91,7 @@ static void choose_sizes(struct projection *p) {
     if (p->role == ROLE_QKV) {
         c->kv_heads = between(bench, 1, 2);
         c->heads = c->kv_heads * between(bench, 1, 4);
-        c->head_dim = 2 * between(bench, 1, between(bench, 0, 3) ? 12 : 68);
+        c->head_dim = 2 * between(bench, 1, p->batch || between(bench, 0, 3) ? 12 : 68);
         p->all_rows = (c->heads + 2 * c->kv_heads) * c->head_dim;
         p->kv = (struct kv_case){.layers = 2,
                                  .layer = between(bench, 0, 1),
@@ -108,6 +110,10 @@ static void choose_sizes(struct projection *p) {
         p->rows = 2 * between(bench, 1, p->rows / 2);
     c->row_count = p->rows;
     c->last_row = p->role == ROLE_HEAD && between(bench, 0, 1);
+    if (p->batch) {
+        p->tokens = p->recorded = between(bench, 1, BATCH_MAX);
+        c->last_row = 0;
+    }
 }
 
 static uint32_t y_width(const struct projection *p) {
@@ -162,11 +168,44 @@ static double *rounded_nf4(const struct projection *p) {
     return rounded;
 }
 
+/* Where token t's session is: in a batch, with one in five that is done, somewhere in chunk t. */
+static uint32_t position_of(const struct projection *p, uint32_t t) {
+    const struct session_block *block = session_of(p->session);
+    return p->batch ? block->row_position[t] : block->position + t;
+}
+
+static void create_rows(struct projection *p) {
+    struct bench *bench = p->bench;
+    struct session_block *block = session_of(p->session);
+    block->context = NO_POSITION;
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        uint32_t position = t * KV_CHUNK + between(bench, 0, KV_CHUNK - 1);
+        block->row_position[t] = between(bench, 0, 4) ? position : NO_POSITION;
+        if (p->role == ROLE_HEAD) {
+            p->logits[t] = plane_create(bench, "a session's logits", p->all_rows * 4ull);
+            block->row_logits[t] = p->logits[t]->address;
+        }
+    }
+}
+
+/* Each session's chunk; none of them is where a pass of one session would look. */
+static void create_row_chunks(struct projection *p) {
+    struct session_block *block = session_of(p->session);
+    kv_create(p->bench, &p->kv, p->session, 0, p->tokens * KV_CHUNK);
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        block->row_chunk[t] = p->kv.chunks[t]->address;
+        block->kv_chunks[t] = p->kv.chunks[(t + 1) % p->tokens]->address;
+    }
+}
+
 static void create_planes(struct projection *p, uint32_t position) {
     struct bench *bench = p->bench;
     struct project_constants *c = &p->constants;
     p->session = session_plane(bench, position, p->tokens);
-    if (p->role == ROLE_QKV && between(bench, 0, 5) == 0) /* rows past the context store nothing */
+    if (p->batch)
+        create_rows(p);
+    else if (p->role == ROLE_QKV &&
+             between(bench, 0, 5) == 0) /* rows past the context store nothing */
         session_of(p->session)->context = position + between(bench, 0, p->tokens);
     p->shape.rows = p->shape.distinct = p->rows;
     if (bench->shape && p->rows > DISTINCT_ROWS)
@@ -189,10 +228,14 @@ static void create_planes(struct projection *p, uint32_t position) {
     if (p->role == ROLE_RESIDUAL)
         fill_normal(bench, p->y->data, NULL, p->y->size / 4);
     if (p->role == ROLE_QKV) {
-        uint32_t angles = (position + p->tokens) * c->head_dim;
+        uint32_t end = p->batch ? p->tokens * KV_CHUNK : position + p->tokens;
+        uint32_t angles = end * c->head_dim;
         p->rope = plane_create(bench, "rope", (uint64_t)angles * 4);
         fill_normal(bench, p->rope->data, NULL, angles);
-        kv_create(bench, &p->kv, p->session, position, position + p->tokens);
+        if (p->batch)
+            create_row_chunks(p);
+        else
+            kv_create(bench, &p->kv, p->session, position, end);
         c->kv_layer = kv_layer_offset(&p->kv);
     }
 }
@@ -246,6 +289,11 @@ static void expect_rows(struct projection *p) {
     for (uint32_t t = c->last_row ? p->tokens - 1 : 0; t < p->tokens; t++) {
         uint64_t at = (uint64_t)(c->last_row ? 0 : t) * c->y_stride + c->row_begin;
         uint32_t count = p->rows;
+        struct plane *y = p->logits[0] ? p->logits[t] : p->y;
+        if (p->logits[0] && position_of(p, t) == NO_POSITION)
+            continue;
+        if (p->logits[0])
+            at = c->row_begin;
         if (p->role == ROLE_GEGLU) {
             at -= c->row_begin / 2;
             count /= 2;
@@ -258,7 +306,7 @@ static void expect_rows(struct projection *p) {
             if (p->role == ROLE_RESIDUAL)
                 want[i] += ((const float *)p->y->before)[at + i];
         }
-        expect_floats(p->bench, p->y, at, want, count, scale_of(p), p->limit);
+        expect_floats(p->bench, y, at, want, count, scale_of(p), p->limit);
     }
     free(want);
 }
@@ -275,7 +323,7 @@ static void expect_qkv(struct projection *p) {
         got[i] = allocate_results(p);
     }
     for (uint32_t t = 0; t < p->tokens; t++) {
-        uint32_t position = session->position + t;
+        uint32_t position = position_of(p, t);
         for (uint32_t r = 0; r < p->rows && position < session->context; r += 2) {
             uint32_t row = c->row_begin + r, head = row / c->head_dim, i = row % c->head_dim;
             const double pair[] = {product(p, t, r), product(p, t, r + 1)};
@@ -345,6 +393,7 @@ static void choose_spec(struct bench *bench, const struct kernel_variant *varian
     key->spec[SPEC_HEAD_DIM] = p->role == ROLE_QKV ? p->kv.padded : 8;
     key->spec[SPEC_KV_TYPE] = p->kv.type;
     key->spec[SPEC_GROUP] = 1;
+    key->spec[SPEC_BATCH] = p->batch;
 }
 
 void check_projection(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
@@ -353,12 +402,16 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
     p.role = (enum role)((variant->kernel - KERNEL_matvec_qkv) % 4);
     p.norms = is_matvec && p.role != ROLE_RESIDUAL;
     p.quantised = variant->kernel >= KERNEL_dot_qkv;
+    /* batches run what passes of one row do: no tiles */
+    p.batch = !bench->shape && !bench->spec && !variant->columns && between(bench, 0, 3) == 0;
     choose_sizes(&p);
     struct pipeline_key key = case_key(bench, variant, type);
     choose_spec(bench, variant, &key, &p);
     describe(bench, &key, "%u of %u rows from %u on, %u columns, %u of %u tokens%s", p.rows,
              p.all_rows, p.constants.row_begin, p.columns, p.tokens, p.recorded,
-             p.constants.last_row ? ", the last row" : "");
+             p.constants.last_row ? ", the last row"
+             : p.batch            ? " of as many sessions"
+                                  : "");
 
     case_begin(bench);
     create_planes(&p, bench->shape           ? bench->shape->position
@@ -375,8 +428,9 @@ void check_projection(struct bench *bench, const struct kernel_variant *variant,
         planes[count++] = p.rope;
     planes[count++] = p.y;
     if (p.role == ROLE_QKV)
-        planes[count++] =
-            p.kv.type == KV_Q8 ? NULL : p.kv.chunks[session_of(p.session)->position / KV_CHUNK];
+        planes[count++] = p.kv.type == KV_Q8 ? NULL
+                          : p.batch          ? p.kv.chunks[0]
+                                    : p.kv.chunks[session_of(p.session)->position / KV_CHUNK];
     planes[count++] = p.session;
     uint32_t grid[3] = {divide_up(p.rows, key.spec[SPEC_ROWS]),
                         p.constants.last_row ? 1 : divide_up(p.recorded, key.spec[SPEC_COLUMNS]),

@@ -1,4 +1,5 @@
-/* The kernels that make rows of activations: embedding, RMSNorm and quantising. */
+/* The kernels that make rows of activations: embedding, RMSNorm and quantising; and where a batch's
+ * rows are. */
 #include "kernel_checks.h"
 #include "reference/reference.h"
 
@@ -237,4 +238,45 @@ void check_quantise(struct bench *bench, const struct kernel_variant *variant, u
     case_end(bench);
     free(weight);
     free(row);
+}
+
+/* Each session at a position of its own; some are done, some at their context's end. */
+void check_batch_rows(struct bench *bench, const struct kernel_variant *variant, uint32_t type) {
+    struct pipeline_key key = case_key(bench, variant, type);
+    uint32_t rows = between(bench, 1, BATCH_MAX);
+    struct plane *sessions[BATCH_MAX] = {NULL};
+    describe(bench, &key, "%u sessions", rows);
+    case_begin(bench);
+    struct plane *batch = session_plane(bench, 0, rows);
+    struct session_block *block = session_of(batch);
+    for (uint32_t r = 0; r < rows; r++) {
+        sessions[r] = session_plane(bench, between(bench, 0, KV_CHUNK * KV_CHUNKS_MAX - 10), 1);
+        struct session_block *own = session_of(sessions[r]);
+        for (uint32_t i = 0; i < KV_CHUNKS_MAX; i++)
+            own->kv_chunks[i] = 16 * (uint64_t)random_below(&bench->random, 1u << 30);
+        if (between(bench, 0, 4) == 0)
+            own->context = own->position;
+        block->row_session[r] = sessions[r]->address;
+    }
+    struct batch_constants c = {.session = batch->address};
+    struct plane *planes[] = {sessions[0], batch};
+    bench_run(bench, &key, &c, planes, (uint32_t[3]){1, 1, 1}, NULL, 0);
+    uint32_t left = 0;
+    for (uint32_t r = 0; r < rows; r++) {
+        const struct session_block *own = session_of(sessions[r]);
+        bool runs = !own->done && own->position < own->context;
+        uint32_t want = runs ? own->position : NO_POSITION;
+        left += runs;
+        if (block->row_position[r] != want)
+            case_fail(bench, "row %u is at %u instead of %u", r, block->row_position[r], want);
+        if (runs && block->row_chunk[r] != own->kv_chunks[own->position / KV_CHUNK])
+            case_fail(bench, "row %u has another KV chunk", r);
+        expect_change(bench, batch, offsetof(struct session_block, row_position) + 4 * r, 4);
+        if (runs)
+            expect_change(bench, batch, offsetof(struct session_block, row_chunk) + 8 * r, 8);
+    }
+    if (block->done != (left == 0))
+        case_fail(bench, "of %u sessions %u run, and done is %u", rows, left, block->done);
+    expect_change(bench, batch, offsetof(struct session_block, done), 4);
+    case_end(bench);
 }

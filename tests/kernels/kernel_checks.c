@@ -24,6 +24,8 @@ kernel_check *kernel_check_of(enum kernel kernel) {
         return check_attention_join;
     case KERNEL_attention_prefill:
         return check_attention_prefill;
+    case KERNEL_batch_rows:
+        return check_batch_rows;
     default:
         break;
     }

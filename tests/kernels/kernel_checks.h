@@ -17,6 +17,7 @@ typedef void kernel_check(struct bench *bench, const struct kernel_variant *vari
 kernel_check check_projection; /* matvec_*, matmul_*, dot_* */
 kernel_check check_embed, check_rmsnorm, check_capture;
 kernel_check check_kv_store;
+kernel_check check_batch_rows;
 kernel_check check_quantise; /* quantise, quantise_norm */
 kernel_check check_attention_decode, check_attention_join, check_attention_prefill;
 /* The sampler's kernels read each other's work: this runs all of them, in order, with `variant` for

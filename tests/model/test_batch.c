@@ -117,8 +117,8 @@ static void talk_alone(peridot_model *model, const peridot_session_params *param
     for (int round = 0; round < ROUNDS; round++) {
         prompt_round(session, talk, round, answer);
         if (talk->counts[round])
-            MUST(peridot_session_generate(session, talk->counts[round], take, answer, NULL,
-                                          &error));
+            MUST(
+                peridot_session_generate(session, talk->counts[round], take, answer, NULL, &error));
         MUST(peridot_session_logits(session, answer->logits[round], &error));
     }
     peridot_session_close(session);
@@ -238,11 +238,8 @@ static void test_every_number(void **state) {
 /* Some sessions pass the end of a KV chunk, some the end of their context. */
 static void test_chunks(void **state) {
     (void)state;
-    check(&(struct circle){.checkpoint = "long-f16",
-                           .count = 3,
-                           .shortest = 505,
-                           .longest = 514,
-                           .tokens = 16});
+    check(&(struct circle){
+        .checkpoint = "long-f16", .count = 3, .shortest = 505, .longest = 514, .tokens = 16});
     check(&(struct circle){.checkpoint = "small-f32",
                            .params = {.context = 40, .kv = PERIDOT_KV_F32},
                            .count = 4,
@@ -313,8 +310,8 @@ static void test_stop_tokens(void **state) {
     peridot_model *model = load(&circle, &vocabulary);
     for (uint32_t i = 0; i < 3; i++) {
         choose_talk(&talks[i], 5 + i, 1, vocabulary);
-        talks[i].sampling = (peridot_sampling){.struct_size = sizeof talks[i].sampling,
-                                               .temperature = 2};
+        talks[i].sampling =
+            (peridot_sampling){.struct_size = sizeof talks[i].sampling, .temperature = 2};
         talks[i].enough[0] = talks[i].enough[1] = 0;
         talks[i].counts[0] = talks[i].counts[1] = 25;
         peridot_session *session = open_talk(model, &params, &talks[i]);

@@ -293,6 +293,45 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
     peridot_model_close(model);
 }
 
+/* Two steps of a batch of two sessions. */
+static void check_batch(const char *name, peridot_kv kv, peridot_weights weights,
+                        peridot_activations activations) {
+    char path[512];
+    const struct recording *list[RECORDINGS_MAX];
+    peridot_model *model;
+    peridot_session *sessions[2];
+    peridot_batch *batch;
+    peridot_session_params params = {
+        .struct_size = sizeof params, .context = 64, .kv = kv, .activations = activations};
+    peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
+    snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
+    MUST(peridot_model_load(device, path, &loading, &model, &error));
+    for (int i = 0; i < 2; i++) {
+        MUST(peridot_session_create(model, &params, &sessions[i], &error));
+        record_everything(sessions[i]);
+    }
+    MUST(peridot_batch_create(sessions, 2, &batch, &error));
+    uint32_t count = list_batch(batch, 0, list);
+    assert_true(2 * count <= RECORDINGS_MAX);
+    count += list_batch(batch, 0, list + count);
+    uint32_t tried = judge(list, count);
+    print_message("%s, KV %s, two steps of two sessions: %u barriers left out, each heard\n", name,
+                  kv_name(kv), tried);
+    assert_true(tried >= 8 * model->config.layers);
+    peridot_batch_close(batch);
+    for (int i = 0; i < 2; i++)
+        peridot_session_close(sessions[i]);
+    peridot_model_close(model);
+}
+
+static void test_batch(void **state) {
+    (void)state;
+    if (!device)
+        skip();
+    check_batch("gqa-bf16", PERIDOT_KV_F16, PERIDOT_WEIGHTS_AUTO, PERIDOT_ACTIVATIONS_F32);
+    check_batch("gqa-bf16", PERIDOT_KV_Q8, PERIDOT_WEIGHTS_Q8_0, PERIDOT_ACTIVATIONS_INT8);
+}
+
 static void test_forward_pass(void **state) {
     (void)state;
     if (!device)
@@ -308,6 +347,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_recordings),
         cmocka_unit_test(test_forward_pass),
+        cmocka_unit_test(test_batch),
     };
     return cmocka_run_group_tests_name("mirror", tests, open_device, close_device);
 }
