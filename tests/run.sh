@@ -72,6 +72,8 @@ done
 [ -z "$lavapipe" ] || run "lavapipe" test_slices VK_DRIVER_FILES="$lavapipe"
 [ -z "$lavapipe" ] || run "lavapipe" test_hidden VK_DRIVER_FILES="$lavapipe"
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
+[ -z "$lavapipe" ] || run "lavapipe" test_batch VK_DRIVER_FILES="$lavapipe"
+[ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_batch VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
 [ -z "$lavapipe" ] || run "lavapipe" test_tuner VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
@@ -128,7 +130,7 @@ if [ -n "$lavapipe" ]; then
         run "lavapipe, subgroups of $((width / 32))" test_model VK_DRIVER_FILES="$lavapipe" LP_NATIVE_VECTOR_WIDTH=$width PERIDOT_TEST_QUICK=1
     done
     run "lavapipe, portable kernels only" test_model VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
-    for program in test_kernels test_model test_slices test_sampling test_constraint test_demo; do
+    for program in test_kernels test_model test_slices test_batch test_sampling test_constraint test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
     run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"

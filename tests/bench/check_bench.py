@@ -103,6 +103,19 @@ RECORDED = {"embed", "matvec_qkv", "attention_decode", "attention_join", "matvec
             "matvec_head", "sample_score", "sample_draw", "sample_finish"}
 
 
+def batches_on(driver, model):
+    rows = json.loads(run("model", "-m", model, "--quick", "--pp", "0", "--tg", "4", "--steps", "0", "--depth", "0",
+                          "--batch", "1,3", "--json", driver=driver)[0])["speed"]
+    check("sessions together", [(row["test"], row.get("sessions")) for row in rows] ==
+          [("tg4", None), ("1 x tg4", 1), ("3 x tg4", 3)], rows)
+    for row in rows[1:]:
+        check("against one alone", math.isclose(row["times_one"], row["tokens_per_second"] / rows[0]["tokens_per_second"],
+                                                rel_tol=1e-9), row)
+        check("a batch's bandwidth", positive(row, "gb_per_second", "cpu_ms_per_token"), row)
+    run("model", "-m", model, "--tg", "0", "--batch", "2", driver=driver, good=False)
+    run("model", "-m", model, "--batch", "9", driver=driver, good=False)
+
+
 def model_on(driver, folder):
     model = os.path.join(folder, 'de"mo, µ')  # a name that needs quoting
     if not os.path.exists(model):
@@ -119,6 +132,7 @@ def model_on(driver, folder):
     check_speed(result["speed"], [0, 16])
     check_breakdown(result["kernels"], RECORDED)
     check("the table shows the kernels", all(kernel in table for kernel in RECORDED), table)
+    batches_on(driver, model)
     # --compare of a file with itself: nothing changed; with three runs nothing could have
     out, _ = run("model", "--compare", first, first, "--json")
     verdicts = {row["verdict"] for row in json.loads(out)["changes"]}

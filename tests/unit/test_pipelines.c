@@ -187,7 +187,7 @@ static void set_sizes(struct sizes *sizes, struct device *device, uint32_t type,
     sizes->model.embedding = weight;
 }
 
-#define KEYS_MAX 1024
+#define KEYS_MAX 2048
 
 struct keys {
     struct pipeline_key keys[KEYS_MAX];
@@ -230,6 +230,18 @@ static void add_set(struct keys *keys, const struct kernel_set *set, uint32_t ty
     }
 }
 
+/* What batches of two and of eight sessions run beside that. */
+static void add_batches(struct keys *keys, struct device *device, const struct kernel_set *set,
+                        uint32_t type) {
+    for (uint32_t count = 2; count <= BATCH_MAX; count *= 4) {
+        struct kernel_set batch = *set;
+        MUST(kernel_set_for_batch(&batch, device, count, &error));
+        add_key(keys, batch.batch_rows);
+        for (uint32_t role = 0; role < PROJECTION_COUNT; role++)
+            add_key(keys, batch.project[PASS_FEW_ROWS][role][type]);
+    }
+}
+
 /* Of all combinations those that a CPU compiles: it takes its time, and has no registers to spill.
  */
 static bool is_sample(uint32_t head_dim, uint32_t group, uint32_t type, int kv) {
@@ -254,6 +266,8 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
                     for (int int8 = 0; int8 < (cpu && type % 4 ? 1 : 2); int8++) {
                         MUST(kernel_set_create(&sizes.model, (peridot_kv)kv, int8, &set, &error));
                         add_set(keys, &set, type);
+                        if (!cpu)
+                            add_batches(keys, device, &set, type);
                     }
                 }
     device_close(device); /* not one of its pipelines has been compiled */
@@ -262,12 +276,12 @@ static void collect_keys(const struct device_params *params, struct keys *keys) 
 static void describe(const struct pipeline *pipeline, char *text, size_t size) {
     const struct pipeline_key *key = &pipeline->key;
     struct kernel_info kernel = kernel_info(key->variant->kernel);
-    snprintf(text, size,
-             "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s",
-             kernel.name, key->variant->name,
-             kernel.typed ? weight_type_info(key->type)->name : "-", key->spec[SPEC_WORKGROUP],
-             key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS], key->spec[SPEC_HEAD_DIM],
-             key->spec[SPEC_GROUP], kv_name((peridot_kv)key->spec[SPEC_KV_TYPE]));
+    snprintf(
+        text, size, "%s %s %s: workgroup %u, rows %u, columns %u, head_dim %u, group %u, KV %s%s",
+        kernel.name, key->variant->name, kernel.typed ? weight_type_info(key->type)->name : "-",
+        key->spec[SPEC_WORKGROUP], key->spec[SPEC_ROWS], key->spec[SPEC_COLUMNS],
+        key->spec[SPEC_HEAD_DIM], key->spec[SPEC_GROUP],
+        kv_name((peridot_kv)key->spec[SPEC_KV_TYPE]), key->spec[SPEC_BATCH] ? ", of a batch" : "");
 }
 
 /* Spills and scratch memory, in the drivers' words. */
