@@ -6,6 +6,7 @@ function slug(title) {
 }
 # What would be an HTML tag or a command to Doxygen
 function escape(text) {
+    gsub(/\\/, "&&", text)
     gsub(/</, "\\\\<", text)
     gsub(/>/, "\\\\>", text)
     gsub(/@/, "\\\\@", text)
@@ -26,7 +27,17 @@ function ruler(line, title) {
 }
 # Within a comment's text: errors stand out
 function prose(text) {
-    text = escape(text)
+    if (text ~ /^ \* +- /)
+        listed = 1
+    else if (text !~ /^ \*     /)
+        listed = 0
+    if (text ~ /^ \*     / && !listed) { # an example, to be shown as it is
+        text = (example ? "" : " * @verbatim\n") text
+        example = 1
+        return text
+    }
+    text = (example ? " * @endverbatim\n" : "") escape(text)
+    example = 0
     if (!trailing)
         gsub(/(Other errors|Errors): /, "\n * @par Errors\n * ", text)
     return text
