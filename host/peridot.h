@@ -534,6 +534,8 @@ PERIDOT_API peridot_result peridot_session_grammar(peridot_session *session,
                                                    const peridot_grammar *grammar,
                                                    peridot_error *error);
 
+/* ---- Prompt and answer ---- */
+
 /* Appends tokens to the context and runs them; blocks until done. With `logits` not NULL, float32
  * [count][vocabulary] for every token. A failed call leaves the session as it was before.
  * Errors: ARGUMENT (no tokens; a token out of range: which), CONTEXT_FULL (how many fit),
@@ -615,6 +617,8 @@ PERIDOT_API peridot_result peridot_session_result(const peridot_session *session
                                                   peridot_result_kind kind,
                                                   peridot_result_buffer *result,
                                                   peridot_error *error);
+
+/* ---- Saved sessions ---- */
 
 /* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,
  * atomically and with a checksum. Errors: ARGUMENT (`extra_size` over 64 MiB), FILE, HOST_MEMORY,
