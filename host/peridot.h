@@ -817,8 +817,8 @@ typedef struct peridot_advance {
 /* Submits the next slice to the device's queue, in one vkQueueSubmit2, and returns. Nothing is
  * submitted when the slices in flight are as many as a session may have (PERIDOT_SLICES_MAX), or
  * when a token must be polled first, as with a mask or a grammar: NOT_READY. `slice` (may be NULL):
- * what was submitted. Errors: ARGUMENT (no work), DEVICE_LOST, DEVICE_MEMORY, HOST_MEMORY, VULKAN.
- */
+ * what was submitted. Errors: ARGUMENT (no work), DEVICE_LOST, DEVICE_MEMORY, HOST_MEMORY, VULKAN;
+ * with a mask or a grammar those that peridot_session_grammar tells of, at which the work ends. */
 PERIDOT_API peridot_result peridot_session_advance(peridot_session *session,
                                                    const peridot_advance *advance,
                                                    peridot_slice_plan *slice, peridot_error *error);

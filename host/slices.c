@@ -1,5 +1,4 @@
 #include "slices.h"
-#include "constraint.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
@@ -25,6 +24,14 @@ static struct slice_run *run_at(struct slice_cut *cut, const struct work_place *
     return &arrlast(cut->runs);
 }
 
+/* Whether the token to sample next has no mask yet: it gets one when the tokens before it are
+ * known, and behind what else there is to submit, so that the device works meanwhile. */
+static bool waits_for_mask(const struct work *work, const struct slice_cut *cut) {
+    if (!(work->goal.kind & SAMPLER_MASK) || cut->after.sampled < work->masked)
+        return false;
+    return cut->after.sampled > work->received || cut->dispatches > 0;
+}
+
 /* Whether the slice ends before this place, however much of it is left. */
 static bool stops_at(const struct peridot_session *session, const struct slice_cut *cut,
                      const struct work_place *from, bool limited) {
@@ -33,8 +40,9 @@ static bool stops_at(const struct peridot_session *session, const struct slice_c
         return true;
     if (place->stage != STAGE_SAMPLE || place->dispatch || place->group)
         return false;
-    uint32_t ahead = place->sampled - session->work->received;
-    if (ahead >= TOKENS_AHEAD || (ahead > 0 && session->work->goal.kind & SAMPLER_MASK))
+    if (waits_for_mask(session->work, cut))
+        return true;
+    if (place->sampled - session->work->received >= TOKENS_AHEAD)
         return true;
     return !limited && place->sampled - from->sampled >= session->steps_per_submission;
 }
@@ -217,18 +225,14 @@ static peridot_result write_time(struct writer *writer, uint32_t query, peridot_
     return PERIDOT_OK;
 }
 
-/* What the host must have done before anything of the slice is written: the chunks that it begins
- * to clear, and the mask of the token that it begins to sample. */
-static peridot_result prepare(struct peridot_session *session, const struct slice_cut *cut,
-                              peridot_error *error) {
+/* Makes the chunks that the slice begins to clear, before anything is written. */
+static peridot_result add_chunks(struct peridot_session *session, const struct slice_cut *cut,
+                                 peridot_error *error) {
     peridot_result result = PERIDOT_OK;
     for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++) {
         const struct slice_run *run = &cut->runs[i];
-        bool samples = run->begins_stage && run->at.stage == STAGE_SAMPLE;
         if (!run->segment && session->chunk_count == run->at.chunks)
             result = kv_cache_add(session, error);
-        else if (samples && session->work->goal.kind & SAMPLER_MASK)
-            result = constraint_write(session, error);
     }
     return result;
 }
@@ -265,7 +269,7 @@ peridot_result slices_submit(struct peridot_session *session, struct slice_cut *
                              const peridot_advance *advance, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session};
-    peridot_result result = prepare(session, cut, error);
+    peridot_result result = add_chunks(session, cut, error);
     if (!result)
         result = write_slice(&writer, cut, work->next_query, error);
     if (!result)
@@ -291,7 +295,7 @@ peridot_result slices_record(struct peridot_session *session, struct slice_cut *
                              const peridot_recording *recording, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session, .open = recording->commands, .recorded = true};
-    peridot_result result = prepare(session, cut, error);
+    peridot_result result = add_chunks(session, cut, error);
     if (result)
         return result;
     result = write_slice(&writer, cut, work->next_query, error);

@@ -23,6 +23,7 @@ struct work {
     struct work_goal goal;
     struct work_place place; /* behind what was submitted */
     uint32_t received;       /* tokens taken over */
+    uint32_t masked;         /* tokens whose masks are written, where there are any */
     peridot_on_token on_token;
     void *user;
     struct slicer slicer;

@@ -1,5 +1,6 @@
 /* A session's work from start to end, in slices. */
 #include "caller_struct.h"
+#include "constraint.h"
 #include "slices.h"
 #include "suspension.h"
 #include "timestamps.h"
@@ -104,7 +105,7 @@ peridot_result peridot_session_start(peridot_session *session, const peridot_wor
     work->active = true;
     work->ending = false;
     work->goal = goal;
-    work->received = 0;
+    work->received = work->masked = 0;
     work->on_token = copy.on_token;
     work->user = copy.user;
     work_list_begin(session, &goal, &work->place);
@@ -173,6 +174,31 @@ static void next_slice(const struct peridot_session *session, float budget_ms, b
         slice_cut_make(session, &work->place, budget_ms / 1e3, cut);
 }
 
+/* Writes the mask of the next token to sample, once, where there is one and the tokens before it
+ * are known. */
+static peridot_result write_mask(struct peridot_session *session, peridot_error *error) {
+    struct work *work = session->work;
+    if (!(work->goal.kind & SAMPLER_MASK) || work->ending || work->masked > work->received ||
+        work->place.sampled > work->received || work->received >= work->goal.generate ||
+        session->length != work->goal.prompt_end + work->received)
+        return PERIDOT_OK;
+    peridot_result result = constraint_write(session, error);
+    if (!result)
+        work->masked = work->received + 1;
+    return result;
+}
+
+/* Before a slice is cut that begins with sampling. Where nothing is allowed the work ends. */
+static peridot_result prepare_sampling(struct peridot_session *session, peridot_error *error) {
+    struct work *work = session->work;
+    if (work->place.stage != STAGE_SAMPLE)
+        return PERIDOT_OK;
+    peridot_result result = write_mask(session, error);
+    if (result)
+        work->ending = true;
+    return result;
+}
+
 /* `one`: the slice as it was cut. */
 static peridot_result finish_slice(struct slice_cut *cut, const peridot_slice_plan *one,
                                    peridot_slice_plan *slice, peridot_result result) {
@@ -194,16 +220,21 @@ peridot_result peridot_session_advance(peridot_session *session, const peridot_a
     peridot_result result = check_active(session, error);
     if (!result)
         result = caller_struct_read(&given, sizeof given, advance, "peridot_advance", error);
+    if (!result)
+        result = prepare_sampling(session, error);
     if (result)
         return result;
     struct slice_cut cut;
     peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, false, &cut);
     describe_slice(&cut, &one);
-    if (cut.dispatches)
+    if (cut.dispatches) {
         result = slices_submit(session, &cut, &given, error);
-    else if (given.signal_count)
+        if (!result) /* while the device works; what is wrong is told when it matters */
+            (void)write_mask(session, NULL);
+    } else if (given.signal_count) {
         result = submit_nothing(session, &given, error);
+    }
     return finish_slice(&cut, &one, slice, result);
 }
 
@@ -217,6 +248,8 @@ peridot_result peridot_session_record(peridot_session *session, const peridot_re
         result = fail(error, PERIDOT_ERROR_ARGUMENT,
                       "recording a slice needs a command buffer, and a timeline semaphore that "
                       "tells when it has run");
+    if (!result)
+        result = prepare_sampling(session, error);
     if (result)
         return result;
     struct slice_cut cut;
@@ -225,6 +258,8 @@ peridot_result peridot_session_record(peridot_session *session, const peridot_re
     describe_slice(&cut, &one);
     if (cut.dispatches)
         result = slices_record(session, &cut, &given, error);
+    if (cut.dispatches && !result)
+        (void)write_mask(session, NULL);
     return finish_slice(&cut, &one, slice, result);
 }
 
