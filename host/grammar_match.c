@@ -309,8 +309,9 @@ static bool start(struct grammar_match *m) {
         return false;
     m->frames[0] = (struct frame){GRAMMAR_NONE, 0, 0};
     m->frame_count = 1;
-    if (!add_state(m) || !add_state(m))
-        return false;
+    while (m->state_count <= MATCH_DEAD)
+        if (!add_state(m))
+            return false;
     for (uint32_t i = 0; i < m->grammar->class_count; i++)
         m->next[m->grammar->class_count + i] = MATCH_DEAD;
     m->start = pass(m, m->grammar->root, 0) ? end_step(m) : MATCH_FAILED;
