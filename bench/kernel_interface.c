@@ -22,6 +22,8 @@ static void print_head(const char *file) {
     const char *end = text;
     while (end && end + 1 < text + length && !(end[0] == '*' && end[1] == '/'))
         end++;
+    while (end && end > text && end[-1] == ' ')
+        end--;
     printf("\nWhat it does (the beginning of shaders/%s)\n", file);
     for (const char *line = text + 3; text && line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
@@ -148,9 +150,11 @@ static void print_specs(const struct kernel_variant *ours) {
 static void print_variants(const struct kernel_info *info) {
     const struct kernel_variant *variants = kernel_variants(NULL) + info->first_variant;
     printf("\nVariants in the table\n");
-    for (uint32_t i = 0; i < info->variant_count; i++)
-        printf("  %-12s shaders/%s %s\n", variants[i].name, variants[i].file,
-               user_variants_defines(&variants[i]));
+    for (uint32_t i = 0; i < info->variant_count; i++) {
+        const char *defines = user_variants_defines(&variants[i]);
+        printf("  %-12s shaders/%s%s%s\n", variants[i].name, variants[i].file, *defines ? " " : "",
+               defines);
+    }
 }
 
 int kernel_interface_print(const char *name) {

@@ -156,8 +156,8 @@ static void describe(const struct options *options, const struct peridot_model *
     cJSON_AddStringToObject(about, "activations",
                             options->session.activations == PERIDOT_ACTIVATIONS_INT8 ? "int8"
                                                                                      : "f32");
-    row_number(about, "faster", show->faster);
-    row_number(about, "left", left); /* for want of time */
+    row_number(about, "kernels_faster", show->faster);
+    row_number(about, "kernels_left", left); /* for want of time */
 }
 
 static peridot_result report(const struct options *options, const struct peridot_model *model,
