@@ -24,6 +24,11 @@ static peridot_result check_session(peridot_session *const *sessions, uint32_t i
         if (sessions[i] == session)
             return fail(error, PERIDOT_ERROR_ARGUMENT,
                         "sessions %u and %u of the batch are the same", i, index);
+    if (session->hidden_layer)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "session %u of the batch keeps hidden states, which batches do not: create it "
+                    "without a hidden_layer",
+                    index);
     if (session->model != first->model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "session %u of the batch is another model's: all must be of one", index);
@@ -69,7 +74,8 @@ static void take_settings(struct peridot_session *own, peridot_session *const *s
 /* Rows of activations, zero as padding must be. What else a pass needs its members have. */
 static peridot_result create_scratch(struct peridot_session *own, peridot_error *error) {
     struct scratch *s = &own->scratch;
-    const struct session_shape shape = {1, own->member_count, own->kv, own->int8};
+    const struct session_shape shape = {
+        .context = 1, .prefill_rows = own->member_count, .kv = own->kv, .int8 = own->int8};
     const struct {
         enum session_buffer which;
         const struct buffer **place;
@@ -117,8 +123,33 @@ static peridot_result record_stop(struct peridot_batch *batch, uint32_t index,
     return result;
 }
 
+static void forget_recordings(struct peridot_batch *batch) {
+    struct peridot_session *own = &batch->own;
+    struct pass *pass = &own->passes[0];
+    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
+        forward_free_segment(own, &pass->layers[i]);
+    forward_free_segment(own, &pass->embed);
+    free(pass->layers);
+    pass->layers = NULL;
+    forward_free_segment(own, &own->head);
+    for (uint32_t i = 0; i < own->member_count; i++)
+        forward_free_segment(own, &batch->stops[i]);
+}
+
+/* A session that has been away has other buffers than the recordings name. */
+static void forget_if_returned(struct peridot_batch *batch) {
+    bool returned = false;
+    for (uint32_t i = 0; i < batch->own.member_count; i++) {
+        returned |= batch->returns[i] != batch->own.members[i]->returns;
+        batch->returns[i] = batch->own.members[i]->returns;
+    }
+    if (returned)
+        forget_recordings(batch);
+}
+
 peridot_result batch_record(struct peridot_batch *batch, peridot_error *error) {
     struct peridot_session *own = &batch->own;
+    forget_if_returned(batch);
     peridot_result result = forward_record_pass(own, &own->passes[0], error);
     if (!result)
         result = forward_record_head(own, error);
@@ -135,19 +166,6 @@ void batch_set_block(struct peridot_session *own) {
         state->row_logits[i] = own->members[i]->scratch.logits->address;
         state->row_position[i] = NO_POSITION;
     }
-}
-
-static void forget_recordings(struct peridot_batch *batch) {
-    struct peridot_session *own = &batch->own;
-    struct pass *pass = &own->passes[0];
-    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
-        forward_free_segment(own, &pass->layers[i]);
-    forward_free_segment(own, &pass->embed);
-    free(pass->layers);
-    pass->layers = NULL;
-    forward_free_segment(own, &own->head);
-    for (uint32_t i = 0; i < own->member_count; i++)
-        forward_free_segment(own, &batch->stops[i]);
 }
 
 static peridot_result open_batch(struct peridot_batch *batch, peridot_error *error) {

@@ -9,6 +9,7 @@ struct peridot_batch {
      * its members; it has no tokens, no KV cache and no sampler of its own. */
     struct peridot_session own;
     struct segment stops[BATCH_MAX]; /* says to member i's kernels that it is done */
+    uint32_t returns[BATCH_MAX];     /* of its members, when passes were recorded */
     peridot_batch_statistics statistics;
 };
 

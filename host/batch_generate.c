@@ -1,6 +1,7 @@
 /* Generation of a batch: steps in which each session samples a token, several to a submission; all
  * sessions' tokens are taken from their rings as the steps end. */
 #include "batch.h"
+#include "constraint.h"
 #include "forward.h"
 #include "platform.h"
 
@@ -209,11 +210,19 @@ static peridot_result run(struct call *call, peridot_error *error) {
 
 /* ---- Before it ---- */
 
-static peridot_result check_member(const struct peridot_session *member, uint32_t count,
+static peridot_result check_member(const struct peridot_session *member,
+                                   const struct peridot_model *model, uint32_t count,
                                    peridot_error *error) {
     peridot_result result = session_check_idle(member, error);
+    if (!result && member->model != model)
+        result = fail(error, PERIDOT_ERROR_ARGUMENT,
+                      "it was moved to another model: close the batch and make another one");
     if (result || !count)
         return result;
+    if (constraint_is_on(member))
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "with a mask or a grammar the host is needed between its tokens: use "
+                    "peridot_session_generate, and let it sit out here");
     if (member->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "generating needs a prompt: give it one by peridot_session_prompt");
@@ -263,7 +272,8 @@ static peridot_result prepare(struct call *call, const uint32_t *counts, peridot
     peridot_result result = PERIDOT_OK;
     for (uint32_t i = 0; i < own->member_count && !result; i++) {
         any |= counts[i];
-        result = name_session(i, check_member(own->members[i], counts[i], error), error);
+        result =
+            name_session(i, check_member(own->members[i], own->model, counts[i], error), error);
     }
     if (!result && !any)
         result = fail(error, PERIDOT_ERROR_ARGUMENT,

@@ -716,8 +716,8 @@ PERIDOT_API peridot_result peridot_session_move(peridot_session *session, perido
  * batches. It stays the caller's, and is closed after them. Blocks: the pipelines for so many
  * sessions that are missing are compiled. The batch has a few megabytes of device memory and runs
  * as many steps in a submission as the session with the fewest, for as long as the shortest
- * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices),
- * DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+ * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices; a
+ * session that keeps hidden states), DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
                                                 peridot_batch **batch, peridot_error *error);
 PERIDOT_API void peridot_batch_close(peridot_batch *batch); /* accepts NULL */
@@ -731,9 +731,10 @@ typedef bool (*peridot_on_batch_token)(uint32_t session, const peridot_token *to
  * end; 0: it sits out. Blocks until all are done. What peridot_session_generate would give one by
  * one, to the bit; a session that is done costs the others little. `generated` (may be NULL, else
  * one number a session): how many tokens there were. `counts` has one number a session.
- * Errors, which name the session: ARGUMENT (one of them has work in slices; one that is to generate
- * has no prompt yet; all counts are 0), CONTEXT_FULL (of one that is to generate), and as
- * peridot_session_generate. Tokens that came before an error stay. */
+ * Errors, which name the session: ARGUMENT (one of them has work in slices, is suspended or was
+ * moved to another model; one that is to generate has no prompt yet; all counts are 0), UNSUPPORTED
+ * (one that is to generate has a mask or a grammar), CONTEXT_FULL (of one that is to generate), and
+ * as peridot_session_generate. Tokens that came before an error stay. */
 PERIDOT_API peridot_result peridot_batch_generate(peridot_batch *batch, const uint32_t *counts,
                                                   peridot_on_batch_token on_token, void *user,
                                                   uint32_t *generated, peridot_error *error);

@@ -91,6 +91,7 @@ struct peridot_session {
     peridot_sampling sampling;
     struct work *work;             /* in slices (slices.h); NULL: never had any */
     struct suspension *suspension; /* suspension.h; NULL: the session is on its devices */
+    uint32_t returns;              /* how often it came back to them */
 
     /* Of a batch alone (batch.c): each row of its passes is one of these sessions' */
     struct peridot_session *members[BATCH_MAX];

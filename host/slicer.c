@@ -11,7 +11,8 @@
 #define SIGMAS 3.5
 #define UNKNOWN 16.0     /* relative variance of a kind that was never measured */
 #define NOISE 0.01       /* and of a measured time, to begin with, */
-#define NOISE_LEAST 1e-3 /* and at least */
+#define NOISE_LEAST 1e-3 /* at least, */
+#define NOISE_MOST 0.05  /* and at most: what is further off are spikes */
 #define DRIFT 4e-4       /* relative variance that a slice adds: to all kinds together, */
 #define DRIFT_KIND 1e-4  /* and to each */
 #define OUTLIER 4  /* deviations: the first such time counts as so many, a second one on end */
@@ -206,7 +207,8 @@ static void learn(struct slicer *slicer, const double *nominal, double *with_tim
     double most = OUTLIER * sqrt(variance + own);
     bool outlier = fabs(off) > most;
     slicer->outliers = outlier ? slicer->outliers + 1 : 0;
-    if (slicer->outliers > 1) {
+    /* nothing is faster than it can be by accident: only a long time may be a spike */
+    if (slicer->outliers > 1 || (outlier && off < 0)) {
         doubt(slicer, CHANGED, CHANGED_KIND);
         variance = covary(slicer, nominal, with_time);
     } else if (outlier) {
@@ -215,6 +217,7 @@ static void learn(struct slicer *slicer, const double *nominal, double *with_tim
     } else if (variance < own) {
         slicer->noise += 0.02 * (square(off / estimated) - slicer->noise);
         slicer->noise = slicer->noise > NOISE_LEAST ? slicer->noise : NOISE_LEAST;
+        slicer->noise = slicer->noise < NOISE_MOST ? slicer->noise : NOISE_MOST;
     }
     update(slicer, with_time, variance + own, off);
     doubt(slicer, DRIFT, DRIFT_KIND);

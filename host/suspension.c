@@ -197,6 +197,7 @@ static peridot_result finish_returning(struct peridot_session *session, bool wai
     for (struct peridot_session *part = session; part; part = part->next)
         lane_free_commands(&part->lane, *clearing++);
     suspension_free(session);
+    session->returns++;
     return PERIDOT_OK;
 }
 

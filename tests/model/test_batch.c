@@ -142,6 +142,11 @@ static void talk_together(peridot_model *model, const peridot_session_params *pa
     for (int round = 0; round < ROUNDS; round++) {
         uint32_t counts[PERIDOT_BATCH_MAX], generated[PERIDOT_BATCH_MAX];
         uint32_t before[PERIDOT_BATCH_MAX];
+        if (round == 1) { /* one of them comes back to other buffers */
+            uint32_t away = below(count);
+            MUST(peridot_session_suspend(sessions[away], &error));
+            MUST(peridot_session_resume(sessions[away], &error));
+        }
         for (uint32_t i = 0; i < count; i++) {
             prompt_round(sessions[i], &talks[i], round, &answers[i]);
             counts[i] = talks[i].counts[round];
@@ -368,6 +373,12 @@ static void test_refusals(void **state) {
     REFUSE(odd, 4, "sessions 0 and 3 of the batch are the same");
     odd[3] = NULL;
     REFUSE(odd, 4, "session 3 of the batch is NULL");
+    peridot_session *hidden;
+    params.hidden_layer = 1;
+    MUST(peridot_session_create(model, &params, &hidden, &error));
+    expect_refusal(peridot_batch_create(&hidden, 1, &batch, &error), &error,
+                   PERIDOT_ERROR_UNSUPPORTED, "session 0 of the batch keeps hidden states");
+    peridot_session_close(hidden);
 
     MUST(peridot_batch_create(sessions, 3, &batch, &error));
 #define REFUSE_RUN(want, words)                                                                    \
@@ -382,6 +393,13 @@ static void test_refusals(void **state) {
     MUST(peridot_session_start(sessions[2], &work, &error));
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 2 of the batch: the session's work is not done");
     peridot_session_cancel(sessions[2]);
+    MUST(peridot_session_suspend(sessions[0], &error));
+    REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 0 of the batch: the session is suspended");
+    MUST(peridot_session_resume(sessions[0], &error));
+    uint32_t mask[LOGITS_MOST / 32] = {1};
+    MUST(peridot_session_mask(sessions[1], mask, (vocabulary + 31) / 32, &error));
+    REFUSE_RUN(PERIDOT_ERROR_UNSUPPORTED, "session 1 of the batch: with a mask");
+    MUST(peridot_session_mask(sessions[1], NULL, 0, &error));
     MUST(peridot_batch_generate(batch, counts, NULL, NULL, generated, &error));
     assert_int_equal(generated[0] + generated[1] + generated[2], 1); /* the context's end */
     REFUSE_RUN(PERIDOT_ERROR_CONTEXT_FULL, "session 1 of the batch: the context of 5 tokens");

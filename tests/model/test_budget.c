@@ -180,6 +180,20 @@ static void test_ten_times_slower(void **state) {
     end(&run);
 }
 
+/* Another program takes the device for long times, again and again: what is learned is not lost. */
+static void test_preemption(void **state) {
+    (void)state;
+    static struct run run;
+    struct simulated_gpu busy = steady;
+    busy.spike_chance = 0.2;
+    busy.spike_factor = 60;
+    begin(&run, &busy);
+    do_frames(&run, FRAMES, 2, LEARNING);
+    show("preempted", &run, 2);
+    assert_true(run.text.count > 50);
+    end(&run);
+}
+
 /* The clock stands still, or passes its end: no harm is done, and work goes on. */
 static void test_odd_clocks(void **state) {
     (void)state;
@@ -206,6 +220,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_drift_and_spikes),
         cmocka_unit_test(test_ten_times_slower),
+        cmocka_unit_test(test_preemption),
         cmocka_unit_test(test_odd_clocks),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
