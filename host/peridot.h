@@ -607,12 +607,12 @@ typedef struct peridot_result_buffer {
 } peridot_result_buffer;
 
 /* Results to be read where they are, by work of the application's on the same queue family, without
- * a trip to the host; the same place for the session's life. What is there is written by Peridot's
- * compute shaders: read it behind a call that blocked, or in commands that come after the slice
- * that makes it (behind a memory barrier from compute shader writes, or a semaphore), and before
- * more work is begun; a barrier from those reads to Peridot's writes is not needed on the same
- * queue if it is compute or transfer that reads. Errors: ARGUMENT (the session keeps no hidden
- * states). */
+ * a trip to the host; the same place until the session is suspended or closed. What is there is
+ * written by Peridot's compute shaders: read it behind a call that blocked, or in commands that
+ * come after the slice that makes it (behind a memory barrier from compute shader writes, or a
+ * semaphore), and before more work is begun; a barrier from those reads to Peridot's writes is not
+ * needed on the same queue if it is compute or transfer that reads. Errors: ARGUMENT (the session
+ * keeps no hidden states; it is suspended). */
 PERIDOT_API peridot_result peridot_session_result(const peridot_session *session,
                                                   peridot_result_kind kind,
                                                   peridot_result_buffer *result,
@@ -662,8 +662,8 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
  * A session can give all its device memory back and wait in the host's, to make room for other
  * sessions or for the application's own needs, or because its device is about to go. While it is
  * suspended, its length, context and tokens can be read, it can be described, truncated, saved and
- * given sampling settings; what needs the device answers ARGUMENT. What it goes on with after its
- * return is the same to the bit as if it had stayed.
+ * given sampling settings, a mask or a grammar; what needs the device answers ARGUMENT. What it
+ * goes on with after its return is the same to the bit as if it had stayed.
  *
  * When a call answers DEVICE_LOST, every later one that needs that device does so too, at once and
  * without a wait; what was in flight is given up. To go on: open or adopt a new device, load the
@@ -673,11 +673,11 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
  *     one, which still answers: the text goes on, computed anew.
  * Then close the lost sessions, model and device; none of that waits for the lost device. */
 
-/* Copies what was computed, keys, values and the last logits, to the host's memory, and gives back
- * the session's device memory, command buffers and semaphores. Blocks until the copying is done.
- * The copy passes through at most 16 MiB of host-visible memory, beyond the limit on the device's
- * if need be. On an error the session is as it was. OK if it is suspended already. Errors: ARGUMENT
- * (work in slices is active), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST, VULKAN. */
+/* Copies what was computed, keys, values, the last logits and hidden states, to the host's memory,
+ * and gives back the session's device memory, command buffers and semaphores. Blocks until the
+ * copying is done. The copy passes through at most 16 MiB of host-visible memory, beyond the limit
+ * on the device's if need be. On an error the session is as it was. OK if it is suspended already.
+ * Errors: ARGUMENT (work in slices is active), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST, VULKAN. */
 PERIDOT_API peridot_result peridot_session_suspend(peridot_session *session, peridot_error *error);
 /* The same without blocking: each call looks whether the last piece has come and submits the next,
  * of at most `bytes` bytes (0: 16 MiB). NOT_READY: call it again, in the next frame perhaps; until
@@ -697,8 +697,9 @@ PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session,
 /* Makes a suspended session one of another handle of the same model, on any device or devices, to
  * be resumed there; the old handle may be closed then. Compiles the pipelines that are missing
  * there, and blocks for that. On an error it stays with the old one. Where the devices differ, so
- * may the roundings of what is computed from now on. Errors: ARGUMENT (it is not suspended),
- * UNSUPPORTED (another model), HOST_MEMORY, VULKAN, DEVICE_LOST. */
+ * may the roundings of what is computed from now on. Errors: ARGUMENT (it is not suspended; it has
+ * a grammar, which is the old handle's), UNSUPPORTED (another model), HOST_MEMORY, VULKAN,
+ * DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_move(peridot_session *session, peridot_model *model,
                                                 peridot_error *error);
 

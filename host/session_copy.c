@@ -19,13 +19,21 @@ uint64_t session_rows_bytes(const struct peridot_session *session, uint32_t posi
     return 2 * row_bytes(session) * config->layers * config->kv_heads * positions;
 }
 
+uint64_t session_hidden_bytes(const struct peridot_session *session, uint32_t positions) {
+    return session->hidden_layer ? 4ull * session->model->d_padded * positions : 0;
+}
+
+static uint64_t hidden_bytes(const struct session_copy *copy) {
+    return copy->hidden ? session_hidden_bytes(copy->session, copy->positions) : 0;
+}
+
 static uint64_t logits_bytes(const struct session_copy *copy) {
     return copy->logits ? (uint64_t)copy->session->model->config.vocabulary * 4 : 0;
 }
 
 static uint64_t all_bytes(const struct session_copy *copy) {
     return session_rows_bytes(copy->session, copy->positions) + logits_bytes(copy) +
-           copy->token_count * 4ull;
+           hidden_bytes(copy) + copy->token_count * 4ull;
 }
 
 /* From a byte of the rows on: of one head's keys, or values, as far as the chunk has them. */
@@ -49,6 +57,7 @@ static struct region rows_at(const struct session_copy *copy, uint64_t at) {
 static struct region region_at(const struct session_copy *copy, uint64_t at) {
     struct peridot_session *home = copy->session;
     uint64_t rows = session_rows_bytes(home, copy->positions), logits = logits_bytes(copy);
+    uint64_t hidden = hidden_bytes(copy);
     if (at < rows)
         return rows_at(copy, at);
     at -= rows;
@@ -56,6 +65,10 @@ static struct region region_at(const struct session_copy *copy, uint64_t at) {
         return (struct region){home, home->scratch.logits, at, logits - at,
                                (uint8_t *)copy->logits + at};
     at -= logits;
+    if (at < hidden)
+        return (struct region){home, home->scratch.hidden_states, at, hidden - at,
+                               copy->hidden + at};
+    at -= hidden;
     return (struct region){home, home->tokens, at, copy->token_count * 4ull - at,
                            (uint8_t *)(uintptr_t)copy->tokens + at}; /* only read */
 }

@@ -1,5 +1,6 @@
 /* What a session has computed, between its devices and the host's memory: keys and values, the last
- * token's logits, the tokens. In pieces, so that each may be waited for or polled. */
+ * token's logits, hidden states, the tokens. In pieces, so that each may be waited for or polled.
+ */
 #ifndef HOST_SESSION_COPY_H
 #define HOST_SESSION_COPY_H
 
@@ -14,6 +15,7 @@ struct session_copy {
     uint32_t positions;    /* of which so many are copied */
     uint32_t stride;       /* positions that there is room for */
     float *logits;         /* [vocabulary]; NULL: not copied */
+    uint8_t *hidden;       /* [positions][d_padded] float32, from the first on; NULL: not copied */
     const int32_t *tokens; /* [token_count], to the device alone */
     uint32_t token_count;  /* 0: none */
     uint64_t done, end;    /* bytes behind which all is copied, and is copied or on its way */
@@ -22,6 +24,8 @@ struct session_copy {
     VkCommandBuffer commands; /* on their way */
 };
 
+/* Bytes of hidden states of `positions` positions; 0: none are kept. */
+uint64_t session_hidden_bytes(const struct peridot_session *session, uint32_t positions);
 /* Bytes of keys and values of `positions` positions. */
 uint64_t session_rows_bytes(const struct peridot_session *session, uint32_t positions);
 /* Takes over the piece that is on its way and sends the next, of at most `bytes` bytes (0:

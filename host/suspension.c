@@ -1,5 +1,6 @@
 /* Suspending a session to the host's memory, and resuming it there or on another device. */
 #include "suspension.h"
+#include "constraint.h"
 #include "memory_plan.h"
 #include "slices.h"
 
@@ -30,14 +31,19 @@ void suspension_rows(const struct peridot_session *session, uint32_t positions, 
         memcpy(rows + i * to, suspension->rows + i * from, to);
 }
 
+static void free_copies(struct suspension *suspension) {
+    free(suspension->rows);
+    free(suspension->logits);
+    free(suspension->hidden);
+    free(suspension);
+}
+
 void suspension_free(struct peridot_session *session) {
     struct suspension *suspension = session->suspension;
     if (!suspension)
         return;
     session_copy_end(&suspension->copy);
-    free(suspension->rows);
-    free(suspension->logits);
-    free(suspension);
+    free_copies(suspension);
     session->suspension = NULL;
 }
 
@@ -60,20 +66,28 @@ static void release(struct peridot_session *session) {
 
 /* ---- Leaving ---- */
 
+/* With room for what is to be taken along; NULL: the host has none. */
+static struct suspension *make_suspension(const struct peridot_session *session) {
+    struct suspension *made = calloc(1, sizeof *made);
+    uint64_t hidden = session_hidden_bytes(session, session->computed);
+    if (!made)
+        return NULL;
+    made->positions = session->computed;
+    made->rows = malloc(session_rows_bytes(session, session->computed) + 1);
+    if (session->logits_valid)
+        made->logits = malloc((size_t)session->model->config.vocabulary * 4);
+    if (hidden)
+        made->hidden = malloc(hidden);
+    if (made->rows && !made->logits == !session->logits_valid && !made->hidden == !hidden)
+        return made;
+    free_copies(made);
+    return NULL;
+}
+
 static peridot_result begin_leaving(struct peridot_session *session, peridot_error *error) {
-    struct suspension *suspension = calloc(1, sizeof *suspension);
-    if (suspension) {
-        suspension->positions = session->computed;
-        suspension->rows = malloc(session_rows_bytes(session, session->computed) + 1);
-        if (session->logits_valid)
-            suspension->logits = malloc((size_t)session->model->config.vocabulary * 4);
-    }
-    if (!suspension || !suspension->rows || (session->logits_valid && !suspension->logits)) {
-        if (suspension)
-            free(suspension->rows);
-        free(suspension);
+    struct suspension *suspension = make_suspension(session);
+    if (!suspension)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while suspending a session");
-    }
     suspension->copy = (struct session_copy){
         .session = session,
         .to_host = true,
@@ -81,6 +95,7 @@ static peridot_result begin_leaving(struct peridot_session *session, peridot_err
         .positions = session->computed,
         .stride = session->computed,
         .logits = suspension->logits,
+        .hidden = suspension->hidden,
     };
     session->suspension = suspension;
     return PERIDOT_OK;
@@ -175,6 +190,7 @@ static peridot_result begin_returning(struct peridot_session *session, peridot_e
         .positions = session->computed,
         .stride = suspension->positions,
         .logits = session->logits_valid ? suspension->logits : NULL,
+        .hidden = suspension->hidden,
         .tokens = session->held,
         .token_count = session->length,
     };
@@ -247,6 +263,13 @@ static peridot_result check_move(const struct peridot_session *session,
     if (model->fingerprint != session->model->fingerprint)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a session moves to the same model, loaded anew: this is another");
+    if (session->hidden_layer && model_next(model))
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "hidden states are not kept of a model on several devices");
+    if (constraint_has_grammar(session))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the session's grammar is of the model that it leaves: take it away first, by "
+                    "peridot_session_grammar with NULL");
     return PERIDOT_OK;
 }
 

@@ -15,6 +15,7 @@ struct suspension {
     uint8_t *rows;      /* as struct session_copy has them */
     uint32_t positions; /* that were computed then */
     float *logits;      /* [vocabulary], of the last token; NULL: there were none */
+    uint8_t *hidden;    /* [positions][d_padded] float32; NULL: none are kept */
     struct session_copy copy;
     VkCommandBuffer clearing[PERIDOT_DEVICES_MAX]; /* of each part, while it returns */
 };

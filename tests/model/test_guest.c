@@ -2,8 +2,8 @@
  * under pressure for memory, with refused allocations and a lost device, without waits, threads or
  * objects that the application would not expect. */
 #include "adopt_shim.h"
-#include "model.h"
 #include "must.h"
+#include "session.h"
 
 #include <dirent.h>
 #include <malloc.h>
@@ -271,6 +271,7 @@ static void be_away(peridot_session *session, struct absence *absence) {
 struct told {
     struct answer answer;
     float logits[3][VOCABULARY_MOST];
+    float hidden[64 * 512]; /* states, where they are kept */
 };
 
 /* A conversation, away between all its parts. */
@@ -278,6 +279,12 @@ static void converse(peridot_session *session, const int32_t *tokens, size_t fir
                      struct absence *absence, struct told *told) {
     memset(told, 0, sizeof *told);
     set_sampling(session);
+    if (session->hidden_layer) {
+        uint32_t mask[VOCABULARY_MOST / 32]; /* and odd tokens alone */
+        memset(mask, 0xaa, sizeof mask);
+        MUST(peridot_session_mask(session, mask, (session->model->config.vocabulary + 31) / 32,
+                                  &error));
+    }
     be_away(session, absence); /* with nothing computed */
     MUST(peridot_session_prompt(session, tokens, first, NULL, &error));
     be_away(session, absence);
@@ -291,6 +298,9 @@ static void converse(peridot_session *session, const int32_t *tokens, size_t fir
     MUST(peridot_session_generate(session, 5, take, &told->answer, NULL, &error));
     be_away(session, absence);
     MUST(peridot_session_logits(session, told->logits[2], &error));
+    if (session->hidden_layer)
+        MUST(peridot_session_hidden(session, 0, peridot_session_length(session), told->hidden,
+                                    &error));
 }
 
 static void check_absence(const char *path, const peridot_session_params *params, size_t first,
@@ -320,7 +330,10 @@ static void check_absence(const char *path, const peridot_session_params *params
 
 static void test_suspended(void **state) {
     (void)state;
+    peridot_session_params hidden = short_context;
+    hidden.hidden_layer = PERIDOT_HIDDEN_NORMED;
     check_absence(SMALL, &short_context, 12, 7);
+    check_absence(SMALL, &hidden, 12, 7);
     check_absence(TEST_DATA "/gqa-bf16",
                   &(peridot_session_params){.struct_size = sizeof(peridot_session_params),
                                             .kv = PERIDOT_KV_Q8},
