@@ -71,13 +71,13 @@ struct session_block {
     U32 stop_count;
     U32 seed[2];
     U32 stop_tokens[STOP_TOKENS_MAX];
-    /* Where position p's keys and values are: kv_chunks[p / KV_CHUNK]. */
+    /* Where position p's keys and values are: kv_chunks[p / KV_CHUNK]; in a batch's block, where those of
+     * row r's position are: kv_chunks[r]. */
     ADDRESS(Quads) kv_chunks[KV_CHUNKS_MAX];
     /* A batch's block alone: row r of the pass, the token of session r at its position. The host
      * writes the addresses of sessions and logits, batch_rows.comp the rest. */
     ADDRESS(Session) row_session[BATCH_MAX];
     ADDRESS(Floats) row_logits[BATCH_MAX]; /* [vocabulary] */
-    ADDRESS(Quads) row_chunk[BATCH_MAX];   /* in which the position lies */
     U32 row_position[BATCH_MAX];           /* NO_POSITION: that session is done */
 };
 #define NO_POSITION 0xffffffffu

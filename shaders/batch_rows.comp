@@ -17,7 +17,7 @@ bool place_row(uint row) {
     bool runs = own.s.done == 0 && position < own.s.context;
     c.session.s.row_position[row] = runs ? position : NO_POSITION;
     if (runs)
-        c.session.s.row_chunk[row] = own.s.kv_chunks[position / KV_CHUNK];
+        c.session.s.kv_chunks[row] = own.s.kv_chunks[position / KV_CHUNK];
     return runs;
 }
 

@@ -11,7 +11,8 @@ const bool OF_BATCH = BATCHED != 0;
 
 /* Elements i, i + 1 of a head's key or value at a position, which is that of row `token`. */
 void store_kv(uint which, uint head, uint position, uint token, uint i, vec2 pair) {
-    Quads chunk = OF_BATCH ? c.session.s.row_chunk[token] : kv_chunk(position);
+    /* the index is chosen, not the reference: SwiftShader cannot */
+    Quads chunk = c.session.s.kv_chunks[OF_BATCH ? token : position / KV_CHUNK];
     uint row = 4 * kv_row(which, head, position);
     if (KV_TYPE == KV_F16) {
         SCALAR(chunk, row + i / 2) = pack_halves(pair.x, pair.y);

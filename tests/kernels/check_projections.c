@@ -168,7 +168,8 @@ static double *rounded_nf4(const struct projection *p) {
     return rounded;
 }
 
-/* Where token t's session is: in a batch, with one in five that is done, somewhere in chunk t. */
+/* Where token t's session is: in a batch, with one in five that is done, somewhere in a chunk of
+ * its own. */
 static uint32_t position_of(const struct projection *p, uint32_t t) {
     const struct session_block *block = session_of(p->session);
     return p->batch ? block->row_position[t] : block->position + t;
@@ -179,7 +180,8 @@ static void create_rows(struct projection *p) {
     struct session_block *block = session_of(p->session);
     block->context = NO_POSITION;
     for (uint32_t t = 0; t < p->tokens; t++) {
-        uint32_t position = t * KV_CHUNK + between(bench, 0, KV_CHUNK - 1);
+        uint32_t chunk = p->tokens - 1 - t;
+        uint32_t position = chunk * KV_CHUNK + between(bench, 0, KV_CHUNK - 1);
         block->row_position[t] = between(bench, 0, 4) ? position : NO_POSITION;
         if (p->role == ROLE_HEAD) {
             p->logits[t] = plane_create(bench, "a session's logits", p->all_rows * 4ull);
@@ -188,14 +190,12 @@ static void create_rows(struct projection *p) {
     }
 }
 
-/* Each session's chunk; none of them is where a pass of one session would look. */
+/* Row t's chunk comes t-th, which is not where a pass of one session would look. */
 static void create_row_chunks(struct projection *p) {
     struct session_block *block = session_of(p->session);
     kv_create(p->bench, &p->kv, p->session, 0, p->tokens * KV_CHUNK);
-    for (uint32_t t = 0; t < p->tokens; t++) {
-        block->row_chunk[t] = p->kv.chunks[t]->address;
-        block->kv_chunks[t] = p->kv.chunks[(t + 1) % p->tokens]->address;
-    }
+    for (uint32_t t = 0; t < p->tokens; t++)
+        block->kv_chunks[t] = p->kv.chunks[p->tokens - 1 - t]->address;
 }
 
 static void create_planes(struct projection *p, uint32_t position) {

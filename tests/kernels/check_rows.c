@@ -269,11 +269,11 @@ void check_batch_rows(struct bench *bench, const struct kernel_variant *variant,
         left += runs;
         if (block->row_position[r] != want)
             case_fail(bench, "row %u is at %u instead of %u", r, block->row_position[r], want);
-        if (runs && block->row_chunk[r] != own->kv_chunks[own->position / KV_CHUNK])
+        if (runs && block->kv_chunks[r] != own->kv_chunks[own->position / KV_CHUNK])
             case_fail(bench, "row %u has another KV chunk", r);
         expect_change(bench, batch, offsetof(struct session_block, row_position) + 4 * r, 4);
         if (runs)
-            expect_change(bench, batch, offsetof(struct session_block, row_chunk) + 8 * r, 8);
+            expect_change(bench, batch, offsetof(struct session_block, kv_chunks) + 8 * r, 8);
     }
     if (block->done != (left == 0))
         case_fail(bench, "of %u sessions %u run, and done is %u", rows, left, block->done);

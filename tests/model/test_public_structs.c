@@ -16,6 +16,7 @@
 static peridot_device *device;
 static peridot_model *model;
 static peridot_session *session;
+static peridot_batch *batch;
 
 static int open_all(void **state) {
     (void)state;
@@ -105,6 +106,10 @@ static void fill_plan(void *out) {
 
 static void fill_statistics(void *out) {
     peridot_session_describe(session, out);
+}
+
+static void fill_batch_statistics(void *out) {
+    peridot_batch_describe(batch, out);
 }
 
 static void fill_requirements(void *out) {
@@ -215,6 +220,21 @@ static void test_statistics(void **state) {
     peridot_session_describe(session, &statistics);
     assert_int_equal(statistics.prompt_tokens, 4);
     assert_int_equal(statistics.decoded_tokens, 3);
+}
+
+static void test_batch_statistics(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_batch_statistics, sessions),
+        FIELD(peridot_batch_statistics, dispatches_per_step),
+        FIELD(peridot_batch_statistics, barriers_per_step),
+        FIELD(peridot_batch_statistics, decoded_tokens),
+        FIELD(peridot_batch_statistics, submissions),
+        FIELD(peridot_batch_statistics, scratch_bytes),
+    };
+    MUST(peridot_batch_create(&session, 1, &batch, &error));
+    CHECK_FILLING(fill_batch_statistics, peridot_batch_statistics, fields);
+    peridot_batch_close(batch);
 }
 
 static void test_requirements(void **state) {
@@ -363,9 +383,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_devices),       cmocka_unit_test(test_list_of_devices),
         cmocka_unit_test(test_models),        cmocka_unit_test(test_plans),
-        cmocka_unit_test(test_statistics),    cmocka_unit_test(test_requirements),
-        cmocka_unit_test(test_work),          cmocka_unit_test(test_older_callers),
-        cmocka_unit_test(test_newer_callers), cmocka_unit_test(test_size_not_set),
+        cmocka_unit_test(test_statistics),    cmocka_unit_test(test_batch_statistics),
+        cmocka_unit_test(test_requirements),  cmocka_unit_test(test_work),
+        cmocka_unit_test(test_older_callers), cmocka_unit_test(test_newer_callers),
+        cmocka_unit_test(test_size_not_set),
     };
     return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
 }

@@ -311,6 +311,19 @@ static void test_truncate_is_exact(void **state) {
     peridot_model_close(model);
 }
 
+static void test_no_batch(void **state) {
+    (void)state;
+    peridot_model *model = load("mqa-bf16", &spreads[0]);
+    peridot_session *session = create(model, (peridot_session_params){0});
+    peridot_batch *batch;
+    peridot_error error = {0};
+    assert_int_equal(peridot_batch_create(&session, 1, &batch, &error), PERIDOT_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "several devices"));
+    assert_null(batch);
+    peridot_session_close(session);
+    peridot_model_close(model);
+}
+
 /* ---- Saved sessions, and suspended ones ---- */
 
 static void check_moving(const struct spread *from, const struct spread *to, peridot_kv kv) {
@@ -679,6 +692,7 @@ int main(void) {
         cmocka_unit_test(test_stop_token),
         cmocka_unit_test(test_prefill_equals_decode),
         cmocka_unit_test(test_truncate_is_exact),
+        cmocka_unit_test(test_no_batch),
         cmocka_unit_test(test_sessions_move),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_split_by_memory),
