@@ -29,6 +29,10 @@ static peridot_result check_session(peridot_session *const *sessions, uint32_t i
                     "session %u of the batch keeps hidden states, which batches do not: create it "
                     "without a hidden_layer",
                     index);
+    if (session->suspension)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "session %u of the batch is suspended: call peridot_session_resume first",
+                    index);
     if (session->model != first->model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "session %u of the batch is another model's: all must be of one", index);

@@ -213,7 +213,7 @@ static peridot_result run(struct call *call, peridot_error *error) {
 static peridot_result check_member(const struct peridot_session *member,
                                    const struct peridot_model *model, uint32_t count,
                                    peridot_error *error) {
-    peridot_result result = session_check_idle(member, error);
+    peridot_result result = session_check_present(member, error);
     if (!result && member->model != model)
         result = fail(error, PERIDOT_ERROR_ARGUMENT,
                       "it was moved to another model: close the batch and make another one");
