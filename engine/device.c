@@ -447,6 +447,11 @@ static peridot_result check_adoption(const struct device_adoption *adoption, per
     if (!adoption->callbacks.lock_queue != !adoption->callbacks.unlock_queue)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "adoption needs both lock_queue and unlock_queue, or neither");
+    const struct device_callbacks *transfer = &adoption->transfer_callbacks;
+    if (!transfer->lock_queue != !transfer->unlock_queue)
+        return fail(
+            error, PERIDOT_ERROR_ARGUMENT,
+            "adoption needs both lock_transfer_queue and unlock_transfer_queue, or neither");
     if (adoption->extension_count && !adoption->extensions)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "adoption lacks its list of %u extensions",
                     adoption->extension_count);
@@ -464,6 +469,23 @@ static bool has_enabled(const struct device_adoption *adoption, const char *exte
         if (strcmp(adoption->extensions[i], extension) == 0)
             return true;
     return false;
+}
+
+/* Another queue than that for compute. */
+static peridot_result adopt_transfer_queue(struct device *device,
+                                           const struct device_adoption *adoption,
+                                           peridot_error *error) {
+    if (!adoption->transfer_queue || adoption->transfer_queue == adoption->queue)
+        return PERIDOT_OK;
+    if (!device_family_copies(&device->vi, adoption->physical, adoption->transfer_family))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the transfer queue cannot copy: %s has no queue family %u that transfers, "
+                    "computes or draws",
+                    device->info.name, adoption->transfer_family);
+    device->transfer_queue = adoption->transfer_queue;
+    device->transfer_family = adoption->transfer_family;
+    device->transfer_callbacks = adoption->transfer_callbacks;
+    return PERIDOT_OK;
 }
 
 peridot_result device_adopt(const struct device_adoption *adoption,
@@ -498,6 +520,8 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     if (device->info.unsuitable[0])
         result = fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s",
                       device->info.name, device->info.unsuitable);
+    if (!result)
+        result = adopt_transfer_queue(device, adoption, error);
     if (!result)
         result = set_up(device, params, error);
     if (result)

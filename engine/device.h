@@ -104,6 +104,9 @@ struct device_adoption {
     const VkAllocationCallbacks *allocator;
     VkPipelineCache pipeline_cache; /* used instead of one kept on disk; VK_NULL_HANDLE: none */
     struct device_callbacks callbacks;
+    VkQueue transfer_queue; /* for uploads; NULL, or `queue`: they go there */
+    uint32_t transfer_family;
+    struct device_callbacks transfer_callbacks;
 };
 
 struct device {
@@ -125,6 +128,9 @@ struct device {
     struct device_info info;
     uint32_t needs_met; /* enabled and allowed: what variants may count on */
     struct device_callbacks callbacks;
+    VkQueue transfer_queue; /* another one; NULL: uploads go to `queue` */
+    uint32_t transfer_family;
+    struct device_callbacks transfer_callbacks;
     const VkAllocationCallbacks *allocator;
     VkPhysicalDeviceMemoryProperties memory;
     VkPipelineCache given_cache; /* the application's */
@@ -173,6 +179,9 @@ uint32_t device_subgroup_size(uint32_t smallest, uint32_t largest, uint32_t usua
  * more than the operating system has. */
 void device_measure_memory(const struct instance_functions *vi, uint64_t used,
                            struct device_info *info);
+/* Whether queues of a family can copy buffers. */
+bool device_family_copies(const struct instance_functions *vi, VkPhysicalDevice physical,
+                          uint32_t family);
 /* Fills the table through vi->GetInstanceProcAddr; the name of a function that is missing, or NULL.
  */
 const char *device_load_instance(struct instance_functions *vi, VkInstance instance);

@@ -73,17 +73,35 @@ static void describe_limits(const struct device_params *params,
     }
 }
 
-/* The family for compute, or `wanted` if that is one, and that for transfers alone; UINT32_MAX:
- * none. */
-static void find_queue(const struct device_list *list, uint32_t wanted, struct device_info *info) {
+#define FAMILIES_MAX 32
+
+/* How many there are. */
+static uint32_t list_families(const struct instance_functions *vi, VkPhysicalDevice physical,
+                              VkQueueFamilyProperties2 families[FAMILIES_MAX]) {
     uint32_t count = 0;
-    list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, NULL);
-    VkQueueFamilyProperties2 families[32];
-    count = count < 32 ? count : 32;
+    vi->GetPhysicalDeviceQueueFamilyProperties2(physical, &count, NULL);
+    count = count < FAMILIES_MAX ? count : FAMILIES_MAX;
     for (uint32_t i = 0; i < count; i++)
         families[i] =
             (VkQueueFamilyProperties2){.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2};
-    list->vi.GetPhysicalDeviceQueueFamilyProperties2(info->physical, &count, families);
+    vi->GetPhysicalDeviceQueueFamilyProperties2(physical, &count, families);
+    return count;
+}
+
+bool device_family_copies(const struct instance_functions *vi, VkPhysicalDevice physical,
+                          uint32_t family) {
+    const VkQueueFlags copying =
+        VK_QUEUE_TRANSFER_BIT | VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT;
+    VkQueueFamilyProperties2 families[FAMILIES_MAX];
+    return family < list_families(vi, physical, families) &&
+           families[family].queueFamilyProperties.queueFlags & copying;
+}
+
+/* The family for compute, or `wanted` if that is one, and that for transfers alone; UINT32_MAX:
+ * none. */
+static void find_queue(const struct device_list *list, uint32_t wanted, struct device_info *info) {
+    VkQueueFamilyProperties2 families[FAMILIES_MAX];
+    uint32_t count = list_families(&list->vi, info->physical, families);
     info->queue_family = info->transfer_family = UINT32_MAX;
     bool with_graphics = true;
     for (uint32_t i = 0; i < count; i++) {

@@ -26,6 +26,7 @@ struct arena {
     enum memory_kind kind;
     bool planned; /* counts and allocates nothing */
     bool exceeds; /* the device's limit does not hold for it */
+    bool shared;  /* with the transfer queue */
     uint64_t block_size, bytes, allocated;
     struct block *blocks;    /* stb_ds */
     struct buffer **buffers; /* stb_ds; each allocated, so that pointers stay */
@@ -58,6 +59,10 @@ peridot_result arena_create(struct device *device, enum memory_kind kind, uint64
 peridot_result arena_plan(struct device *device, enum memory_kind kind, uint64_t block,
                           struct arena **arena, peridot_error *error) {
     return create_arena(device, kind, true, block, arena, error);
+}
+
+void arena_share(struct arena *arena) {
+    arena->shared = true;
 }
 
 bool arena_is_plan(const struct arena *arena) {
@@ -134,14 +139,19 @@ static peridot_result refuse(struct arena *arena, VkResult code, uint64_t size, 
                 (double)memory_free(arena->device) / (1 << 20));
 }
 
-static VkResult create_buffer(struct device *device, uint64_t size, const char *name,
+static VkResult create_buffer(struct device *device, uint64_t size, bool shared, const char *name,
                               VkBuffer *buffer) {
+    const uint32_t families[] = {device->queue_family, device->transfer_family};
+    bool concurrent = shared && device->transfer_queue && families[0] != families[1];
     VkBufferCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = size,
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
                  VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
                  VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT,
+        .sharingMode = concurrent ? VK_SHARING_MODE_CONCURRENT : VK_SHARING_MODE_EXCLUSIVE,
+        .queueFamilyIndexCount = concurrent ? 2 : 0,
+        .pQueueFamilyIndices = families,
     };
     VkResult code = device->vk.CreateBuffer(device->handle, &info, device->allocator, buffer);
     if (code)
@@ -168,7 +178,7 @@ static VkResult bind(struct device *device, VkBuffer buffer, VkDeviceMemory memo
 static VkResult probe_address(struct device *device, uint64_t alignment, struct block *block) {
     VkBuffer probe;
     uint64_t address = 0;
-    VkResult code = create_buffer(device, 16, "probe", &probe);
+    VkResult code = create_buffer(device, 16, false, "probe", &probe);
     if (!code)
         code = bind(device, probe, block->memory, 0, &address);
     device->vk.DestroyBuffer(device->handle, probe, device->allocator);
@@ -319,7 +329,7 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a buffer");
     buffer->size = size;
     snprintf(buffer->name, sizeof buffer->name, "%s", name);
-    VkResult code = create_buffer(device, size, buffer->name, &buffer->handle);
+    VkResult code = create_buffer(device, size, arena->shared, buffer->name, &buffer->handle);
     peridot_result result = code ? refuse(arena, code, size, name, error) : PERIDOT_OK;
     if (!result)
         result = place(arena, buffer, error);
@@ -339,7 +349,7 @@ peridot_result arena_buffer(struct arena *arena, uint64_t size, const char *name
 static uint32_t type_of_kind(struct device *device, enum memory_kind kind) {
     VkBuffer probe;
     uint32_t type = UINT32_MAX;
-    if (create_buffer(device, 16, "probe", &probe) == VK_SUCCESS)
+    if (create_buffer(device, 16, false, "probe", &probe) == VK_SUCCESS)
         type = memory_type(device, kind, demand_of(device, probe).types);
     device->vk.DestroyBuffer(device->handle, probe, device->allocator);
     return type;

@@ -36,6 +36,11 @@ bool arena_is_plan(const struct arena *arena);
 /* Lets it take memory beyond device->memory_limit: for what is there for a moment. */
 void arena_exceed_limit(struct arena *arena);
 void arena_destroy(struct arena *arena); /* accepts NULL */
+/* The buffers that it makes from now on are written by the transfer queue too, where the device has
+ * one. They are concurrent then, if that is of another family: a buffer has no layout or
+ * compression that an exclusive owner would profit from, and no barrier on both queues is needed
+ * for each. */
+void arena_share(struct arena *arena);
 /* A buffer of `size` > 0 bytes, usable for storage, transfer both ways, indirect arguments and by
  * address. `buffer` stays valid until arena_destroy. Errors: DEVICE_MEMORY (with what was asked and
  * what is free), ARGUMENT (size over the device's limit), VULKAN. */

@@ -337,6 +337,15 @@ static void cancel(struct compilation *work) {
     platform_mutex_unlock(work->mutex);
 }
 
+static peridot_result refuse(struct device *device, VkResult code, const struct pipeline *culprit,
+                             peridot_error *error) {
+    char what[128];
+    const struct kernel_variant *variant = culprit->key.variant;
+    snprintf(what, sizeof what, "compiling kernel %s, variant %s",
+             kernel_info(variant->kernel).name, variant->name);
+    return device_fail(device, code, what, error);
+}
+
 static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, uint32_t, void *),
                           void *user, peridot_error *error) {
     struct device *device = work->device;
@@ -355,13 +364,8 @@ static peridot_result run(struct compilation *work, bool (*progress)(uint32_t, u
     if (progress && work->done == all && told < all)
         (void)progress(all, all, user); /* another thread finished the last one */
     device->pipelines->statistics.compiled += work->done;
-    if (work->failed) {
-        char what[128];
-        const struct kernel_variant *variant = work->culprit->key.variant;
-        snprintf(what, sizeof what, "compiling kernel %s, variant %s",
-                 kernel_info(variant->kernel).name, variant->name);
-        return device_fail(device, work->failed, what, error);
-    }
+    if (work->failed)
+        return refuse(device, work->failed, work->culprit, error);
     if (work->cancelled && work->done < all)
         return fail(error, PERIDOT_ERROR_CANCELLED, "compiling pipelines was cancelled");
     return PERIDOT_OK;
@@ -387,6 +391,41 @@ peridot_result pipelines_compile(struct device *device,
     arrfree(work.pending);
     platform_mutex_destroy(work.mutex);
     return result;
+}
+
+uint32_t pipelines_missing(const struct device *device) {
+    const struct pipelines *pipelines = device->pipelines;
+    uint32_t missing = 0;
+    for (ptrdiff_t i = 0; i < arrlen(pipelines->all); i++)
+        missing += !pipelines->all[i]->handle;
+    return missing;
+}
+
+void pipelines_forget(struct device *device) {
+    struct pipelines *pipelines = device->pipelines;
+    for (ptrdiff_t i = arrlen(pipelines->all); i-- > 0;)
+        if (!pipelines->all[i]->handle) {
+            free(pipelines->all[i]);
+            arrdelswap(pipelines->all, i);
+        }
+}
+
+peridot_result pipelines_compile_one(struct device *device, uint32_t *left, peridot_error *error) {
+    struct pipelines *pipelines = device->pipelines;
+    struct pipeline *pipeline = NULL;
+    double start = platform_seconds();
+    VkResult code = VK_SUCCESS;
+    for (ptrdiff_t i = 0; i < arrlen(pipelines->all) && !pipeline; i++)
+        if (!pipelines->all[i]->handle)
+            pipeline = pipelines->all[i];
+    if (pipeline)
+        code = compile(device, pipeline);
+    else
+        save_cache(device);
+    pipelines->statistics.compiled += pipeline && !code;
+    pipelines->statistics.seconds += platform_seconds() - start;
+    *left = pipelines_missing(device);
+    return code ? refuse(device, code, pipeline, error) : PERIDOT_OK;
 }
 
 void pipelines_statistics(const struct device *device, struct pipelines_statistics *statistics) {

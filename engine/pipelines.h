@@ -42,10 +42,19 @@ peridot_result pipelines_compile(struct device *device,
                                  bool (*progress)(uint32_t done, uint32_t all, void *user),
                                  void *user, peridot_error *error);
 
+/* Compiles one that is wanted and not yet compiled, on the calling thread; `*left`: how many there
+ * are then. With none to compile it writes the disk cache if that grew. Errors: as above, but
+ * CANCELLED. */
+peridot_result pipelines_compile_one(struct device *device, uint32_t *left, peridot_error *error);
+/* How many are wanted and not yet compiled. */
+uint32_t pipelines_missing(const struct device *device);
+/* Forgets those; nobody may hold one. */
+void pipelines_forget(struct device *device);
+
 struct pipelines_statistics {
     uint32_t compiled;   /* pipelines made since the device was opened */
     uint64_t cache_read; /* bytes of pipeline cache found on disk */
-    double seconds;      /* spent in pipelines_compile */
+    double seconds;      /* spent in compiling them */
     char warning[512];   /* a cache folder that cannot be read or written; empty: none */
 };
 void pipelines_statistics(const struct device *device, struct pipelines_statistics *statistics);

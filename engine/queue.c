@@ -5,12 +5,13 @@
 
 #define BATCHES_MAX 64
 
-peridot_result lane_create(struct device *device, struct lane *lane, peridot_error *error) {
-    *lane = (struct lane){.device = device};
+static peridot_result create(struct device *device, bool transfers, struct lane *lane,
+                             peridot_error *error) {
+    *lane = (struct lane){.device = device, .transfers = transfers};
     VkCommandPoolCreateInfo pool = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
         .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
-        .queueFamilyIndex = device->queue_family,
+        .queueFamilyIndex = transfers ? device->transfer_family : device->queue_family,
     };
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
@@ -32,6 +33,15 @@ peridot_result lane_create(struct device *device, struct lane *lane, peridot_err
     }
     lane_destroy(lane);
     return device_fail(device, code, "creating a command pool", error);
+}
+
+peridot_result lane_create(struct device *device, struct lane *lane, peridot_error *error) {
+    return create(device, false, lane, error);
+}
+
+peridot_result lane_create_transfer(struct device *device, struct lane *lane,
+                                    peridot_error *error) {
+    return create(device, device->transfer_queue != VK_NULL_HANDLE, lane, error);
 }
 
 void lane_destroy(struct lane *lane) {
@@ -113,11 +123,14 @@ fill_submit(const struct batch *batch, const VkSemaphoreSubmitInfo *signals, uin
 
 static VkResult submit_locked(struct lane *lane, uint32_t count, const VkSubmitInfo2 *submits) {
     struct device *device = lane->device;
-    if (device->callbacks.lock_queue)
-        device->callbacks.lock_queue(device->callbacks.user);
-    VkResult code = device->vk.QueueSubmit2(device->queue, count, submits, VK_NULL_HANDLE);
-    if (device->callbacks.unlock_queue)
-        device->callbacks.unlock_queue(device->callbacks.user);
+    const struct device_callbacks *callbacks =
+        lane->transfers ? &device->transfer_callbacks : &device->callbacks;
+    VkQueue queue = lane->transfers ? device->transfer_queue : device->queue;
+    if (callbacks->lock_queue)
+        callbacks->lock_queue(callbacks->user);
+    VkResult code = device->vk.QueueSubmit2(queue, count, submits, VK_NULL_HANDLE);
+    if (callbacks->unlock_queue)
+        callbacks->unlock_queue(callbacks->user);
     return code;
 }
 
@@ -179,6 +192,14 @@ peridot_result lane_submit_between(struct lane *lane, const struct batch *batch,
     free(commands);
     free(all);
     return result;
+}
+
+peridot_result lane_follow(struct lane *lane, const struct lane *before, peridot_error *error) {
+    const VkSemaphoreSubmitInfo wait = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                        .semaphore = before->timeline,
+                                        .value = before->submitted,
+                                        .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    return lane_submit_between(lane, &(struct batch){0}, &wait, 1, NULL, 0, error);
 }
 
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error) {

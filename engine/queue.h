@@ -10,11 +10,13 @@ struct batch {
     uint32_t count;
 };
 
-/* A user of the device's queue with a timeline and a command pool of its own. Not thread-safe;
- * several lanes of one device may be used from several threads if the queue is locked by callbacks.
+/* A user of one of the device's queues with a timeline and a command pool of its own. Not
+ * thread-safe; several lanes of one device may be used from several threads if the queue is locked
+ * by callbacks.
  */
 struct lane {
     struct device *device;
+    bool transfers; /* on the transfer queue */
     VkCommandPool pool;
     VkSemaphore timeline;
     uint64_t submitted;   /* the value that the last batch will signal */
@@ -23,6 +25,8 @@ struct lane {
 };
 
 peridot_result lane_create(struct device *device, struct lane *lane, peridot_error *error);
+/* On the transfer queue where the device has one, else the same. */
+peridot_result lane_create_transfer(struct device *device, struct lane *lane, peridot_error *error);
 void lane_destroy(struct lane *lane); /* waits for its own work, unless the device is lost */
 
 /* A primary command buffer from the lane's pool. */
@@ -42,6 +46,10 @@ peridot_result lane_submit_between(struct lane *lane, const struct batch *batch,
                                    const VkSemaphoreSubmitInfo *waits, uint32_t wait_count,
                                    const VkSemaphoreSubmitInfo *signals, uint32_t signal_count,
                                    peridot_error *error);
+/* One submission of no work that waits for all that `before`, a lane of another queue, has
+ * submitted: what comes after it on this lane's queue sees what that has written. Both lanes live
+ * until it is over. */
+peridot_result lane_follow(struct lane *lane, const struct lane *before, peridot_error *error);
 /* Whether `value` is reached. Errors: DEVICE_LOST. */
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error);
 /* Blocks until `value` is reached. Errors: DEVICE_LOST. */

@@ -137,36 +137,48 @@ const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *check
     return tensor->begin ? tensor : NULL;
 }
 
+/* Whether they are equal in a piece of both from `at` on. */
 static peridot_result compare(const struct checkpoint *checkpoint,
                               const struct checkpoint_tensor *a, const struct checkpoint_tensor *b,
-                              bool *equal, peridot_error *error) {
+                              uint64_t at, bool *equal, peridot_error *error) {
     uint8_t *room = malloc(2 * PIECE_BYTES);
     if (!room)
         return out_of_memory(a->name, error);
-    *equal = true;
-    peridot_result result = PERIDOT_OK;
-    for (uint64_t at = 0; at < a->size && *equal && !result; at += PIECE_BYTES) {
-        size_t size = a->size - at < PIECE_BYTES ? (size_t)(a->size - at) : PIECE_BYTES;
-        const uint8_t *first = NULL, *second = NULL;
-        result = checkpoint_read(checkpoint, a, at, size, room, &first, error);
-        if (!result)
-            result = checkpoint_read(checkpoint, b, at, size, room + PIECE_BYTES, &second, error);
-        *equal = !result && memcmp(first, second, size) == 0;
-    }
+    size_t size = a->size - at < PIECE_BYTES ? (size_t)(a->size - at) : PIECE_BYTES;
+    const uint8_t *first = NULL, *second = NULL;
+    peridot_result result = checkpoint_read(checkpoint, a, at, size, room, &first, error);
+    if (!result)
+        result = checkpoint_read(checkpoint, b, at, size, room + PIECE_BYTES, &second, error);
+    *equal = !result && memcmp(first, second, size) == 0;
     free(room);
     return result;
 }
 
+peridot_result checkpoint_compare_head(const struct checkpoint *checkpoint, uint64_t *done,
+                                       const struct checkpoint_tensor **head,
+                                       peridot_error *error) {
+    const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
+    *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
+    if (!*head || (*head)->type != table->type || (*head)->size != table->size)
+        return PERIDOT_OK;
+    bool equal = false;
+    peridot_result result = compare(checkpoint, *head, table, *done, &equal, error);
+    if (result || !equal)
+        return result;
+    *done += PIECE_BYTES;
+    if (*done < table->size)
+        return PERIDOT_NOT_READY;
+    *head = NULL;
+    return PERIDOT_OK;
+}
+
 peridot_result checkpoint_own_head(const struct checkpoint *checkpoint,
                                    const struct checkpoint_tensor **head, peridot_error *error) {
-    const struct checkpoint_tensor *table = checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0);
-    bool copy = false;
-    *head = checkpoint_tensor(checkpoint, TENSOR_HEAD, 0);
-    peridot_result result = PERIDOT_OK;
-    if (*head && (*head)->type == table->type && (*head)->size == table->size)
-        result = compare(checkpoint, *head, table, &copy, error);
-    if (copy)
-        *head = NULL;
+    uint64_t done = 0;
+    peridot_result result;
+    do
+        result = checkpoint_compare_head(checkpoint, &done, head, error);
+    while (result == PERIDOT_NOT_READY);
     return result;
 }
 
@@ -196,31 +208,45 @@ peridot_result checkpoint_read_norm(const struct checkpoint *checkpoint,
     return result;
 }
 
-peridot_result checkpoint_fingerprint(const struct checkpoint *checkpoint, uint64_t *value,
-                                      peridot_error *error) {
-    const struct model_config *config = &checkpoint->config;
+static uint64_t sample_config(const struct model_config *config) {
     uint32_t shape[] = {config->layers,   config->d_model, config->heads,     config->kv_heads,
                         config->head_dim, config->hidden,  config->vocabulary};
     double reals[] = {config->rms_eps, config->rope_theta};
-    uint64_t sum = checksum_add(CHECKSUM_START, shape, sizeof shape);
-    sum = checksum_add(sum, reals, sizeof reals);
-    peridot_result result = PERIDOT_OK;
-    size_t count = checkpoint_tensor_index(TENSOR_INPUT_NORM, config->layers);
-    for (size_t i = 0; i < count; i++) {
-        const struct checkpoint_tensor *tensor = &checkpoint->tensors[i];
-        if (!tensor->begin)
-            continue;
-        uint32_t type = tensor->type;
-        sum = checksum_add(sum, &type, sizeof type);
-        uint8_t room[64];
-        const uint8_t *bytes = NULL;
-        size_t sample = tensor->size < sizeof room ? (size_t)tensor->size : sizeof room;
-        for (uint64_t part = 0; part < 8 && !result; part++) {
-            result = checkpoint_read(checkpoint, tensor, (tensor->size - sample) / 7 * part, sample,
-                                     room, &bytes, error);
-            sum = result ? sum : checksum_add(sum, bytes, sample);
-        }
+    uint64_t value = checksum_add(CHECKSUM_START, shape, sizeof shape);
+    return checksum_add(value, reals, sizeof reals);
+}
+
+#define SAMPLES_OF_TENSOR 8
+
+peridot_result checkpoint_sample(const struct checkpoint *checkpoint, uint64_t *next,
+                                 uint64_t *value, peridot_error *error) {
+    if (*next == 0)
+        *value = sample_config(&checkpoint->config);
+    size_t count = checkpoint_tensor_index(TENSOR_INPUT_NORM, checkpoint->config.layers);
+    const struct checkpoint_tensor *tensor = &checkpoint->tensors[*next / SAMPLES_OF_TENSOR];
+    uint64_t part = (*next)++ % SAMPLES_OF_TENSOR;
+    uint8_t room[64];
+    const uint8_t *bytes = NULL;
+    size_t sample = tensor->size < sizeof room ? (size_t)tensor->size : sizeof room;
+    uint32_t type = tensor->type;
+    if (tensor->begin && part == 0)
+        *value = checksum_add(*value, &type, sizeof type);
+    if (tensor->begin) {
+        peridot_result result = checkpoint_read(
+            checkpoint, tensor, (tensor->size - sample) / 7 * part, sample, room, &bytes, error);
+        if (result)
+            return result;
+        *value = checksum_add(*value, bytes, sample);
     }
-    *value = sum;
+    return *next < count * SAMPLES_OF_TENSOR ? PERIDOT_NOT_READY : PERIDOT_OK;
+}
+
+peridot_result checkpoint_fingerprint(const struct checkpoint *checkpoint, uint64_t *value,
+                                      peridot_error *error) {
+    uint64_t next = 0;
+    peridot_result result;
+    do
+        result = checkpoint_sample(checkpoint, &next, value, error);
+    while (result == PERIDOT_NOT_READY);
     return result;
 }

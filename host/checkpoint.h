@@ -63,6 +63,19 @@ bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path);
  * tokenizer_create_pieces; FORMAT (more pieces than the model has tokens). */
 peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
                                            struct tokenizer **tokenizer, peridot_error *error);
+/* The same in steps: begins with reading the pieces, makes the tokenizer of so many a step,
+ * NOT_READY until it is there (or NULL), and ends, also after an error. */
+struct checkpoint_tokenizer {
+    struct sentencepiece_model model;
+    char *texts;
+    struct tokenizer_making *making; /* NULL: the checkpoint has none */
+};
+peridot_result checkpoint_begin_tokenizer(const struct checkpoint *checkpoint,
+                                          struct checkpoint_tokenizer *reading,
+                                          peridot_error *error);
+peridot_result checkpoint_step_tokenizer(struct checkpoint_tokenizer *reading, uint32_t pieces,
+                                         struct tokenizer **tokenizer, peridot_error *error);
+void checkpoint_end_tokenizer(struct checkpoint_tokenizer *reading);
 /* The pieces that the tokenizer is made of; none: there is no tokenizer. They lie in the
  * checkpoint, which must outlive them, and in `*texts`, to be freed; so is the model with
  * sentencepiece_free, also after an error. What they hold, checkpoint_create_tokenizer judges. */
@@ -83,6 +96,9 @@ const struct checkpoint_tensor *checkpoint_tensor(const struct checkpoint *check
  * the head is the embedding. Errors: as checkpoint_read; HOST_MEMORY. */
 peridot_result checkpoint_own_head(const struct checkpoint *checkpoint,
                                    const struct checkpoint_tensor **head, peridot_error *error);
+/* The same in steps, each of a piece from `*done` on, 0 at first: NOT_READY until it is known. */
+peridot_result checkpoint_compare_head(const struct checkpoint *checkpoint, uint64_t *done,
+                                       const struct checkpoint_tensor **head, peridot_error *error);
 /* The name that a tensor has in GGUF files, with ".weight". */
 void checkpoint_gguf_name(enum tensor_role role, uint32_t layer, char *out, size_t size);
 /* The path of the file that holds the tensor, for messages; owned by the checkpoint. */
@@ -103,5 +119,9 @@ peridot_result checkpoint_read_norm(const struct checkpoint *checkpoint,
  * sampled from each. Errors: as checkpoint_read. */
 peridot_result checkpoint_fingerprint(const struct checkpoint *checkpoint, uint64_t *value,
                                       peridot_error *error);
+/* The same in steps, of which each adds sample `*next`, 0 at first, to `*value`: NOT_READY until
+ * that was the last. */
+peridot_result checkpoint_sample(const struct checkpoint *checkpoint, uint64_t *next,
+                                 uint64_t *value, peridot_error *error);
 
 #endif

@@ -6,28 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
-                                           struct tokenizer **tokenizer, peridot_error *error) {
-    const struct source *source = &checkpoint->tokenizer;
-    *tokenizer = NULL;
-    peridot_result result = PERIDOT_OK;
-    if (checkpoint->is_gguf) {
-        source = &checkpoint->shards[0];
-        result = gguf_tokenizer_create(&source->gguf, tokenizer, error);
-    } else if (source->name) {
-        result =
-            tokenizer_create(source->data, (size_t)source->size, source->name, tokenizer, error);
-    }
-    if (!*tokenizer || tokenizer_vocabulary(*tokenizer) <= checkpoint->config.vocabulary)
-        return result;
-    uint32_t pieces = tokenizer_vocabulary(*tokenizer);
-    tokenizer_destroy(*tokenizer);
-    *tokenizer = NULL;
-    return fail(error, PERIDOT_ERROR_FORMAT,
-                "%s has %u pieces and the model's vocabulary %u: the files do not belong together",
-                source->name, pieces, checkpoint->config.vocabulary);
-}
-
 peridot_result checkpoint_read_pieces(const struct checkpoint *checkpoint,
                                       struct sentencepiece_model *model, char **texts,
                                       peridot_error *error) {
@@ -39,6 +17,48 @@ peridot_result checkpoint_read_pieces(const struct checkpoint *checkpoint,
     return source->name
                ? sentencepiece_parse(source->data, (size_t)source->size, source->name, model, error)
                : PERIDOT_OK;
+}
+
+peridot_result checkpoint_begin_tokenizer(const struct checkpoint *checkpoint,
+                                          struct checkpoint_tokenizer *reading,
+                                          peridot_error *error) {
+    const struct source *source =
+        checkpoint->is_gguf ? &checkpoint->shards[0] : &checkpoint->tokenizer;
+    *reading = (struct checkpoint_tokenizer){0};
+    peridot_result result =
+        checkpoint_read_pieces(checkpoint, &reading->model, &reading->texts, error);
+    if (!result && reading->model.count)
+        result = tokenizer_begin(&reading->model, source->name, &reading->making, error);
+    if (result || reading->model.count <= checkpoint->config.vocabulary)
+        return result;
+    return fail(error, PERIDOT_ERROR_FORMAT,
+                "%s has %u pieces and the model's vocabulary %u: the files do not belong together",
+                source->name, reading->model.count, checkpoint->config.vocabulary);
+}
+
+peridot_result checkpoint_step_tokenizer(struct checkpoint_tokenizer *reading, uint32_t pieces,
+                                         struct tokenizer **tokenizer, peridot_error *error) {
+    return reading->making ? tokenizer_step(reading->making, pieces, tokenizer, error) : PERIDOT_OK;
+}
+
+peridot_result checkpoint_create_tokenizer(const struct checkpoint *checkpoint,
+                                           struct tokenizer **tokenizer, peridot_error *error) {
+    struct checkpoint_tokenizer reading;
+    *tokenizer = NULL;
+    peridot_result result = checkpoint_begin_tokenizer(checkpoint, &reading, error);
+    if (!result)
+        do
+            result = checkpoint_step_tokenizer(&reading, UINT32_MAX, tokenizer, error);
+        while (result == PERIDOT_NOT_READY);
+    checkpoint_end_tokenizer(&reading);
+    return result;
+}
+
+void checkpoint_end_tokenizer(struct checkpoint_tokenizer *reading) {
+    tokenizer_end(reading->making);
+    sentencepiece_free(&reading->model);
+    free(reading->texts);
+    *reading = (struct checkpoint_tokenizer){0};
 }
 
 static char *copy(const char *text, size_t length) {

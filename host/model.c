@@ -1,13 +1,11 @@
-/* Loading a model and telling what it is. */
+/* Planning a model's weights and telling what it is. */
 #include "model.h"
 #include "abi.h"
 #include "caller_struct.h"
 #include "memory_plan.h"
-#include "platform.h"
 #include "split.h"
 #include "token_trie.h"
 #include "upload.h"
-#include "weight_choice.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +19,6 @@
 
 /* Smaller models get one block of memory of just their size. */
 #define BLOCK_SHARED ((uint64_t)64 << 20)
-
-#define FILES_MAX 64 /* of a model in memory */
 
 #define WEIGHT(name, NAME, block, block_bytes, gguf, low, high, header, scale)                     \
     _Static_assert(PERIDOT_WEIGHTS_##NAME == WEIGHT_##NAME + 1, "in the order of the table");
@@ -78,11 +74,13 @@ static peridot_result plan_in_blocks(struct peridot_model *part,
                                      const struct checkpoint *checkpoint,
                                      const peridot_model_params *params, uint64_t block,
                                      peridot_error *error) {
-    uint64_t none = 0;
     free_part_weights(part);
     peridot_result result =
         arena_plan(part->device->engine, MEMORY_DEVICE, block, &part->arena, error);
-    return result ? result : upload_weights(part, checkpoint, params, &none, error);
+    if (result)
+        return result;
+    arena_share(part->arena);
+    return upload_plan(part, checkpoint, params, error);
 }
 
 static peridot_result plan_part(struct peridot_model *part, const struct checkpoint *checkpoint,
@@ -113,33 +111,13 @@ peridot_result model_plan_weights(struct peridot_model *model, const struct chec
     return result;
 }
 
-/* Replaces a part's plan: the same with memory, and the weights in it. */
-static peridot_result place_part(struct peridot_model *part, const struct checkpoint *checkpoint,
-                                 const peridot_model_params *params, uint64_t *done,
-                                 peridot_error *error) {
+peridot_result model_make_arena(struct peridot_model *part, peridot_error *error) {
     uint64_t block = arena_bytes(part->arena) < BLOCK_SHARED ? arena_bytes(part->arena) : 0;
-    uint64_t needed = arena_allocated(part->arena);
     free_part_weights(part);
     peridot_result result =
         arena_create(part->device->engine, MEMORY_DEVICE, block, &part->arena, error);
     if (!result)
-        result = upload_weights(part, checkpoint, params, done, error);
-    if (result == PERIDOT_ERROR_DEVICE_MEMORY)
-        result = memory_plan_refused_weights(part, needed, error);
-    return result;
-}
-
-/* Follows model_plan_weights. */
-static peridot_result place_weights(struct peridot_model *model,
-                                    const struct checkpoint *checkpoint,
-                                    const peridot_model_params *params, peridot_error *error) {
-    struct shortage shortage;
-    uint64_t done = 0;
-    peridot_result result = memory_plan_admits_weights(model, &shortage, error);
-    if (!result && shortage.device)
-        result = weight_choice_refuse(model, checkpoint, params, &shortage, error);
-    for (struct peridot_model *part = model; part && !result; part = model_next(part))
-        result = place_part(part, checkpoint, params, &done, error);
+        arena_share(part->arena);
     return result;
 }
 
@@ -158,9 +136,9 @@ static struct peridot_model *create_part(peridot_device *device, const struct mo
     return part;
 }
 
-static peridot_result create_parts(peridot_device *device, const struct model_config *config,
-                                   const peridot_model_params *params, struct peridot_model **out,
-                                   peridot_error *error) {
+peridot_result model_create_parts(peridot_device *device, const struct model_config *config,
+                                  const peridot_model_params *params, struct peridot_model **out,
+                                  peridot_error *error) {
     struct peridot_model **place = out;
     peridot_result result = split_check(device, params, config->layers, error);
     for (uint32_t i = 0; i <= params->more_device_count && !result; i++) {
@@ -169,130 +147,21 @@ static peridot_result create_parts(peridot_device *device, const struct model_co
             return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
         place = &(*place)->next;
     }
-    return result;
+    return result ? result : check_sizes(config, error);
 }
 
-/* All of a model but its weights. */
-static peridot_result create(peridot_device *device, const struct checkpoint *checkpoint,
-                             const peridot_model_params *params, struct peridot_model **out,
-                             peridot_error *error) {
-    const struct model_config *config = checkpoint_config(checkpoint);
-    peridot_result result = create_parts(device, config, params, out, error);
-    if (!result)
-        result = check_sizes(config, error);
-    if (result)
-        return result;
-    struct peridot_model *model = *out;
-    result = checkpoint_fingerprint(checkpoint, &model->fingerprint, error);
-    if (!result) /* reads both tables: once, not for every plan */
-        result = checkpoint_own_head(checkpoint, &model->own_head, error);
-    return result ? result : checkpoint_create_tokenizer(checkpoint, &model->tokenizer, error);
-}
-
-/* A model whose weights are only planned; `given` becomes what the caller asks for. On an error
- * too,
- * `*model` is the caller's to close. */
-static peridot_result create_planned(peridot_device *device, struct checkpoint *checkpoint,
-                                     const peridot_model_params *params,
-                                     peridot_model_params *given, struct peridot_model **model,
-                                     peridot_error *error) {
-    peridot_result result =
-        caller_struct_read(given, sizeof *given, params, "peridot_model_params", error);
-    if (!result)
-        result = create(device, checkpoint, given, model, error);
-    if (!result)
-        result = weight_choice_settle(*model, checkpoint, given, error);
-    return result;
-}
-
-static peridot_result load(peridot_device *device, struct checkpoint *checkpoint,
-                           const peridot_model_params *params, peridot_model **out,
-                           peridot_error *error) {
-    double start = platform_seconds();
-    struct peridot_model *model = NULL;
-    peridot_model_params given;
-    peridot_result result = create_planned(device, checkpoint, params, &given, &model, error);
-    if (!result)
-        result = place_weights(model, checkpoint, &given, error);
-    checkpoint_close(checkpoint);
-    if (result) {
-        peridot_model_close(model);
-        return result;
-    }
-    model->own_head = NULL; /* went with the checkpoint */
-    model->seconds_loading = platform_seconds() - start;
-    *out = model;
-    return PERIDOT_OK;
-}
-
-static peridot_result inspect(peridot_device *device, struct checkpoint *checkpoint,
-                              const peridot_model_params *params,
+static peridot_result inspect(peridot_device *device, const char *path, const peridot_file *files,
+                              uint32_t count, const peridot_model_params *params,
                               const peridot_session_params *session, peridot_model_info *info,
                               peridot_memory_plan *plan, peridot_error *error) {
-    struct peridot_model *model = NULL;
-    peridot_model_params given;
-    peridot_result result = create_planned(device, checkpoint, params, &given, &model, error);
+    struct peridot_model *model;
+    peridot_result result = model_plan(device, path, files, count, params, &model, error);
     if (!result && plan)
         result = memory_plan_write(model, session, plan, error);
     if (!result && info)
         peridot_model_describe(model, info);
     peridot_model_close(model);
-    checkpoint_close(checkpoint);
     return result;
-}
-
-static peridot_result open_files(const peridot_file *files, uint32_t count,
-                                 struct checkpoint **checkpoint, peridot_error *error) {
-    struct checkpoint_file list[FILES_MAX];
-    if (!files || count > FILES_MAX)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "a model in memory has 1 to %d files",
-                    FILES_MAX);
-    for (uint32_t i = 0; i < count; i++)
-        list[i] = (struct checkpoint_file){files[i].name, files[i].data, files[i].size};
-    return checkpoint_open_memory(list, count, checkpoint, error);
-}
-
-peridot_result model_plan(peridot_device *device, const char *path, const peridot_file *files,
-                          uint32_t count, const peridot_model_params *params,
-                          struct peridot_model **model, peridot_error *error) {
-    struct checkpoint *checkpoint;
-    peridot_model_params given;
-    *model = NULL;
-    peridot_result result = path ? checkpoint_open(path, &checkpoint, error)
-                                 : open_files(files, count, &checkpoint, error);
-    if (result)
-        return result;
-    result = create_planned(device, checkpoint, params, &given, model, error);
-    checkpoint_close(checkpoint);
-    if (!result)
-        (*model)->own_head = NULL; /* went with the checkpoint */
-    if (result) {
-        peridot_model_close(*model);
-        *model = NULL;
-    }
-    return result;
-}
-
-peridot_result peridot_model_load(peridot_device *device, const char *path,
-                                  const peridot_model_params *params, peridot_model **model,
-                                  peridot_error *error) {
-    if (!device || !path || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load needs a device and a path");
-    *model = NULL;
-    struct checkpoint *checkpoint;
-    peridot_result result = checkpoint_open(path, &checkpoint, error);
-    return result ? result : load(device, checkpoint, params, model, error);
-}
-
-peridot_result peridot_model_load_files(peridot_device *device, const peridot_file *files,
-                                        uint32_t count, const peridot_model_params *params,
-                                        peridot_model **model, peridot_error *error) {
-    if (!device || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files needs a device");
-    *model = NULL;
-    struct checkpoint *checkpoint;
-    peridot_result result = open_files(files, count, &checkpoint, error);
-    return result ? result : load(device, checkpoint, params, model, error);
 }
 
 peridot_result peridot_model_inspect(peridot_device *device, const char *path,
@@ -303,9 +172,7 @@ peridot_result peridot_model_inspect(peridot_device *device, const char *path,
     if (!device || !path)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "peridot_model_inspect needs a device and a path");
-    struct checkpoint *checkpoint;
-    peridot_result result = checkpoint_open(path, &checkpoint, error);
-    return result ? result : inspect(device, checkpoint, params, session, info, plan, error);
+    return inspect(device, path, NULL, 0, params, session, info, plan, error);
 }
 
 peridot_result peridot_model_inspect_files(peridot_device *device, const peridot_file *files,
@@ -315,9 +182,7 @@ peridot_result peridot_model_inspect_files(peridot_device *device, const peridot
                                            peridot_error *error) {
     if (!device)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_inspect_files needs a device");
-    struct checkpoint *checkpoint;
-    peridot_result result = open_files(files, count, &checkpoint, error);
-    return result ? result : inspect(device, checkpoint, params, session, info, plan, error);
+    return inspect(device, NULL, files, count, params, session, info, plan, error);
 }
 
 /* ---- Describing ---- */

@@ -89,8 +89,15 @@ peridot_result model_plan_weights(struct peridot_model *model, const struct chec
                                   const peridot_model_params *params,
                                   const peridot_session_params *session, uint32_t context,
                                   peridot_error *error);
+/* A model's parts, one for each device, without tokenizer and weights, for peridot_model_close also
+ * after an error. Errors: ARGUMENT, UNSUPPORTED, HOST_MEMORY. */
+peridot_result model_create_parts(peridot_device *device, const struct model_config *config,
+                                  const peridot_model_params *params, struct peridot_model **model,
+                                  peridot_error *error);
+/* Instead of a part's plan an arena that makes what was planned. Errors: HOST_MEMORY. */
+peridot_result model_make_arena(struct peridot_model *part, peridot_error *error);
 /* A model of which only sizes and types are known, for peridot_model_close: from a path, or with
- * NULL from files. Errors: as peridot_model_inspect. */
+ * NULL from files. Errors: as peridot_model_inspect. (loading.c) */
 peridot_result model_plan(peridot_device *device, const char *path, const peridot_file *files,
                           uint32_t count, const peridot_model_params *params,
                           struct peridot_model **model, peridot_error *error);

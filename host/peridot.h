@@ -50,6 +50,7 @@ extern "C" {
 
 typedef struct peridot_device peridot_device;
 typedef struct peridot_model peridot_model;
+typedef struct peridot_loading peridot_loading;
 typedef struct peridot_session peridot_session;
 typedef struct peridot_grammar peridot_grammar;
 typedef struct peridot_batch peridot_batch;
@@ -145,13 +146,21 @@ typedef struct peridot_adoption {
      * fetched with the flag of VK_KHR_internally_synchronized_queues needs no lock. */
     void (*lock_queue)(void *user);
     void (*unlock_queue)(void *user);
-    void *user;
+    void *user; /* of these and of transfer_queue's */
     /* Pipelines are compiled with it, on several threads if params->threads allows them, instead of
      * one that Peridot keeps on disk; so without
      * VK_PIPELINE_CACHE_CREATE_EXTERNALLY_SYNCHRONIZED_BIT, or with params->threads 1 and the
      * application's threads off it meanwhile. To keep what it holds is the application's.
      * VK_NULL_HANDLE: none. */
     VkPipelineCache pipeline_cache;
+    /* Where weights are uploaded, while `queue` goes on with its own: of any family that can copy,
+     * best of one that can do nothing else. NULL, or `queue` again: they go to `queue`. With one of
+     * another family weights are made with VK_SHARING_MODE_CONCURRENT for both. */
+    VkQueue transfer_queue;
+    uint32_t transfer_family;
+    /* held around each submission to transfer_queue; NULL: that is not shared. */
+    void (*lock_transfer_queue)(void *user);
+    void (*unlock_transfer_queue)(void *user);
 } peridot_adoption;
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
@@ -160,8 +169,8 @@ typedef struct peridot_adoption {
  * message count. Of the extensions, VK_EXT_memory_budget tells what is free;
  * VK_EXT_memory_priority, with which VK_EXT_pageable_device_local_memory lets drivers choose what
  * leaves the card, gives allocations a priority (its feature is enabled too).
- * Errors: ARGUMENT (a required feature is not enabled: named), NO_DEVICE (the physical device
- * cannot run Peridot: why), VULKAN, HOST_MEMORY. */
+ * Errors: ARGUMENT (a required feature is not enabled: named; transfer_family cannot copy),
+ * NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                                 const peridot_device_params *params,
                                                 peridot_device **device, peridot_error *error);
@@ -285,6 +294,9 @@ typedef struct peridot_model_params {
      * sampler), to none more than it has room for, and to software devices only what no GPU has
      * room for. A device that gets no layers is not used. */
     const float *split;
+    /* Loading also compiles the pipelines that a session of `session` needs, so that
+     * peridot_session_create compiles none. */
+    bool compile_pipelines;
 } peridot_model_params;
 
 /* Loads a Hugging Face directory (config.json, safetensors, and tokenizer.model if there is one),
@@ -307,6 +319,70 @@ PERIDOT_API peridot_result peridot_model_load_files(peridot_device *device,
                                                     const peridot_file *files, uint32_t count,
                                                     const peridot_model_params *params,
                                                     peridot_model **model, peridot_error *error);
+
+/* ---- Loading in steps --------------------------------------------------------------------------
+ *
+ * For an application with frames to draw: none of these calls waits for the GPU, and advance does
+ * as much as fits in the time that it is given.
+ *
+ *     peridot_loading *loading;
+ *     peridot_model_load_begin(device, "gemma-2b-it", &params, &loading, &error);
+ *     peridot_result result;
+ *     while ((result = peridot_loading_advance(loading, 2.0f, &status, &error)) ==
+ * PERIDOT_NOT_READY) draw_frame(&status); if (result == PERIDOT_OK) peridot_loading_finish(loading,
+ * &model, &error); else while (peridot_loading_cancel(loading) == PERIDOT_NOT_READY)
+ *             draw_frame(NULL);
+ *
+ * A loading counts as an object of its device, and of more_devices. */
+
+typedef struct peridot_loading_status {
+    size_t struct_size;
+    const char *stage;  /* "reading", "uploading", "compiling", "finished" */
+    uint64_t done, all; /* of the stage: bytes of the file, or pipelines; 0 while reading */
+    bool waiting;       /* the GPU copies what it was sent: nothing else can be done before */
+    bool finished;      /* the model is there for peridot_loading_finish */
+} peridot_loading_status;
+
+/* Begin what peridot_model_load and peridot_model_load_files do, with the same `params` and errors,
+ * most of which advance reports; they read nothing yet. What `params` points to is copied, but for
+ * devices and `progress_user`; files in memory must stay valid until the model is closed or the
+ * loading cancelled. Errors: ARGUMENT, HOST_MEMORY. */
+PERIDOT_API peridot_result peridot_model_load_begin(peridot_device *device, const char *path,
+                                                    const peridot_model_params *params,
+                                                    peridot_loading **loading,
+                                                    peridot_error *error);
+PERIDOT_API peridot_result peridot_model_load_files_begin(peridot_device *device,
+                                                          const peridot_file *files, uint32_t count,
+                                                          const peridot_model_params *params,
+                                                          peridot_loading **loading,
+                                                          peridot_error *error);
+
+/* Works on the calling thread for about `budget_ms` milliseconds by the clock, but does one step at
+ * least; INFINITY: until there is nothing to do before the GPU has got on. OK: the model is there.
+ * NOT_READY: call again. `status` may be NULL. After an error, CANCELLED by `params->progress`
+ * included, every call tells it again and the loading is to be cancelled.
+ *
+ * A step reads, converts and hands to the GPU a piece of a weight, of 1 MiB and as the clock
+ * allows, in rows; what a call has made goes to the GPU in one or two submissions, 32 MiB at most.
+ * These steps cannot be cut and may exceed the budget: one row; opening the files; reading the
+ * tokenizer's pieces (some 10 ms for 256000); planning the weights' place; one vkAllocateMemory;
+ * one vkCreateComputePipelines, of which none is begun in the rest of a budget that is shorter than
+ * the longest so far; writing the pipeline cache to disk. A disk that must still be read is waited
+ * for. Rows of a piece are converted on as many threads as the device may have
+ * (peridot_device_params), none of which outlives the call. With an infinite budget pieces are of
+ * 16 MiB, and pipelines are compiled on those threads too. */
+PERIDOT_API peridot_result peridot_loading_advance(peridot_loading *loading, float budget_ms,
+                                                   peridot_loading_status *status,
+                                                   peridot_error *error);
+
+/* Takes the model and frees the loading. NOT_READY: it is not there yet, and nothing changes, nor
+ * does after an error, which is that of advance. */
+PERIDOT_API peridot_result peridot_loading_finish(peridot_loading *loading, peridot_model **model,
+                                                  peridot_error *error);
+
+/* Frees the loading and all that it has made, whatever it has come to; accepts NULL. NOT_READY: the
+ * GPU is still copying; call again later, of all calls this one. */
+PERIDOT_API peridot_result peridot_loading_cancel(peridot_loading *loading);
 
 typedef struct peridot_model_info {
     size_t struct_size;

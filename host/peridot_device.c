@@ -169,6 +169,9 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
         .allocator = given.allocator,
         .pipeline_cache = given.pipeline_cache,
         .callbacks = {given.lock_queue, given.unlock_queue, given.user},
+        .transfer_queue = given.transfer_queue,
+        .transfer_family = given.transfer_family,
+        .transfer_callbacks = {given.lock_transfer_queue, given.unlock_transfer_queue, given.user},
     };
     struct device *engine;
     result = device_adopt(&from, &with.engine, &engine, error);

@@ -245,31 +245,43 @@ static bool build_trie(struct tokenizer *t) {
     return true;
 }
 
-/* Everything about the pieces that does not need the tables; counts what these must hold. */
-static peridot_result check_pieces(const struct sentencepiece_model *model, const char *name,
-                                   int32_t *unknown, uint64_t *characters, peridot_error *error) {
-    *unknown = -1;
-    *characters = 1 + model->unk_surface_length;
-    for (uint32_t i = 0; i < model->count; i++) {
-        const struct piece *piece = &model->pieces[i];
-        const char *what = fault(piece, model->byte_fallback);
-        if (what)
-            return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u %s", name, i, what);
-        if (piece->type == PIECE_UNKNOWN && *unknown >= 0)
-            return fail(error, PERIDOT_ERROR_FORMAT,
-                        "%s: pieces %d and %u are both the unknown piece", name, *unknown, i);
-        if (piece->type == PIECE_UNKNOWN)
-            *unknown = (int32_t)i;
-        *characters += 2 * (uint64_t)piece->length;
-    }
-    if (*unknown < 0)
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: there is no unknown piece", name);
+/* First every piece is checked, then every one added. */
+struct tokenizer_making {
+    struct tokenizer *tokenizer;
+    struct sentencepiece_model model; /* the pieces and texts are the caller's */
+    const char *name;
+    int32_t unknown;
+    uint64_t characters; /* that the tables must hold */
+    uint32_t checked, added, used;
+};
+
+/* Everything about a piece that does not need the tables. */
+static peridot_result check_piece(struct tokenizer_making *making, uint32_t id,
+                                  peridot_error *error) {
+    const struct piece *piece = &making->model.pieces[id];
+    const char *what = fault(piece, making->model.byte_fallback);
+    if (what)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: piece %u %s", making->name, id, what);
+    if (piece->type == PIECE_UNKNOWN && making->unknown >= 0)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: pieces %d and %u are both the unknown piece",
+                    making->name, making->unknown, id);
+    if (piece->type == PIECE_UNKNOWN)
+        making->unknown = (int32_t)id;
+    making->characters += 2 * (uint64_t)piece->length;
+    return PERIDOT_OK;
+}
+
+static peridot_result check_all(const struct tokenizer_making *making, peridot_error *error) {
+    const struct sentencepiece_model *model = &making->model;
+    if (making->unknown < 0)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: there is no unknown piece", making->name);
     if (model->unk_surface_length > PIECE_LENGTH_MAX ||
         !is_utf8(model->unk_surface, model->unk_surface_length))
-        return fail(error, PERIDOT_ERROR_FORMAT, "%s: unk_surface is no short UTF-8 text", name);
-    if (*characters > UINT32_MAX || model->count > INT32_MAX / 4)
+        return fail(error, PERIDOT_ERROR_FORMAT, "%s: unk_surface is no short UTF-8 text",
+                    making->name);
+    if (making->characters > UINT32_MAX || model->count > INT32_MAX / 4)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED, "%s: its pieces are too many or too long",
-                    name);
+                    making->name);
     return PERIDOT_OK;
 }
 
@@ -305,46 +317,93 @@ static peridot_result find_specials(struct tokenizer *t, const struct sentencepi
     return PERIDOT_OK;
 }
 
-static peridot_result fill(struct tokenizer *t, const struct sentencepiece_model *model,
-                           const char *name, peridot_error *error) {
-    int32_t unknown;
-    uint64_t characters;
-    peridot_result result = check_pieces(model, name, &unknown, &characters, error);
+peridot_result tokenizer_begin(const struct sentencepiece_model *model, const char *name,
+                               struct tokenizer_making **out, peridot_error *error) {
+    struct tokenizer_making *making = calloc(1, sizeof *making);
+    *out = making;
+    if (making)
+        making->tokenizer = calloc(1, sizeof *making->tokenizer);
+    if (!making || !making->tokenizer)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
+    making->model = *model;
+    if (!model->unk_surface) {
+        making->model.unk_surface = UNKNOWN_SURFACE;
+        making->model.unk_surface_length = sizeof UNKNOWN_SURFACE - 1;
+    }
+    making->name = name;
+    making->unknown = -1;
+    making->characters = 1 + making->model.unk_surface_length;
+    for (int i = 0; i < 256; i++)
+        making->tokenizer->bytes[i] = -1;
+    return PERIDOT_OK;
+}
+
+static peridot_result check_pieces(struct tokenizer_making *making, uint32_t pieces,
+                                   peridot_error *error) {
+    const struct sentencepiece_model *model = &making->model;
+    peridot_result result = PERIDOT_OK;
+    for (; pieces-- && making->checked < model->count && !result; making->checked++)
+        result = check_piece(making, making->checked, error);
+    if (result || making->checked < model->count)
+        return result;
+    result = check_all(making, error);
+    if (!result && !allocate(making->tokenizer, model->count, making->characters))
+        result =
+            fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", making->name);
+    return result;
+}
+
+static peridot_result finish(struct tokenizer_making *making, peridot_error *error) {
+    const struct sentencepiece_model *model = &making->model;
+    struct tokenizer *t = making->tokenizer;
+    t->byte_fallback = model->byte_fallback;
+    for (int i = 0; i < 256 && t->byte_fallback; i++)
+        if (t->bytes[i] < 0)
+            return fail(error, PERIDOT_ERROR_FORMAT, "%s: the piece for byte 0x%02X is missing",
+                        making->name, (unsigned)i);
+    if (!build_trie(t))
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s",
+                    making->name);
+    return find_specials(t, model, making->unknown, making->name, error);
+}
+
+peridot_result tokenizer_step(struct tokenizer_making *making, uint32_t pieces,
+                              struct tokenizer **tokenizer, peridot_error *error) {
+    const struct sentencepiece_model *model = &making->model;
+    peridot_result result = PERIDOT_OK;
+    if (!making->tokenizer->entries) {
+        result = check_pieces(making, pieces, error);
+        return result ? result : PERIDOT_NOT_READY;
+    }
+    for (; pieces-- && making->added < model->count && !result; making->added++)
+        result =
+            add_piece(making->tokenizer, model, making->added, &making->used, making->name, error);
+    if (result || making->added < model->count)
+        return result ? result : PERIDOT_NOT_READY;
+    result = finish(making, error);
     if (result)
         return result;
-    if (!allocate(t, model->count, characters))
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    for (int i = 0; i < 256; i++)
-        t->bytes[i] = -1;
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < model->count && !result; i++)
-        result = add_piece(t, model, i, &used, name, error);
-    t->byte_fallback = model->byte_fallback;
-    for (int i = 0; i < 256 && t->byte_fallback && !result; i++)
-        if (t->bytes[i] < 0)
-            result = fail(error, PERIDOT_ERROR_FORMAT, "%s: the piece for byte 0x%02X is missing",
-                          name, (unsigned)i);
-    if (!result && !build_trie(t))
-        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    return result ? result : find_specials(t, model, unknown, name, error);
+    *tokenizer = making->tokenizer;
+    making->tokenizer = NULL;
+    return PERIDOT_OK;
+}
+
+void tokenizer_end(struct tokenizer_making *making) {
+    if (making)
+        tokenizer_destroy(making->tokenizer);
+    free(making);
 }
 
 peridot_result tokenizer_create_pieces(const struct sentencepiece_model *model, const char *name,
                                        struct tokenizer **tokenizer, peridot_error *error) {
+    struct tokenizer_making *making;
     *tokenizer = NULL;
-    struct tokenizer *t = calloc(1, sizeof *t);
-    if (!t)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while reading %s", name);
-    struct sentencepiece_model complete = *model;
-    if (!complete.unk_surface) {
-        complete.unk_surface = UNKNOWN_SURFACE;
-        complete.unk_surface_length = sizeof UNKNOWN_SURFACE - 1;
-    }
-    peridot_result result = fill(t, &complete, name, error);
-    if (result)
-        tokenizer_destroy(t);
-    else
-        *tokenizer = t;
+    peridot_result result = tokenizer_begin(model, name, &making, error);
+    if (!result)
+        do
+            result = tokenizer_step(making, UINT32_MAX, tokenizer, error);
+        while (result == PERIDOT_NOT_READY);
+    tokenizer_end(making);
     return result;
 }
 

@@ -36,6 +36,14 @@ peridot_result tokenizer_create(const void *data, size_t size, const char *name,
 /* The same from pieces, whatever file they stand in; the array and the texts are copied. */
 peridot_result tokenizer_create_pieces(const struct sentencepiece_model *model, const char *name,
                                        struct tokenizer **tokenizer, peridot_error *error);
+/* The same in steps, each of so many pieces: NOT_READY until the last one, which gives the
+ * tokenizer. `model` and `name` live until tokenizer_end, which is due after an error too. */
+struct tokenizer_making;
+peridot_result tokenizer_begin(const struct sentencepiece_model *model, const char *name,
+                               struct tokenizer_making **making, peridot_error *error);
+peridot_result tokenizer_step(struct tokenizer_making *making, uint32_t pieces,
+                              struct tokenizer **tokenizer, peridot_error *error);
+void tokenizer_end(struct tokenizer_making *making); /* accepts NULL */
 void tokenizer_destroy(struct tokenizer *tokenizer); /* accepts NULL */
 
 /* Appends the ids of a text, without <bos>. Bytes that are not UTF-8 count as U+FFFD each. On an

@@ -1,9 +1,8 @@
 #include "upload.h"
 #include "abi.h"
-#include "blocks.h"
 #include "device_rows.h"
+#include "platform.h"
 #include "row_threads.h"
-#include "staging.h"
 #include "weight_rows.h"
 
 #include <math.h>
@@ -11,6 +10,7 @@
 #include <string.h>
 
 #define SOURCES_MAX 3
+#define STEP_SECONDS 1e-4 /* that a step takes, in however little time it is to be done */
 
 /* A matrix on the device is made of up to three matrices of the file, row by row. */
 struct assembly {
@@ -22,13 +22,19 @@ struct assembly {
     bool is_table;                              /* the embedding or the head */
 };
 
-struct upload {
-    struct peridot_model *model; /* one part */
-    const struct checkpoint *checkpoint;
-    const peridot_model_params *params;
-    bool planned; /* the part's arena only counts: nothing is read or sent */
-    struct staging staging;
-    uint64_t *done, all; /* bytes of the file */
+/* What a part is made of, one after the other. */
+struct item {
+    enum { ITEM_ROPE, ITEM_NORM, ITEM_MATRIX } kind;
+    const struct buffer **buffer; /* of the RoPE table or a norm */
+    const struct checkpoint_tensor *norm;
+    struct assembly assembly; /* of a matrix */
+};
+
+/* Rows of one buffer, in the making. */
+struct rows {
+    struct row_threads work;
+    const struct buffer *buffer;
+    uint32_t count;
 };
 
 uint64_t weight_bytes(const struct weight *weight) {
@@ -36,15 +42,6 @@ uint64_t weight_bytes(const struct weight *weight) {
     for (uint32_t i = 0; i < weight->shard_count; i++)
         bytes += (uint64_t)weight->shards[i].row_count * weight->shards[i].stride * 16;
     return bytes;
-}
-
-static peridot_result report(struct upload *upload, uint64_t bytes, peridot_error *error) {
-    *upload->done += bytes;
-    const peridot_model_params *params = upload->params;
-    peridot_progress progress = {"uploading", *upload->done, upload->all};
-    if (params->progress && !params->progress(&progress, params->progress_user))
-        return fail(error, PERIDOT_ERROR_CANCELLED, "loading was cancelled");
-    return PERIDOT_OK;
 }
 
 static uint64_t file_row_bytes(const struct checkpoint_tensor *tensor) {
@@ -82,34 +79,36 @@ static const struct checkpoint_tensor *source_row(const struct peridot_model *mo
     return assembly->sources[part];
 }
 
-struct shard_rows {
+/* What makes a row of any kind. */
+struct row_source {
     const struct upload *upload;
-    const struct assembly *assembly;
+    const struct assembly *assembly; /* of a matrix */
     const struct shard *shard;
+    const struct checkpoint_tensor *norm;
     size_t convert_bytes; /* of scratch memory; a row of the file comes behind them */
 };
 
 static peridot_result write_row(const void *user, uint32_t row, uint8_t *target, void *scratch,
                                 peridot_error *error) {
-    const struct shard_rows *rows = user;
-    const struct assembly *assembly = rows->assembly;
-    const struct checkpoint *checkpoint = rows->upload->checkpoint;
+    const struct row_source *from = user;
+    const struct assembly *assembly = from->assembly;
+    const struct checkpoint *checkpoint = from->upload->checkpoint;
     uint32_t source = 0;
     const struct checkpoint_tensor *tensor =
-        source_row(rows->upload->model, assembly, rows->shard->row_begin + row, &source);
+        source_row(from->upload->model, assembly, from->shard->row_begin + row, &source);
     const uint8_t *data = NULL;
     uint64_t bytes = file_row_bytes(tensor);
     peridot_result result = checkpoint_read(checkpoint, tensor, source * bytes, bytes,
-                                            (uint8_t *)scratch + rows->convert_bytes, &data, error);
+                                            (uint8_t *)scratch + from->convert_bytes, &data, error);
     if (result)
         return result;
     const struct weight_row shape = {
         .from = tensor->type,
-        .to = rows->shard->type,
+        .to = from->shard->type,
         .columns = tensor->columns,
         .group = assembly->column_group,
         .group_padded = assembly->column_group_padded,
-        .padded = rows->shard->columns,
+        .padded = from->shard->columns,
     };
     if (!weight_row_finite(tensor->type, data, tensor->columns))
         return fail(error, PERIDOT_ERROR_FORMAT,
@@ -196,212 +195,360 @@ static peridot_result create_shards(struct upload *upload, const struct assembly
     return result;
 }
 
-static peridot_result fill_shard(struct upload *upload, const struct assembly *assembly,
-                                 const struct shard *shard, peridot_error *error) {
-    uint64_t row_bytes = (uint64_t)shard->stride * 16;
-    uint32_t at_once = (uint32_t)(upload->staging.slot_bytes / row_bytes), source;
-    const struct weight_row shape = {
-        .to = shard->type, .columns = assembly->weight->columns, .padded = shard->columns};
-    const struct shard_rows rows = {upload, assembly, shard, weight_row_scratch(&shape)};
-    const struct row_threads work = {
-        .make = write_row,
-        .user = &rows,
-        .row_bytes = row_bytes,
-        .scratch_bytes = rows.convert_bytes + largest_row(assembly),
-        .threads = upload->model->device->engine->threads,
-        .doing = "loading",
-        .object = assembly->name,
-    };
-    uint64_t file_row =
-        file_row_bytes(source_row(upload->model, assembly, shard->row_begin, &source));
-    peridot_result result = PERIDOT_OK;
-    for (uint32_t begin = 0; begin < shard->row_count && !result; begin += at_once) {
-        uint32_t count = shard->row_count - begin < at_once ? shard->row_count - begin : at_once;
-        void *memory = NULL;
-        result = staging_next(&upload->staging, &memory, error);
-        if (!result)
-            result = row_threads_run(&work, begin, count, memory, error);
-        if (!result)
-            result = staging_send(&upload->staging, shard->buffer, begin * row_bytes,
-                                  count * row_bytes, error);
-        if (!result)
-            result = report(upload, count * file_row, error);
-    }
-    return result;
-}
-
-static peridot_result upload_matrix(struct upload *upload, struct assembly assembly,
-                                    peridot_error *error) {
-    struct weight *weight = assembly.weight;
+/* A matrix's shards. */
+static peridot_result place_matrix(struct upload *upload, const struct assembly *assembly,
+                                   peridot_error *error) {
+    struct weight *weight = assembly->weight;
     enum weight_type types[SOURCES_MAX];
-    weight->columns = assembly.sources[0]->columns;
-    if (!assembly.column_group)
-        assembly.column_group = assembly.column_group_padded = weight->columns;
-    choose_types(upload, &assembly, types);
+    weight->columns = assembly->sources[0]->columns;
+    choose_types(upload, assembly, types);
     peridot_result result = PERIDOT_OK;
-    for (int i = 0, next; i < SOURCES_MAX && assembly.sources[i] && !result; i = next) {
+    for (int i = 0, next; i < SOURCES_MAX && assembly->sources[i] && !result; i = next) {
         uint32_t rows = 0;
-        for (next = i; next < SOURCES_MAX && assembly.sources[next] && types[next] == types[i];)
-            rows += assembly.sources[next++]->rows;
-        result = create_shards(upload, &assembly, types[i], rows, error);
+        for (next = i; next < SOURCES_MAX && assembly->sources[next] && types[next] == types[i];)
+            rows += assembly->sources[next++]->rows;
+        result = create_shards(upload, assembly, types[i], rows, error);
     }
-    for (uint32_t i = 0; i < weight->shard_count && !result && !upload->planned; i++)
-        result = fill_shard(upload, &assembly, &weight->shards[i], error);
     return result;
 }
 
 /* ---- Norms and the RoPE table ---- */
 
-/* Sends `count` floats to a new buffer. */
-static peridot_result upload_floats(struct upload *upload, const float *values, uint64_t count,
-                                    const char *name, const struct buffer **buffer,
-                                    peridot_error *error) {
-    peridot_result result = arena_buffer(upload->model->arena, count * 4, name, buffer, error);
-    uint64_t at_once = upload->staging.slot_bytes / 4;
-    for (uint64_t begin = 0; begin < count && !result && !upload->planned; begin += at_once) {
-        uint64_t part = count - begin < at_once ? count - begin : at_once;
-        void *memory = NULL;
-        result = staging_next(&upload->staging, &memory, error);
-        if (result)
-            break;
-        memcpy(memory, values + begin, part * 4);
-        result = staging_send(&upload->staging, *buffer, begin * 4, part * 4, error);
-    }
-    return result;
-}
-
-static peridot_result upload_norm(struct upload *upload, const struct checkpoint_tensor *tensor,
-                                  const struct buffer **buffer, peridot_error *error) {
-    if (upload->planned)
-        return upload_floats(upload, NULL, upload->model->d_padded, "norm", buffer, error);
-    float *values = calloc(upload->model->d_padded, sizeof *values);
-    if (!values)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading %s",
-                    tensor->name);
+static peridot_result write_norm(const void *user, uint32_t row, uint8_t *target, void *scratch,
+                                 peridot_error *error) {
+    const struct row_source *from = user;
+    const struct upload *upload = from->upload;
+    const struct checkpoint_tensor *tensor = from->norm;
+    (void)row;
+    float *values = scratch;
+    memset(values, 0, upload->model->d_padded * sizeof *values);
     peridot_result result = checkpoint_read_norm(upload->checkpoint, tensor, values, error);
-    if (!result)
-        result = upload_floats(upload, values, upload->model->d_padded, "norm", buffer, error);
-    free(values);
-    return result;
+    if (result)
+        return result;
+    memcpy(target, values, upload->model->d_padded * sizeof *values);
+    return PERIDOT_OK;
 }
 
 /* Angles are float32 products of float32 frequencies, as in training; only cos and sin are better.
  */
-static peridot_result upload_rope(struct upload *upload, peridot_error *error) {
+static bool make_frequencies(struct upload *upload) {
     const struct model_config *config = &upload->model->config;
     uint32_t pairs = config->head_dim / 2;
-    uint64_t count = (uint64_t)config->context * pairs * 2;
-    if (upload->planned)
-        return upload_floats(upload, NULL, count, "rope", &upload->model->rope, error);
-    float *values = malloc(count * sizeof *values);
-    if (!values)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the RoPE table");
-    for (uint32_t pair = 0; pair < pairs; pair++) {
+    upload->frequencies = malloc(pairs * sizeof *upload->frequencies);
+    for (uint32_t pair = 0; upload->frequencies && pair < pairs; pair++) {
         float exponent = (float)(2 * pair) / (float)config->head_dim;
-        float frequency = 1.0f / (float)pow(config->rope_theta, exponent);
-        for (uint32_t position = 0; position < config->context; position++) {
-            float angle = (float)position * frequency;
-            float *entry = values + ((uint64_t)position * pairs + pair) * 2;
-            entry[0] = (float)cos((double)angle);
-            entry[1] = (float)sin((double)angle);
-        }
+        upload->frequencies[pair] = 1.0f / (float)pow(config->rope_theta, exponent);
     }
-    peridot_result result =
-        upload_floats(upload, values, count, "rope", &upload->model->rope, error);
-    free(values);
-    return result;
+    return upload->frequencies != NULL;
 }
 
-/* ---- All of it ---- */
+static peridot_result write_angles(const void *user, uint32_t position, uint8_t *target,
+                                   void *scratch, peridot_error *error) {
+    const struct upload *upload = ((const struct row_source *)user)->upload;
+    float *entry = (float *)target;
+    (void)scratch;
+    (void)error;
+    for (uint32_t pair = 0; pair < upload->model->config.head_dim / 2; pair++) {
+        float angle = (float)position * upload->frequencies[pair];
+        *entry++ = (float)cos((double)angle);
+        *entry++ = (float)sin((double)angle);
+    }
+    return PERIDOT_OK;
+}
 
-static peridot_result upload_layer(struct upload *upload, const struct checkpoint *checkpoint,
-                                   uint32_t index, peridot_error *error) {
+/* ---- Items ---- */
+
+#define ITEMS_OF_LAYER 6
+
+/* Of the ends, which only home has: the final norm, the embedding, and the head if it is another
+ * matrix. */
+static uint32_t count_ends(const struct peridot_model *model) {
+    return !model->is_home ? 0 : model->own_head ? 3 : 2;
+}
+
+static uint32_t count_items(const struct peridot_model *model) {
+    return 1 + count_ends(model) + ITEMS_OF_LAYER * model->layer_count;
+}
+
+static struct item end_item(const struct upload *upload, uint32_t index) {
+    struct peridot_model *model = upload->model;
+    const struct checkpoint *checkpoint = upload->checkpoint;
+    if (index == 0)
+        return (struct item){.kind = ITEM_NORM,
+                             .buffer = &model->final_norm,
+                             .norm = checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0)};
+    if (index == 1)
+        return (struct item){
+            .kind = ITEM_MATRIX,
+            .assembly = {.weight = &model->embedding,
+                         .name = "embedding",
+                         .sources = {checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0)},
+                         .is_table = true}};
+    return (struct item){.kind = ITEM_MATRIX,
+                         .assembly = {.weight = &model->head,
+                                      .name = "head",
+                                      .sources = {model->own_head},
+                                      .is_table = true}};
+}
+
+static struct item layer_item(const struct upload *upload, uint32_t index, uint32_t which) {
     struct peridot_model *model = upload->model;
     struct layer *layer = &model->layers[index];
-#define TENSOR(role) checkpoint_tensor(checkpoint, TENSOR_##role, model->first_layer + index)
-    struct assembly matrices[] = {
-        {.weight = &layer->qkv,
-         .name = "qkv",
-         .sources = {TENSOR(QUERY), TENSOR(KEY), TENSOR(VALUE)},
-         .order = ROWS_QKV},
-        {.weight = &layer->output,
-         .name = "attention output",
-         .sources = {TENSOR(OUTPUT)},
-         .column_group = model->config.head_dim,
-         .column_group_padded = model->head_dim_padded},
-        {.weight = &layer->gate_up,
-         .name = "gate and up",
-         .sources = {TENSOR(GATE), TENSOR(UP)},
-         .order = ROWS_GATE_UP},
-        {.weight = &layer->down, .name = "down", .sources = {TENSOR(DOWN)}},
-    };
-    peridot_result result = upload_norm(upload, TENSOR(INPUT_NORM), &layer->input_norm, error);
+#define TENSOR(role)                                                                               \
+    checkpoint_tensor(upload->checkpoint, TENSOR_##role, model->first_layer + index)
+    switch (which) {
+    case 0:
+        return (struct item){
+            .kind = ITEM_NORM, .buffer = &layer->input_norm, .norm = TENSOR(INPUT_NORM)};
+    case 1:
+        return (struct item){.kind = ITEM_NORM,
+                             .buffer = &layer->post_attention_norm,
+                             .norm = TENSOR(POST_ATTENTION_NORM)};
+    case 2:
+        return (struct item){.kind = ITEM_MATRIX,
+                             .assembly = {.weight = &layer->qkv,
+                                          .name = "qkv",
+                                          .sources = {TENSOR(QUERY), TENSOR(KEY), TENSOR(VALUE)},
+                                          .order = ROWS_QKV}};
+    case 3:
+        return (struct item){.kind = ITEM_MATRIX,
+                             .assembly = {.weight = &layer->output,
+                                          .name = "attention output",
+                                          .sources = {TENSOR(OUTPUT)},
+                                          .column_group = model->config.head_dim,
+                                          .column_group_padded = model->head_dim_padded}};
+    case 4:
+        return (struct item){.kind = ITEM_MATRIX,
+                             .assembly = {.weight = &layer->gate_up,
+                                          .name = "gate and up",
+                                          .sources = {TENSOR(GATE), TENSOR(UP)},
+                                          .order = ROWS_GATE_UP}};
+    default:
+        return (struct item){
+            .kind = ITEM_MATRIX,
+            .assembly = {.weight = &layer->down, .name = "down", .sources = {TENSOR(DOWN)}}};
+    }
+#undef TENSOR
+}
+
+static struct item get_item(const struct upload *upload) {
+    uint32_t ends = count_ends(upload->model), index = upload->item;
+    if (index == 0)
+        return (struct item){.kind = ITEM_ROPE, .buffer = &upload->model->rope};
+    struct item item = index <= ends ? end_item(upload, index - 1)
+                                     : layer_item(upload, (index - 1 - ends) / ITEMS_OF_LAYER,
+                                                  (index - 1 - ends) % ITEMS_OF_LAYER);
+    struct assembly *assembly = &item.assembly;
+    if (item.kind == ITEM_MATRIX && !assembly->column_group)
+        assembly->column_group = assembly->column_group_padded = assembly->sources[0]->columns;
+    return item;
+}
+
+static peridot_result place_item(struct upload *upload, const struct item *item,
+                                 peridot_error *error) {
+    const struct peridot_model *model = upload->model;
+    const struct model_config *config = &model->config;
+    struct arena *arena = model->arena;
+    switch (item->kind) {
+    case ITEM_ROPE:
+        return arena_buffer(arena, (uint64_t)config->context * (config->head_dim / 2) * 8, "rope",
+                            item->buffer, error);
+    case ITEM_NORM:
+        return arena_buffer(arena, (uint64_t)model->d_padded * 4, "norm", item->buffer, error);
+    default:
+        return place_matrix(upload, &item->assembly, error);
+    }
+}
+
+/* ---- Steps ---- */
+
+/* `from` is read while the rows are made. */
+static struct rows item_rows(const struct upload *upload, const struct item *item,
+                             const struct row_source *from) {
+    const struct model_config *config = &upload->model->config;
+    const size_t norm_bytes = (size_t)upload->model->d_padded * 4;
+    struct rows rows = {.count = 1};
+    if (item->kind == ITEM_ROPE) {
+        rows.work = (struct row_threads){.make = write_angles,
+                                         .row_bytes = (size_t)config->head_dim / 2 * 8,
+                                         .scratch_bytes = 1,
+                                         .object = "the RoPE table"};
+        rows.count = config->context;
+    } else if (item->kind == ITEM_NORM) {
+        rows.work = (struct row_threads){.make = write_norm,
+                                         .row_bytes = norm_bytes,
+                                         .scratch_bytes = norm_bytes,
+                                         .object = item->norm->name};
+    } else {
+        const struct shard *shard = from->shard;
+        rows.work = (struct row_threads){.make = write_row,
+                                         .row_bytes = (size_t)shard->stride * 16,
+                                         .scratch_bytes =
+                                             from->convert_bytes + largest_row(&item->assembly),
+                                         .object = item->assembly.name};
+        rows.count = shard->row_count;
+    }
+    rows.buffer = item->kind == ITEM_MATRIX ? from->shard->buffer : *item->buffer;
+    rows.work.user = from;
+    rows.work.doing = "loading";
+    rows.work.threads = upload->model->device->engine->threads;
+    return rows;
+}
+
+/* How many rows to make in `seconds`. */
+static uint32_t piece_rows(const struct upload *upload, const struct rows *rows, uint64_t room,
+                           double seconds) {
+    uint64_t left = rows->count - upload->row, fit = room / rows->work.row_bytes;
+    fit = fit < left ? fit : left;
+    if (isinf(seconds))
+        return (uint32_t)fit;
+    uint64_t most = UPLOAD_PIECE / rows->work.row_bytes;
+    most = most < fit ? most : fit;
+    /* half of it: rows are not alike, and another piece may follow */
+    double worth = seconds / 2 > STEP_SECONDS ? seconds / 2 : STEP_SECONDS;
+    double expected = upload->row_seconds > 0 ? worth / upload->row_seconds : 1;
+    if (expected < (double)most)
+        most = expected < 1 ? 1 : (uint64_t)expected;
+    return (uint32_t)(most ? most : 1);
+}
+
+/* Counts the file's bytes that rows of a matrix were made of. */
+static void count_bytes(struct upload *upload, const struct row_source *from, uint32_t begin,
+                        uint32_t count) {
+    begin += from->shard->row_begin;
+    for (uint32_t row = begin, source; row < begin + count; row++)
+        upload->bytes += file_row_bytes(source_row(upload->model, from->assembly, row, &source));
+}
+
+static void leave_shard(struct upload *upload, const struct item *item) {
+    upload->row = 0;
+    upload->row_seconds = 0;
+    upload->shard++;
+    if (item->kind == ITEM_MATRIX && upload->shard < item->assembly.weight->shard_count)
+        return;
+    upload->bytes += item->kind == ITEM_NORM ? item->norm->size : 0;
+    upload->shard = 0;
+    upload->placed = false;
+    upload->item++;
+}
+
+static peridot_result fill_rows(struct upload *upload, const struct item *item, double seconds,
+                                peridot_error *error) {
+    const bool is_matrix = item->kind == ITEM_MATRIX;
+    struct row_source from = {.upload = upload,
+                              .assembly = &item->assembly,
+                              .shard =
+                                  is_matrix ? &item->assembly.weight->shards[upload->shard] : NULL,
+                              .norm = item->norm};
+    if (is_matrix) {
+        const struct weight_row shape = {.to = from.shard->type,
+                                         .columns = item->assembly.weight->columns,
+                                         .padded = from.shard->columns};
+        from.convert_bytes = weight_row_scratch(&shape);
+    }
+    const struct rows rows = item_rows(upload, item, &from);
+    const uint64_t row_bytes = rows.work.row_bytes;
+    uint64_t room;
+    void *memory;
+    if (row_bytes > upload->staging.slot_bytes)
+        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
+                    "one row of %s has %llu bytes: Peridot uploads rows of %llu at most",
+                    rows.work.object, (unsigned long long)row_bytes,
+                    (unsigned long long)upload->staging.slot_bytes);
+    peridot_result result = staging_room(&upload->staging, row_bytes, &memory, &room, error);
+    upload->waits = result == PERIDOT_NOT_READY;
+    if (result)
+        return upload->waits ? PERIDOT_OK : result;
+    uint32_t begin = upload->row, count = piece_rows(upload, &rows, room, seconds);
+    double start = platform_seconds();
+    result = row_threads_run(&rows.work, begin, count, memory, error);
+    upload->row_seconds = (platform_seconds() - start) / count;
     if (!result)
         result =
-            upload_norm(upload, TENSOR(POST_ATTENTION_NORM), &layer->post_attention_norm, error);
-#undef TENSOR
-    for (size_t i = 0; i < sizeof matrices / sizeof *matrices && !result; i++)
-        result = upload_matrix(upload, matrices[i], error);
+            staging_put(&upload->staging, rows.buffer, begin * row_bytes, count * row_bytes, error);
+    if (result)
+        return result;
+    if (is_matrix)
+        count_bytes(upload, &from, begin, count);
+    upload->row += count;
+    if (upload->row == rows.count)
+        leave_shard(upload, item);
+    return PERIDOT_OK;
+}
+
+peridot_result upload_step(struct upload *upload, double seconds, peridot_error *error) {
+    upload->waits = false;
+    if (upload->item == count_items(upload->model)) {
+        upload->sent = true;
+        return staging_flush(&upload->staging, error);
+    }
+    const struct item item = get_item(upload);
+    if (upload->placed)
+        return fill_rows(upload, &item, seconds, error);
+    upload->placed = true;
+    return place_item(upload, &item, error);
+}
+
+peridot_result upload_poll(struct upload *upload, bool *arrived, peridot_error *error) {
+    struct lane *lane = &upload->staging.lane;
+    *arrived = true;
+    return lane->device ? lane_poll(lane, lane->submitted, arrived, error) : PERIDOT_OK;
+}
+
+peridot_result upload_wait(struct upload *upload, peridot_error *error) {
+    return upload->sent ? staging_finish(&upload->staging, error)
+                        : staging_wait(&upload->staging, error);
+}
+
+/* ---- Beginning and end ---- */
+
+static peridot_result create_layers(struct peridot_model *model, peridot_error *error) {
+    model->layers = calloc(model->layer_count ? model->layer_count : 1, sizeof *model->layers);
+    if (!model->layers)
+        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
+    return PERIDOT_OK;
+}
+
+peridot_result upload_plan(struct peridot_model *model, const struct checkpoint *checkpoint,
+                           const peridot_model_params *params, peridot_error *error) {
+    struct upload plan = {.model = model, .checkpoint = checkpoint, .params = params};
+    peridot_result result = create_layers(model, error);
+    for (; plan.item < count_items(model) && !result; plan.item++) {
+        const struct item item = get_item(&plan);
+        result = place_item(&plan, &item, error);
+    }
     return result;
 }
 
-/* What only home has: the final norm, the embedding, and the head if it is another matrix. */
-static peridot_result upload_ends(struct upload *upload, const struct checkpoint *checkpoint,
-                                  peridot_error *error) {
-    struct peridot_model *model = upload->model;
-    const struct checkpoint_tensor *head = model->own_head;
-    struct assembly matrices[] = {
-        {.weight = &model->embedding,
-         .name = "embedding",
-         .sources = {checkpoint_tensor(checkpoint, TENSOR_EMBEDDING, 0)},
-         .is_table = true},
-        {.weight = &model->head, .name = "head", .sources = {head}, .is_table = true},
-    };
-    peridot_result result = upload_norm(upload, checkpoint_tensor(checkpoint, TENSOR_FINAL_NORM, 0),
-                                        &model->final_norm, error);
+peridot_result upload_begin(struct peridot_model *model, const struct checkpoint *checkpoint,
+                            const peridot_model_params *params, struct upload *upload,
+                            peridot_error *error) {
+    *upload = (struct upload){.model = model, .checkpoint = checkpoint, .params = params};
+    peridot_result result = create_layers(model, error);
+    if (!result && !make_frequencies(upload))
+        result = fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the RoPE table");
     if (!result)
-        result = upload_matrix(upload, matrices[0], error);
-    if (!result && head)
-        result = upload_matrix(upload, matrices[1], error);
+        result = staging_create_transfer(model->device->engine, STAGING_SLOT_BYTES,
+                                         &upload->staging, error);
+    if (result)
+        upload_end(upload);
     return result;
 }
 
-static uint64_t file_bytes(const struct checkpoint *checkpoint) {
+void upload_end(struct upload *upload) {
+    staging_destroy(&upload->staging);
+    free(upload->frequencies);
+    *upload = (struct upload){0};
+}
+
+uint64_t upload_file_bytes(const struct checkpoint *checkpoint, bool with_head) {
     uint64_t bytes = 0;
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++) {
         uint32_t count = role < TENSOR_INPUT_NORM ? 1 : checkpoint_config(checkpoint)->layers;
-        for (uint32_t layer = 0; layer < count; layer++) {
+        for (uint32_t layer = 0; layer < count && (role != TENSOR_HEAD || with_head); layer++) {
             const struct checkpoint_tensor *tensor = checkpoint_tensor(checkpoint, role, layer);
             bytes += tensor ? tensor->size : 0; /* layers may differ in types */
         }
     }
     return bytes;
-}
-
-peridot_result upload_weights(struct peridot_model *model, const struct checkpoint *checkpoint,
-                              const peridot_model_params *params, uint64_t *done,
-                              peridot_error *error) {
-    struct upload upload = {.model = model,
-                            .checkpoint = checkpoint,
-                            .params = params,
-                            .planned = arena_is_plan(model->arena),
-                            .done = done,
-                            .all = file_bytes(checkpoint)};
-    struct device *device = model->device->engine;
-    model->layers = calloc(model->layer_count ? model->layer_count : 1, sizeof *model->layers);
-    if (!model->layers)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while loading the model");
-    peridot_result result = PERIDOT_OK;
-    if (!upload.planned)
-        result = staging_create(device, STAGING_SLOT_BYTES, &upload.staging, error);
-    if (!result)
-        result = upload_rope(&upload, error);
-    if (!result && model->is_home)
-        result = upload_ends(&upload, checkpoint, error);
-    for (uint32_t i = 0; i < model->layer_count && !result; i++)
-        result = upload_layer(&upload, checkpoint, i, error);
-    if (!result && !upload.planned)
-        result = staging_finish(&upload.staging, error);
-    staging_destroy(&upload.staging);
-    return result;
 }

@@ -2,6 +2,7 @@
 #include "platform.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,7 +65,8 @@ static struct {
     VkPhysicalDevice physical;
     VkDevice device;
     VkQueue queue;
-    uint32_t family;
+    uint32_t family, families; /* the device's; transfers are of one more */
+    VkDebugUtilsMessengerEXT messenger;
     struct device_functions real;
 } app;
 
@@ -72,6 +74,16 @@ static struct {
 struct object {
     uint64_t handle, bytes; /* bytes: of memory */
     bool named;
+};
+
+/* A queue that the device does not have: what goes there runs on the one that it has. */
+static char transfer_queue;
+#define TRANSFER_QUEUE ((VkQueue)(void *)&transfer_queue)
+
+/* Handles with a property; a handle may be another object's later. */
+struct marks {
+    uint64_t handles[1024];
+    uint32_t count;
 };
 
 static struct {
@@ -92,9 +104,12 @@ static struct {
     const char *function;
     uint32_t nth, candidates;
     VkResult code;
-    bool armed, failed, lost, locked;
-    uint32_t unlocked, trespasses;
+    bool armed, failed, lost, locked, transfer_locked, held, handed_over;
+    uint32_t unlocked, trespasses, transfers, messages;
     int32_t live;
+    uint64_t copied, largest_copy, transfer_value; /* what the transfer queue signals last */
+    VkSemaphore transfer_timeline;
+    struct marks transfer_pools, transfer_commands, concurrent_buffers;
 } shim;
 
 /* ---- Interception ---- */
@@ -291,23 +306,141 @@ shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t cou
     return code;
 }
 
+/* ---- Two queues ---- */
+
+static bool is_marked(const struct marks *marks, uint64_t handle) {
+    for (uint32_t i = 0; i < marks->count; i++)
+        if (marks->handles[i] == handle)
+            return true;
+    return false;
+}
+
+static void mark(struct marks *marks, uint64_t handle, bool marked) {
+    uint32_t i = 0;
+    while (i < marks->count && marks->handles[i] != handle)
+        i++;
+    if (marked && i == marks->count && i < sizeof marks->handles / sizeof *marks->handles)
+        marks->handles[marks->count++] = handle;
+    else if (!marked && i < marks->count)
+        marks->handles[i] = marks->handles[--marks->count];
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL make_pool(VkDevice device,
+                                                const VkCommandPoolCreateInfo *info,
+                                                const VkAllocationCallbacks *callbacks,
+                                                VkCommandPool *out) {
+    VkCommandPoolCreateInfo real = *info;
+    bool transfers = info->queueFamilyIndex == app.families;
+    if (transfers)
+        real.queueFamilyIndex = app.family;
+    VkResult code = shim_CreateCommandPool(device, &real, callbacks, out);
+    if (!code)
+        mark(&shim.transfer_pools, (uint64_t)*out, transfers);
+    return code;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL make_buffer(VkDevice device, const VkBufferCreateInfo *info,
+                                                  const VkAllocationCallbacks *callbacks,
+                                                  VkBuffer *out) {
+    VkBufferCreateInfo real = *info;
+    bool concurrent = info->sharingMode == VK_SHARING_MODE_CONCURRENT;
+    if (concurrent) {
+        const uint32_t *families = info->pQueueFamilyIndices;
+        shim.trespasses += info->queueFamilyIndexCount != 2 || families[0] != app.family ||
+                           families[1] != app.families;
+        real.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+        real.queueFamilyIndexCount = 0;
+    }
+    VkResult code = shim_CreateBuffer(device, &real, callbacks, out);
+    if (!code)
+        mark(&shim.concurrent_buffers, (uint64_t)*out, concurrent);
+    return code;
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
     VkDevice device, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out) {
     VkResult code = judge("vkAllocateCommandBuffers", false);
     if (!code)
-        return app.real.AllocateCommandBuffers(device, info, out);
-    memset(out, 0, info->commandBufferCount * sizeof *out);
+        code = app.real.AllocateCommandBuffers(device, info, out);
+    else
+        memset(out, 0, info->commandBufferCount * sizeof *out);
+    for (uint32_t i = 0; i < info->commandBufferCount && !code; i++)
+        mark(&shim.transfer_commands, (uint64_t)(uintptr_t)out[i],
+             is_marked(&shim.transfer_pools, (uint64_t)info->commandPool));
     return code;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdCopyBuffer(VkCommandBuffer commands, VkBuffer from,
+                                                     VkBuffer to, uint32_t count,
+                                                     const VkBufferCopy *regions) {
+    for (uint32_t i = 0; i < count; i++) {
+        shim.copied += regions[i].size;
+        shim.largest_copy =
+            regions[i].size > shim.largest_copy ? regions[i].size : shim.largest_copy;
+    }
+    shim.trespasses += is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) &&
+                       !is_marked(&shim.concurrent_buffers, (uint64_t)to);
+    app.real.CmdCopyBuffer(commands, from, to, count, regions);
+}
+
+/* Each queue runs commands of its own family; the one for compute must come to wait for the other.
+ */
+static void follow(const VkSubmitInfo2 *batch, bool transfer) {
+    for (uint32_t i = 0; i < batch->commandBufferInfoCount; i++) {
+        VkCommandBuffer commands = batch->pCommandBufferInfos[i].commandBuffer;
+        if (shim.transfer_pools.count)
+            shim.trespasses +=
+                is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) != transfer;
+    }
+    for (uint32_t i = 0; i < batch->waitSemaphoreInfoCount && !transfer; i++)
+        shim.handed_over |= batch->pWaitSemaphoreInfos[i].semaphore == shim.transfer_timeline &&
+                            batch->pWaitSemaphoreInfos[i].value >= shim.transfer_value;
+    for (uint32_t i = 0; i < batch->signalSemaphoreInfoCount && transfer; i++) {
+        shim.transfer_timeline = batch->pSignalSemaphoreInfos[i].semaphore;
+        shim.transfer_value = batch->pSignalSemaphoreInfos[i].value;
+        shim.handed_over = false;
+    }
 }
 
 static VKAPI_ATTR VkResult VKAPI_CALL shim_submit(VkQueue queue, uint32_t count,
                                                   const VkSubmitInfo2 *infos, VkFence fence) {
-    shim.unlocked += !shim.locked;
-    return shim_QueueSubmit2(queue, count, infos, fence);
+    bool transfer = queue == TRANSFER_QUEUE;
+    shim.unlocked += transfer ? !shim.transfer_locked : !shim.locked;
+    shim.transfers += transfer;
+    for (uint32_t i = 0; i < count; i++)
+        follow(&infos[i], transfer);
+    return shim_QueueSubmit2(app.queue, count, infos, fence);
 }
+
+static VKAPI_ATTR VkResult VKAPI_CALL read_counter(VkDevice device, VkSemaphore semaphore,
+                                                   uint64_t *value) {
+    VkResult code = shim_GetSemaphoreCounterValue(device, semaphore, value);
+    if (!code && shim.held)
+        *value = 0;
+    return code;
+}
+
+static VKAPI_ATTR void VKAPI_CALL list_families(VkPhysicalDevice physical, uint32_t *count,
+                                                VkQueueFamilyProperties2 *families) {
+    uint32_t room = *count;
+    ((PFN_vkGetPhysicalDeviceQueueFamilyProperties2)app.get(
+        app.instance, "vkGetPhysicalDeviceQueueFamilyProperties2"))(physical, count, families);
+    if (families && *count < room)
+        families[*count].queueFamilyProperties =
+            (VkQueueFamilyProperties){.queueFlags = VK_QUEUE_TRANSFER_BIT, .queueCount = 1};
+    *count += !families || *count < room;
+}
+
+/* ---- What no guest may do ---- */
 
 static VKAPI_ATTR VkResult VKAPI_CALL shim_DeviceWaitIdle(VkDevice device) {
     (void)device;
+    shim.trespasses++;
+    return VK_SUCCESS;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL shim_QueueWaitIdle(VkQueue queue) {
+    (void)queue;
     shim.trespasses++;
     return VK_SUCCESS;
 }
@@ -335,6 +468,8 @@ static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
     X(CmdEndDebugUtilsLabelEXT, )                                                                  \
     X(CreateComputePipelines, )                                                                    \
     X(AllocateCommandBuffers, )                                                                    \
+    X(CmdCopyBuffer, )                                                                             \
+    X(QueueWaitIdle, )                                                                             \
     X(DeviceWaitIdle, )                                                                            \
     X(DestroyDevice, )                                                                             \
     X(DestroyInstance, )
@@ -343,10 +478,13 @@ static PFN_vkVoidFunction intercepted(const char *name) {
     static const struct {
         const char *name;
         PFN_vkVoidFunction function;
-    } table[] = {
-        {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit}, /* found before the one below */
+    } table[] = {/* found before those below */
+                 {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit},
+                 {"vkCreateCommandPool", (PFN_vkVoidFunction)make_pool},
+                 {"vkCreateBuffer", (PFN_vkVoidFunction)make_buffer},
+                 {"vkGetSemaphoreCounterValue", (PFN_vkVoidFunction)read_counter},
 #define ENTRY(name, ...) {"vk" #name, (PFN_vkVoidFunction)shim_##name},
-        FALLIBLE(ENTRY) WAITING(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
+                 FALLIBLE(ENTRY) WAITING(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
 #undef ENTRY
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -368,6 +506,8 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance
                                                              const char *name) {
     if (strcmp(name, "vkGetDeviceProcAddr") == 0)
         return (PFN_vkVoidFunction)get_device_function;
+    if (strcmp(name, "vkGetPhysicalDeviceQueueFamilyProperties2") == 0)
+        return (PFN_vkVoidFunction)list_families;
     PFN_vkVoidFunction function = intercepted(name);
     return function ? function : app.get(instance, name);
 }
@@ -384,9 +524,67 @@ static void unlock_queue(void *user) {
     shim.locked = false;
 }
 
+static void lock_transfer_queue(void *user) {
+    (void)user;
+    shim.trespasses += shim.transfer_locked;
+    shim.transfer_locked = true;
+}
+
+static void unlock_transfer_queue(void *user) {
+    (void)user;
+    shim.trespasses += !shim.transfer_locked;
+    shim.transfer_locked = false;
+}
+
 /* ---- The application ---- */
 
 #define INSTANCE(name) ((PFN_##name)app.get(app.instance, #name))
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL hear(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                           VkDebugUtilsMessageTypeFlagsEXT types,
+                                           const VkDebugUtilsMessengerCallbackDataEXT *data,
+                                           void *user) {
+    (void)severity;
+    (void)types;
+    (void)user;
+    shim.messages++;
+    fprintf(stderr, "validation: %s\n", data->pMessage);
+    return VK_FALSE;
+}
+
+/* With PERIDOT_TEST_VALIDATION=1: the layer, its look at synchronization included. */
+static VkResult make_instance(VkInstanceCreateInfo *info) {
+    static const char *const layers[] = {"VK_LAYER_KHRONOS_validation"};
+    static const char *const extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME,
+                                             VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    static const VkValidationFeatureEnableEXT enables[] = {
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    const VkDebugUtilsMessengerCreateInfoEXT messenger = {
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
+        .pfnUserCallback = hear};
+    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                              .enabledValidationFeatureCount = 1,
+                                              .pEnabledValidationFeatures = enables};
+    const char *wanted = getenv("PERIDOT_TEST_VALIDATION");
+    bool validation = wanted && strcmp(wanted, "1") == 0;
+    if (validation) {
+        info->pNext = &features;
+        info->enabledLayerCount = 1;
+        info->enabledExtensionCount = 2;
+        info->ppEnabledLayerNames = layers;
+        info->ppEnabledExtensionNames = extensions;
+    }
+    VkResult code =
+        ((PFN_vkCreateInstance)app.get(NULL, "vkCreateInstance"))(info, NULL, &app.instance);
+    if (!code && validation)
+        code = ((PFN_vkCreateDebugUtilsMessengerEXT)app.get(
+            app.instance, "vkCreateDebugUtilsMessengerEXT"))(app.instance, &messenger, NULL,
+                                                             &app.messenger);
+    return code;
+}
 
 static const char *create_instance(void) {
     void *symbol = NULL;
@@ -400,9 +598,9 @@ static const char *create_instance(void) {
                                .apiVersion = VK_API_VERSION_1_3};
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
                                  .pApplicationInfo = &about};
-    if (INSTANCE(vkCreateInstance)(&info, NULL, &app.instance)) {
+    if (make_instance(&info)) {
         app.instance = VK_NULL_HANDLE;
-        return "no Vulkan driver";
+        return "no Vulkan driver, or no validation layer";
     }
     uint32_t one = 1;
     VkResult code = INSTANCE(vkEnumeratePhysicalDevices)(app.instance, &one, &app.physical);
@@ -413,6 +611,7 @@ static bool find_family(void) {
     VkQueueFamilyProperties families[32];
     uint32_t count = 32;
     INSTANCE(vkGetPhysicalDeviceQueueFamilyProperties)(app.physical, &count, families);
+    app.families = count;
     for (app.family = 0; app.family < count; app.family++)
         if (families[app.family].queueFlags & VK_QUEUE_COMPUTE_BIT)
             return true;
@@ -461,6 +660,8 @@ const char *adopt_shim_open(void) {
 void adopt_shim_close(void) {
     if (app.device)
         app.real.DestroyDevice(app.device, NULL);
+    if (app.messenger)
+        INSTANCE(vkDestroyDebugUtilsMessengerEXT)(app.instance, app.messenger, NULL);
     if (app.instance)
         INSTANCE(vkDestroyInstance)(app.instance, NULL);
     platform_close_library(app.library);
@@ -468,6 +669,20 @@ void adopt_shim_close(void) {
     arrfree(shim.objects);
     shim.mutex = NULL;
     memset(&app, 0, sizeof app);
+}
+
+int adopt_shim_set_up(void **state) {
+    const char *why = adopt_shim_open();
+    (void)state;
+    if (why)
+        fprintf(stderr, "no application: %s\n", why);
+    return why != NULL;
+}
+
+int adopt_shim_tear_down(void **state) {
+    (void)state;
+    adopt_shim_close();
+    return 0;
 }
 
 struct device_adoption adopt_shim_adoption(void) {
@@ -484,6 +699,15 @@ struct device_adoption adopt_shim_adoption(void) {
 
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void) {
     return app.get;
+}
+
+struct device_adoption adopt_shim_adoption_transfer(bool own_family) {
+    struct device_adoption adoption = adopt_shim_adoption();
+    adoption.transfer_queue = TRANSFER_QUEUE;
+    adoption.transfer_family = own_family ? app.families : app.family;
+    adoption.transfer_callbacks =
+        (struct device_callbacks){lock_transfer_queue, unlock_transfer_queue, NULL};
+    return adoption;
 }
 
 /* ---- What the test asks ---- */
@@ -579,4 +803,28 @@ VkPipelineCache adopt_shim_cache(void) {
 
 void adopt_shim_destroy_cache(VkPipelineCache cache) {
     app.real.DestroyPipelineCache(app.device, cache, NULL);
+}
+
+void adopt_shim_hold(bool held) {
+    shim.held = held;
+}
+
+uint64_t adopt_shim_copied(void) {
+    return shim.copied;
+}
+
+uint64_t adopt_shim_largest_copy(void) {
+    return shim.largest_copy;
+}
+
+uint32_t adopt_shim_transfers(void) {
+    return shim.transfers;
+}
+
+bool adopt_shim_handed_over(void) {
+    return shim.handed_over;
+}
+
+uint32_t adopt_shim_messages(void) {
+    return shim.messages;
 }

@@ -9,8 +9,14 @@
 /* Makes the application on the first device there is. NULL, or why that failed. */
 const char *adopt_shim_open(void);
 void adopt_shim_close(void);
+/* The same for a cmocka group. */
+int adopt_shim_set_up(void **state);
+int adopt_shim_tear_down(void **state);
 /* What to adopt: intercepted functions, and callbacks that are the queue's lock. */
 struct device_adoption adopt_shim_adoption(void);
+/* The same with a transfer queue of the queue's family, or of one that is for transfers alone. The
+ * device need have neither: what is submitted there runs on the one queue that it has. */
+struct device_adoption adopt_shim_adoption_transfer(bool own_family);
 
 /* The function that the intercepted ones stand before. */
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void);
@@ -46,12 +52,23 @@ VkPipelineCache adopt_shim_cache(void);
 uint32_t adopt_shim_foreign_calls(void);
 /* Calls no guest may make: destroying the application's own objects, or what a failed call left in
  * its output; waiting for the whole device, or asking for functions that wait for more than a
- * semaphore; passing other allocation callbacks than the adoption's (adopt_shim_adoption has none;
- * a test that adds some sets them here). */
+ * semaphore; commands of one family on the other's queue; copies by the transfer queue to what its
+ * family may not use; passing other allocation callbacks than the adoption's (adopt_shim_adoption
+ * has none; a test that adds some sets them here). */
 uint32_t adopt_shim_trespasses(void);
 void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
 /* Objects of the application's own, not counted. */
 VkPipelineCache adopt_shim_make_cache(void);
 void adopt_shim_destroy_cache(VkPipelineCache cache);
+
+/* While held, all semaphores have the value 0, as if the device got nowhere. */
+void adopt_shim_hold(bool held);
+uint64_t adopt_shim_copied(void); /* bytes, by vkCmdCopyBuffer */
+uint64_t adopt_shim_largest_copy(void);
+uint32_t adopt_shim_transfers(void); /* submissions to the transfer queue */
+/* Whether the queue for compute has waited for the last of them. */
+bool adopt_shim_handed_over(void);
+/* Of the validation layer, which is there with PERIDOT_TEST_VALIDATION=1. */
+uint32_t adopt_shim_messages(void);
 
 #endif

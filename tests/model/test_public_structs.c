@@ -17,12 +17,17 @@ static peridot_device *device;
 static peridot_model *model;
 static peridot_session *session;
 static peridot_batch *batch;
+static peridot_loading *loading; /* at its end */
 
 static int open_all(void **state) {
     (void)state;
     static const int32_t prompt[] = {2, 3, 5, 7};
     peridot_session_params params = {.struct_size = sizeof params, .context = 64};
+    peridot_error error = {0};
     device = open_test_device();
+    MUST(peridot_model_load_begin(device, TEST_DATA "/small-f32", NULL, &loading, &error));
+    while (peridot_loading_advance(loading, 10, NULL, &error) == PERIDOT_NOT_READY) {
+    }
     MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
     MUST(peridot_session_prompt(session, prompt, 4, NULL, &error));
@@ -34,6 +39,7 @@ static int close_all(void **state) {
     (void)state;
     peridot_session_close(session);
     peridot_model_close(model);
+    assert_int_equal(peridot_loading_cancel(loading), PERIDOT_OK);
     peridot_device_close(device);
     return 0;
 }
@@ -110,6 +116,10 @@ static void fill_statistics(void *out) {
 
 static void fill_batch_statistics(void *out) {
     peridot_batch_describe(batch, out);
+}
+
+static void fill_loading(void *out) {
+    MUST(peridot_loading_advance(loading, 0, out, &error));
 }
 
 static void fill_requirements(void *out) {
@@ -237,6 +247,15 @@ static void test_batch_statistics(void **state) {
     peridot_batch_close(batch);
 }
 
+static void test_loading_status(void **state) {
+    (void)state;
+    static const struct field fields[] = {
+        FIELD(peridot_loading_status, stage), FIELD(peridot_loading_status, done),
+        FIELD(peridot_loading_status, all), FIELD(peridot_loading_status, waiting),
+        FIELD(peridot_loading_status, finished)};
+    CHECK_FILLING(fill_loading, peridot_loading_status, fields);
+}
+
 static void test_requirements(void **state) {
     (void)state;
     static const struct field fields[] = {
@@ -274,6 +293,7 @@ static void test_older_callers(void **state) {
     OLDER(peridot_device_params, before_priority, priority);
     OLDER(peridot_model_params, params, max_piece);
     OLDER(peridot_model_params, alone, more_devices);
+    OLDER(peridot_model_params, lazy, compile_pipelines);
     OLDER(peridot_session_params, wanted, kv);
     OLDER(peridot_sampling, sampling, top_k);
     peridot_device *own = NULL;
@@ -286,6 +306,8 @@ static void test_older_callers(void **state) {
     MUST(peridot_model_load(own, TEST_DATA "/small-f32", &params, &loaded, &error));
     peridot_model_close(loaded);
     MUST(peridot_model_load(own, TEST_DATA "/small-f32", &alone, &loaded, &error));
+    peridot_model_close(loaded);
+    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &lazy, &loaded, &error));
     MUST(peridot_session_create(loaded, &wanted, &created, &error));
     MUST(peridot_session_sampling(created, &sampling, &error));
     MUST(peridot_model_inspect(own, TEST_DATA "/small-f32", &params, &wanted, NULL, NULL, &error));
@@ -386,7 +408,7 @@ int main(void) {
         cmocka_unit_test(test_statistics),    cmocka_unit_test(test_batch_statistics),
         cmocka_unit_test(test_requirements),  cmocka_unit_test(test_work),
         cmocka_unit_test(test_older_callers), cmocka_unit_test(test_newer_callers),
-        cmocka_unit_test(test_size_not_set),
+        cmocka_unit_test(test_size_not_set),  cmocka_unit_test(test_loading_status),
     };
     return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
 }

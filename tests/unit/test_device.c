@@ -228,20 +228,6 @@ static void test_no_validation_layer(void **state) {
 
 /* ---- Adoption ---- */
 
-static int open_application(void **state) {
-    (void)state;
-    const char *why = adopt_shim_open();
-    if (why)
-        print_message("no application: %s\n", why);
-    return why != NULL;
-}
-
-static int close_application(void **state) {
-    (void)state;
-    adopt_shim_close();
-    return 0;
-}
-
 /* A lane's whole life: fill a buffer on the device, read it back. */
 static peridot_result use_lane(struct device *device, const struct buffer *buffer,
                                peridot_error *error) {
@@ -393,10 +379,11 @@ int main(void) {
         cmocka_unit_test(test_open_and_close),
         cmocka_unit_test(test_no_driver),
         cmocka_unit_test(test_no_validation_layer),
-        cmocka_unit_test_setup_teardown(test_a_good_guest, open_application, close_application),
-        cmocka_unit_test_setup_teardown(test_every_call_may_fail, open_application,
-                                        close_application),
-        cmocka_unit_test_setup_teardown(test_bad_adoptions, open_application, close_application),
+        cmocka_unit_test_setup_teardown(test_a_good_guest, adopt_shim_set_up, adopt_shim_tear_down),
+        cmocka_unit_test_setup_teardown(test_every_call_may_fail, adopt_shim_set_up,
+                                        adopt_shim_tear_down),
+        cmocka_unit_test_setup_teardown(test_bad_adoptions, adopt_shim_set_up,
+                                        adopt_shim_tear_down),
     };
     return cmocka_run_group_tests_name("device", tests, NULL, NULL);
 }
