@@ -71,8 +71,8 @@ struct session_block {
     U32 stop_count;
     U32 seed[2];
     U32 stop_tokens[STOP_TOKENS_MAX];
-    /* Where position p's keys and values are: kv_chunks[p / KV_CHUNK]; in a batch's block, where those of
-     * row r's position are: kv_chunks[r]. */
+    /* Where position p's keys and values are: kv_chunks[p / KV_CHUNK]; in a batch's block, where
+     * those of row r's position are: kv_chunks[r]. */
     ADDRESS(Quads) kv_chunks[KV_CHUNKS_MAX];
     /* A batch's block alone: row r of the pass, the token of session r at its position. The host
      * writes the addresses of sessions and logits, batch_rows.comp the rest. */

@@ -72,13 +72,14 @@ done
 [ -z "$lavapipe" ] || run "lavapipe" test_slices VK_DRIVER_FILES="$lavapipe"
 [ -z "$lavapipe" ] || run "lavapipe" test_hidden VK_DRIVER_FILES="$lavapipe"
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
-[ -z "$lavapipe" ] || run "lavapipe" test_batch VK_DRIVER_FILES="$lavapipe"
-[ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_batch VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
+[ -z "$lavapipe" ] || run "lavapipe" test_constraint VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_QUICK=1
+[ -z "$lavapipe" ] || run "lavapipe" test_batch VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_QUICK=1
+[ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_batch VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1 PERIDOT_TEST_ONLY=test_every_number
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
 [ -z "$lavapipe" ] || run "lavapipe" test_tuner VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_tuner VK_DRIVER_FILES="$swiftshader"
-for program in test_model test_sampling test_constraint test_demo; do
+for program in test_model test_sampling test_demo; do
     [ -z "$lavapipe" ] || run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" $program VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1
 done

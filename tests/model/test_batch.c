@@ -231,7 +231,9 @@ static void test_every_number(void **state) {
     struct circle circle = {.checkpoint = "small-f32", .shortest = 1, .longest = 40, .tokens = 24};
     uint32_t vocabulary;
     peridot_model *model = load(&circle, &vocabulary);
-    for (uint32_t count = 1; count <= PERIDOT_BATCH_MAX; count += is_quick() ? 3 : 1) {
+    uint32_t first = is_quick() ? 2 + below(PERIDOT_BATCH_MAX - 1) : 1;
+    uint32_t last = is_quick() ? first : PERIDOT_BATCH_MAX;
+    for (uint32_t count = first; count <= last; count++) {
         circle.count = count;
         circle.params.steps_per_submission = 1 + below(6);
         circle.params.shuffle_seed = below(3);
@@ -289,9 +291,10 @@ static void test_weight_types(void **state) {
         check_type((peridot_weights)atoi(one));
         return;
     }
-    if (!is_quick())
+    if (!is_quick()) {
         check_type((peridot_weights)(PERIDOT_WEIGHTS_F32 + (int)below(3)));
-    check_type((peridot_weights)(PERIDOT_WEIGHTS_Q8_0 + (int)below(5)));
+        check_type((peridot_weights)(PERIDOT_WEIGHTS_Q8_0 + (int)below(5)));
+    }
     check_type((peridot_weights)(PERIDOT_WEIGHTS_Q2_K + (int)below(6)));
 }
 
@@ -434,5 +437,9 @@ int main(void) {
         cmocka_unit_test(test_q8_cache),     cmocka_unit_test(test_weight_types),
         cmocka_unit_test(test_stop_tokens),  cmocka_unit_test(test_refusals),
     };
+    /* one of them, for a device that takes minutes to compile the pipelines of all */
+    const char *only = getenv("PERIDOT_TEST_ONLY");
+    if (only && *only)
+        cmocka_set_test_filter(only);
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
