@@ -22,14 +22,15 @@ lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 swiftshader=$(ls /usr/lib/chromium/vk_swiftshader_icd.json 2>/dev/null | head -n 1)
 
 # run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting. Two run at a time, most being of one thread.
-older= newer= started=0
+running= started=0
 trap 'trap - TERM; kill -TERM 0' INT # what runs in the background would not hear it
 run() {
     title=$1 program=$2
     shift 2
-    [ -z "$newer" ] || finish
+    case $running in *' '*' '*) finish ;; esac
     started=$((started + 1))
     job=$build/job$started
+    rm -f "$job".*
     printf '%-16s %-44s' "$program" "$title" >"$job.name"
     {
         status=0
@@ -37,14 +38,25 @@ run() {
         echo $status >"$job.status"
     } &
     eval "process_$started=$!"
-    if [ -z "$older" ]; then older=$started; else newer=$started; fi
+    running="$running $started"
 }
-# Waits for the older one, counts its tests and shows it.
+# Waits until one of those that run has ended, counts its tests and shows it.
 finish() {
-    [ -n "$older" ] || return 0
-    job=$build/job$older
-    eval "wait \$process_$older" || true
-    status=$(cat "$job.status")
+    [ -n "$running" ] || return 0
+    ended=
+    while [ -z "$ended" ]; do
+        for each in $running; do
+            eval "process=\$process_$each"
+            if [ -s "$build/job$each.status" ] || ! kill -0 "$process" 2>/dev/null; then
+                ended=$each
+                break
+            fi
+        done
+        [ -n "$ended" ] || sleep 0.2
+    done
+    job=$build/job$ended
+    wait "$process" || true
+    status=$(cat "$job.status" 2>/dev/null || echo 137)
     good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
     bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
     [ "$status" = 0 ] || [ -n "$bad" ] || bad=1
@@ -52,11 +64,14 @@ finish() {
     echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed"
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$job.log" | tail -n 40
     rm -f "$job".*
-    older=$newer newer=
+    others=
+    for each in $running; do
+        [ "$each" = "$ended" ] || others="$others $each"
+    done
+    running=$others
 }
 finish_all() {
-    finish
-    finish
+    while [ -n "$running" ]; do finish; done
 }
 # The same for a test that looks at how much memory is free.
 run_alone() {
