@@ -118,7 +118,8 @@ static void test_chunks_agree(void **state) {
     for (size_t i = 0; i < 3; i++) {
         peridot_session_params params = {.kv = PERIDOT_KV_F32, .prefill_rows = rows[i]};
         check_conformance("gqa-bf16", &params, 1e-10);
-        check_conformance("long-f16", &params, 1e-10);
+        if (!is_quick() || rows[i] == 64) /* a thousand steps take a slow device minutes */
+            check_conformance("long-f16", &params, 1e-10);
     }
 }
 
