@@ -343,14 +343,15 @@ typedef struct peridot_loading_status {
     bool finished;      /* the model is there for peridot_loading_finish */
 } peridot_loading_status;
 
-/* Begin what peridot_model_load and peridot_model_load_files do, with the same `params` and errors,
- * most of which advance reports; they read nothing yet. What `params` points to is copied, but for
+/* Begins what peridot_model_load does, with the same `params` and errors, most of which advance
+ * reports; it reads nothing yet. What `params` points to is copied, but for
  * devices and `progress_user`; files in memory must stay valid until the model is closed or the
  * loading cancelled. Errors: ARGUMENT, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_model_load_begin(peridot_device *device, const char *path,
                                                     const peridot_model_params *params,
                                                     peridot_loading **loading,
                                                     peridot_error *error);
+/* The same from files in memory. */
 PERIDOT_API peridot_result peridot_model_load_files_begin(peridot_device *device,
                                                           const peridot_file *files, uint32_t count,
                                                           const peridot_model_params *params,
@@ -827,6 +828,7 @@ typedef struct peridot_batch_statistics {
     uint64_t submissions;       /* vkQueueSubmit2 calls */
     uint64_t scratch_bytes;     /* on the device, beside the sessions' */
 } peridot_batch_statistics;
+/* Fills in the figures as they are now. */
 PERIDOT_API void peridot_batch_describe(const peridot_batch *batch,
                                         peridot_batch_statistics *statistics);
 

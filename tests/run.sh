@@ -17,28 +17,38 @@ cmake --build "$build"
 python=$(sed -n 's/^PERIDOT_PYTHON:FILEPATH=//p' "$build/CMakeCache.txt")
 
 passed=0 failed=0
-log=$build/test.log
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 swiftshader=$(ls /usr/lib/chromium/vk_swiftshader_icd.json 2>/dev/null | head -n 1)
 
-# run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting. Two run at a time, most being of one thread.
+# start NAME TITLE COMMAND…: a test in the build folder. Two run at a time, most being of one thread.
 running= started=0
 trap 'trap - TERM; kill -TERM 0' INT # what runs in the background would not hear it
-run() {
-    title=$1 program=$2
-    shift 2
+start() {
     case $running in *' '*' '*) finish ;; esac
     started=$((started + 1))
     job=$build/job$started
     rm -f "$job".*
-    printf '%-16s %-44s' "$program" "$title" >"$job.name"
+    printf '%-16s %-44s' "$1" "$2" >"$job.name"
+    shift 2
     {
         status=0
-        (cd "$build" && env "$@" "$build/tests/$program") >"$job.log" 2>&1 || status=$?
+        (cd "$build" && "$@") >"$job.log" 2>&1 || status=$?
         echo $status >"$job.status"
     } &
     eval "process_$started=$!"
     running="$running $started"
+}
+# run TITLE PROGRAM [VARIABLE=VALUE …]: one test program in one setting.
+run() {
+    title=$1 program=$2
+    shift 2
+    start "$program" "$title" env "$@" "$build/tests/$program"
+}
+# script TITLE PATH ARGUMENT…: one in Python, in tests/.
+script() {
+    title=$1 path=$2
+    shift 2
+    start "${path##*/}.py" "$title" "$python" "$here/tests/$path.py" "$@"
 }
 # Waits until one of those that run has ended, counts its tests and shows it.
 finish() {
@@ -57,11 +67,17 @@ finish() {
     job=$build/job$ended
     wait "$process" || true
     status=$(cat "$job.status" 2>/dev/null || echo 137)
-    good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
-    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$job.log" | tail -n 1)
-    [ "$status" = 0 ] || [ -n "$bad" ] || bad=1
+    good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p; s/^\([0-9]*\) passed, .*/\1/p' "$job.log" | tail -n 1)
+    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p; s/.* passed, \([0-9]*\) failed$/\1/p' "$job.log" | tail -n 1)
+    said=
+    if [ "$status" = 77 ]; then
+        good=0 bad=0 said=": $(tail -n 1 "$job.log")"
+    elif [ "$status" != 0 ] && [ "${bad:-0}" = 0 ]; then
+        bad=1
+    fi
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
-    echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed"
+    echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed$said"
+    sed -n 's/^\(left out: .*\)/                 \1/p' "$job.log"
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$job.log" | tail -n 40
     rm -f "$job".*
     others=
@@ -180,54 +196,23 @@ for icd in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
 done
 finish_all
 
-title="a real terminal"
-if sh "$here/tests/chat/terminal.sh" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1; then
-    passed=$((passed + 1))
-    echo "terminal.sh      $title: passed"
-else
-    failed=$((failed + 1))
-    echo "terminal.sh      $title: FAILED"
-    cat "$log"
-fi
-for script in chat/conversation chat/bad_input chat/tuning model/check_perplexity; do
-    $python "$here/tests/$script.py" "$build/host/cli/peridot" "$lavapipe" >"$log" 2>&1 || true
-    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
-    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-    printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "the program in a pipe" "${good:-0}" "${bad:-1}"
-    [ "${bad:-1}" = 0 ] || cat "$log"
+start terminal.sh "a real terminal" sh -c 'sh "$@" && echo "1 passed, 0 failed"' sh "$here/tests/chat/terminal.sh" \
+    "$build/host/cli/peridot" "$lavapipe"
+script "the lab, on every software device" bench/check_bench "$build/bench/peridot-bench" "$lavapipe" "$swiftshader"
+for path in chat/conversation chat/bad_input chat/tuning model/check_perplexity; do
+    script "the program in a pipe" $path "$build/host/cli/peridot" "$lavapipe"
 done
-$python "$here/tests/bench/check_bench.py" "$build/bench/peridot-bench" "$lavapipe" "$swiftshader" >"$log" 2>&1 || true
-good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
-passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-printf '%-16s %-44s %s passed, %s failed\n' "check_bench.py" "the lab, on every software device" "${good:-0}" "${bad:-1}"
-[ "${bad:-1}" = 0 ] || cat "$log"
-if [ -x "$build/host/examples/renderer/renderer" ] && [ -n "$lavapipe" ]; then
-    $python "$here/tests/model/renderer.py" "$build/host/examples/renderer/renderer" "$build/host/cli/peridot" \
-        "$lavapipe" "$1" >"$log" 2>&1 || true
-    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
-    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-    printf '%-16s %-44s %s passed, %s failed\n' "renderer.py" "the renderer, under synchronization validation" "${good:-0}" "${bad:-1}"
-    [ "${bad:-1}" = 0 ] || cat "$log"
+renderer=$build/host/examples/renderer/renderer
+if [ -x "$renderer" ] && [ -n "$lavapipe" ]; then
+    script "the renderer, under synchronization validation" model/renderer "$renderer" "$build/host/cli/peridot" "$lavapipe" "$1"
 else
     echo "renderer.py: left out, the renderer example was not built"
 fi
-# beside_gguf SCRIPT ARGUMENT …: a script that needs the gguf package, which comes from pip, into the build folder
-beside_gguf() {
-    script=$1 status=0
-    shift
-    $python "$here/tests/$script.py" "$@" "$build/tests/python" >"$log" 2>&1 || status=$?
-    if [ "$status" = 77 ]; then
-        echo "${script#*/}.py: $(tail -n 1 "$log")"
-        return
-    fi
-    good=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' "$log") bad=$(sed -n 's/.* passed, \([0-9]*\) failed$/\1/p' "$log")
-    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-1}))
-    printf '%-16s %-44s %s passed, %s failed\n' "${script#*/}.py" "beside the gguf package" "${good:-0}" "${bad:-1}"
-    sed -n 's/^\(left out: .*\)/                 \1/p' "$log"
-    [ "${bad:-1}" = 0 ] || cat "$log"
-}
-beside_gguf unit/check_blocks "$build/tests/libblocks.so"
-beside_gguf model/check_convert "$build/host/cli/peridot" "$lavapipe"
+# these need the gguf package, which comes from pip, into the build folder: one after the other
+script "beside the gguf package" unit/check_blocks "$build/tests/libblocks.so" "$build/tests/python"
+finish_all
+script "beside the gguf package" model/check_convert "$build/host/cli/peridot" "$lavapipe" "$build/tests/python"
+finish_all
 if [ "$1" = --large ]; then
     if sh "$here/tests/model/large.sh" "$build/host/cli/peridot" "$lavapipe" "$swiftshader"; then
         passed=$((passed + 1))
