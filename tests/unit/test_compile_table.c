@@ -2,6 +2,7 @@
  * the names that drivers have for figures; and a card's sensors from files as Linux has them. */
 #include "compile_table.h"
 #include "pipeline_figures.h"
+#include "platform.h"
 #include "sensors.h"
 
 #include <math.h>
@@ -209,10 +210,11 @@ static void test_sensors(void **state) {
     put("hwmon/hwmon3/freq1_input", "1800000000\n");
     sensors_find(&sensors, root, "0000:03:00.0");
     assert_true(fabs(sensors_clock_mhz(&sensors) - 1800) <= 1e-6);
+    double start = platform_seconds();
     struct energy_meter *meter = energy_begin(&sensors);
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     double joules = energy_end(meter);
-    assert_true(joules > 4 && joules < 50);
+    assert_true(joules > 0 && joules <= 50.001 * (platform_seconds() - start));
 
     put("hwmon/hwmon3/energy1_input", "1000000\n"); /* a counter goes before power */
     sensors_find(&sensors, root, "0000:03:00.0");
