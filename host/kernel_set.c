@@ -313,7 +313,7 @@ static uint32_t registers_of(const struct device *device, const struct pipeline_
 static uint32_t batch_columns(const struct device *device, const struct pipeline_key *key,
                               uint32_t count) {
     uint32_t sums = weight_type_info(key->type)->block > 1 && !is_dot(key->variant->kernel) ? 2 : 1;
-    uint32_t most = registers_of(device, key) * 3 / 4, columns = count;
+    uint32_t most = registers_of(device, key) / 2, columns = count;
     while (columns > 1 && !device_is_software(device) &&
            (key->spec[SPEC_ROWS] * sums + 1) * columns > most)
         columns = (columns + 1) / 2;
