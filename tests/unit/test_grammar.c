@@ -310,7 +310,7 @@ static void check_class(bool inverted) {
     }
     for (int i = 0; i < 20000; i++) { /* overlong forms, stray bytes, ends missing */
         size_t length = between(1, 4);
-        for (size_t j = 0; j < length; j++)
+        for (size_t j = 0; j < length && j < sizeof one; j++)
             one[j] = (char)between(0x70, 0xff);
         bool fit = fits(c.match, one, length);
         assert_false(fit && utf8_sequence(one, length) != length);
