@@ -369,7 +369,7 @@ static peridot_result open_session(struct bench *bench, peridot_error *error) {
                                    .session = &session,
                                    .progress = show_progress};
     peridot_result result =
-        peridot_model_load(bench->device, options->model, &params, &bench->model, error);
+        peridot_model_load_wait(bench->device, options->model, &params, &bench->model, error);
     if (result)
         return result;
     peridot_model_describe(bench->model, &info);
@@ -498,9 +498,9 @@ int bench_model(int argc, char **argv) {
         result = results_output(&bench.results, NULL, &options.output, &error);
     results_free(&bench.results);
     for (int i = 0; i < NUMBERS_MAX; i++)
-        peridot_batch_close(bench.batches[i]);
+        peridot_batch_close_wait(bench.batches[i]);
     for (int i = 0; i < PERIDOT_BATCH_MAX; i++)
-        peridot_session_close(bench.sessions[i]);
+        peridot_session_close_wait(bench.sessions[i]);
     peridot_model_close(bench.model);
     peridot_device_close(bench.device);
     return result ? complain(&error) : 0;

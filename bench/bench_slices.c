@@ -167,7 +167,7 @@ static peridot_result run_budget(struct bench *bench, uint32_t budget_us, perido
         result = fail(error, PERIDOT_ERROR_UNSUPPORTED, "the device's queue has no timestamps");
     if (!result)
         add_row(bench, budget_us, &frames);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     free(frames.shares);
     free(frames.submits);
     return result;
@@ -187,7 +187,8 @@ static peridot_result run(struct bench *bench, peridot_error *error) {
     peridot_model_params model = {.struct_size = sizeof model, .weights = options->weights};
     peridot_result result = peridot_device_open(&device, &bench->device, error);
     if (!result)
-        result = peridot_model_load(bench->device, options->model, &model, &bench->model, error);
+        result =
+            peridot_model_load_wait(bench->device, options->model, &model, &bench->model, error);
     if (!result) {
         environment_describe(bench->device->engine, bench->results.about);
         cJSON_AddStringToObject(bench->results.about, "model", options->model);

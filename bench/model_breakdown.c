@@ -10,7 +10,7 @@
 /* One step by itself, in wall time; the token's forward pass, then its sampling. */
 static peridot_result step(struct peridot_session *session, double *seconds, peridot_error *error) {
     double start = platform_seconds();
-    peridot_result result = peridot_session_generate(session, 1, NULL, NULL, NULL, error);
+    peridot_result result = peridot_session_generate_wait(session, 1, NULL, NULL, NULL, error);
     *seconds = platform_seconds() - start;
     return result;
 }

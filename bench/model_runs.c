@@ -25,7 +25,8 @@ static peridot_result extend(struct peridot_session *session, uint32_t length,
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a prompt");
     for (uint32_t i = from; i < length; i++)
         tokens[i - from] = token_at(session, i);
-    peridot_result result = peridot_session_prompt(session, tokens, length - from, NULL, error);
+    peridot_result result =
+        peridot_session_prompt_wait(session, tokens, length - from, NULL, error);
     free(tokens);
     return result;
 }
@@ -84,7 +85,7 @@ peridot_result runs_prompt(struct peridot_session *session, const struct sensors
     double joules = energy_end(meter);
     double measuring = platform_seconds() - end.wall;
     if (!result)
-        result = peridot_session_generate(session, 1, ignore_token, NULL, NULL, error);
+        result = peridot_session_generate_wait(session, 1, ignore_token, NULL, NULL, error);
     double first = platform_seconds() - start.wall - measuring;
     runs->tokens_per_second[index] = tokens / (end.wall - start.wall);
     runs->first_token_ms[index] = first * 1e3;
@@ -149,7 +150,7 @@ peridot_result runs_generate(struct peridot_session *session, const struct senso
     if (result)
         return result;
     double before = step_gb(session);
-    result = peridot_session_generate(session, tokens + 1, watch_token, &clock, NULL, error);
+    result = peridot_session_generate_wait(session, tokens + 1, watch_token, &clock, NULL, error);
     peridot_result taken = take_times(&clock, tokens, runs, index, result ? NULL : error);
     runs->gb_per_token = (before + step_gb(session)) / 2;
     return result ? result : taken;
@@ -177,7 +178,7 @@ peridot_result runs_batch(peridot_batch *batch, peridot_session *const *sessions
     if (result)
         return result;
     double before = batch_gb(sessions, count);
-    result = peridot_batch_generate(batch, counts, watch_batch, &clock, NULL, error);
+    result = peridot_batch_generate_wait(batch, counts, watch_batch, &clock, NULL, error);
     peridot_result taken = take_times(&clock, tokens, runs, index, result ? NULL : error);
     runs->gb_per_token = (before + batch_gb(sessions, count)) / 2;
     return result ? result : taken;

@@ -19,9 +19,9 @@ struct timed_steps {
 };
 
 /* From now on each decode step of the session takes timestamps. One step a call
- * (peridot_session_generate with a count of 1): timestamps of several would overwrite each other.
- * For the greedy sampler without a penalty. Errors: UNSUPPORTED (a device without timestamps),
- * VULKAN, HOST_MEMORY, DEVICE_MEMORY. */
+ * (peridot_session_generate_wait with a count of 1): timestamps of several would overwrite each
+ * other. For the greedy sampler without a penalty. Errors: UNSUPPORTED (a device without
+ * timestamps), VULKAN, HOST_MEMORY, DEVICE_MEMORY. */
 peridot_result timed_steps_begin(struct peridot_session *session, struct timed_steps *timed,
                                  peridot_error *error);
 void timed_steps_end(struct timed_steps *timed); /* accepts one that never began */

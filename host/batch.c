@@ -19,7 +19,7 @@ static peridot_result check_session(peridot_session *const *sessions, uint32_t i
     if (session->next || model_next(session->model))
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a model on several devices does not decode in batches: use "
-                    "peridot_session_generate");
+                    "peridot_session_generate_wait");
     for (uint32_t i = 0; i < index; i++)
         if (sessions[i] == session)
             return fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -31,7 +31,7 @@ static peridot_result check_session(peridot_session *const *sessions, uint32_t i
                     index);
     if (session->suspension)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "session %u of the batch is suspended: call peridot_session_resume first",
+                    "session %u of the batch is suspended: call peridot_session_resume_wait first",
                     index);
     if (session->model != first->model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -106,7 +106,7 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
         if (*rows[i].place)
             own->lane.device->vk.CmdFillBuffer(commands, (*rows[i].place)->handle, 0, VK_WHOLE_SIZE,
                                                0);
-    return session_end_transfer(own, commands, error);
+    return session_send(own, commands, error);
 }
 
 /* A command buffer that ends a member's part in the steps behind it. */
@@ -199,13 +199,20 @@ peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t c
     take_settings(&opening->own, sessions, count);
     result = open_batch(opening, error);
     if (result)
-        peridot_batch_close(opening);
+        peridot_batch_close_wait(opening);
     else
         *batch = opening;
     return result;
 }
 
-void peridot_batch_close(peridot_batch *batch) {
+peridot_result peridot_batch_close(peridot_batch *batch) {
+    if (batch && session_is_busy(&batch->own))
+        return PERIDOT_NOT_READY;
+    peridot_batch_close_wait(batch);
+    return PERIDOT_OK;
+}
+
+void peridot_batch_close_wait(peridot_batch *batch) {
     if (!batch)
         return;
     if (batch->own.lane.device) {

@@ -13,7 +13,7 @@
 
 #define STEPS_MAX 64
 
-/* One call of peridot_batch_generate. */
+/* One call of peridot_batch_generate_wait. */
 struct call {
     struct peridot_batch *batch;
     peridot_on_batch_token on_token;
@@ -222,10 +222,10 @@ static peridot_result check_member(const struct peridot_session *member,
     if (constraint_is_on(member))
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "with a mask or a grammar the host is needed between its tokens: use "
-                    "peridot_session_generate, and let it sit out here");
+                    "peridot_session_generate_wait, and let it sit out here");
     if (member->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "generating needs a prompt: give it one by peridot_session_prompt");
+                    "generating needs a prompt: give it one by peridot_session_prompt_wait");
     if (member->length >= member->context)
         return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
                     "the context of %u tokens is full: truncate the session, or let it sit out",
@@ -299,12 +299,12 @@ static void count_up(const struct call *call, double seconds) {
     batch->statistics.submissions = batch->own.lane.submissions;
 }
 
-peridot_result peridot_batch_generate(peridot_batch *batch, const uint32_t *counts,
-                                      peridot_on_batch_token on_token, void *user,
-                                      uint32_t *generated, peridot_error *error) {
+peridot_result peridot_batch_generate_wait(peridot_batch *batch, const uint32_t *counts,
+                                           peridot_on_batch_token on_token, void *user,
+                                           uint32_t *generated, peridot_error *error) {
     if (!batch || !counts)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_batch_generate needs a batch, and a count for each session");
+                    "peridot_batch_generate_wait needs a batch, and a count for each session");
     struct call call = {.batch = batch, .on_token = on_token, .user = user};
     double start = platform_seconds();
     peridot_result result = prepare(&call, counts, error);

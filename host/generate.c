@@ -12,7 +12,7 @@
 #define STEPS_MAX 64
 #define UPDATES_MAX (KV_CHUNKS_MAX + 1) /* the state, and one for each new KV chunk */
 
-/* One call of peridot_session_generate. */
+/* One call of peridot_session_generate_wait. */
 struct generation {
     struct peridot_session *session;
     uint32_t wanted, submitted, received;
@@ -332,9 +332,9 @@ static uint64_t count_submissions(const struct peridot_session *session) {
     return count;
 }
 
-peridot_result peridot_session_generate(peridot_session *session, uint32_t count,
-                                        peridot_on_token on_token, void *user, uint32_t *generated,
-                                        peridot_error *error) {
+peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t count,
+                                             peridot_on_token on_token, void *user,
+                                             uint32_t *generated, peridot_error *error) {
     if (generated)
         *generated = 0;
     double start = platform_seconds();

@@ -576,23 +576,24 @@ peridot_result peridot_loading_cancel(peridot_loading *loading) {
 
 /* ---- At once ---- */
 
-peridot_result peridot_model_load(peridot_device *device, const char *path,
-                                  const peridot_model_params *params, peridot_model **model,
-                                  peridot_error *error) {
+peridot_result peridot_model_load_wait(peridot_device *device, const char *path,
+                                       const peridot_model_params *params, peridot_model **model,
+                                       peridot_error *error) {
     struct peridot_loading *loading;
     if (!device || !path || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load needs a device and a path");
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_model_load_wait needs a device and a path");
     *model = NULL;
     peridot_result result = begin(device, path, NULL, 0, params, &loading, error);
     return result ? result : run(loading, STAGE_READY, model, error);
 }
 
-peridot_result peridot_model_load_files(peridot_device *device, const peridot_file *files,
-                                        uint32_t count, const peridot_model_params *params,
-                                        peridot_model **model, peridot_error *error) {
+peridot_result peridot_model_load_files_wait(peridot_device *device, const peridot_file *files,
+                                             uint32_t count, const peridot_model_params *params,
+                                             peridot_model **model, peridot_error *error) {
     struct peridot_loading *loading;
     if (!device || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files needs a device");
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files_wait needs a device");
     *model = NULL;
     peridot_result result = begin(device, NULL, files, count, params, &loading, error);
     return result ? result : run(loading, STAGE_READY, model, error);

@@ -3,16 +3,18 @@
  * A device runs models; a model holds weights on its device, or on several; a session is one
  * conversation: a KV cache and a sampler. Close in the opposite order of opening.
  *
- *     peridot_device *device;   peridot_device_open(NULL, &device, &error);
- *     peridot_model *model;     peridot_model_load(device, "gemma-2b-it", NULL, &model, &error);
- *     peridot_session *session; peridot_session_create(model, NULL, &session, &error);
- *     peridot_session_prompt(session, tokens, count, NULL, &error);
- *     peridot_session_generate(session, 200, on_token, user, &generated, &error);
+ *     peridot_device_open(NULL, &device, &error);
+ *     peridot_model_load_wait(device, "gemma-2b-it", NULL, &model, &error);
+ *     peridot_session_create(model, NULL, &session, &error);
+ *     peridot_session_prompt_wait(session, tokens, count, NULL, &error);
+ *     peridot_session_generate_wait(session, 200, on_token, user, &generated, &error);
  *
  * Functions that can fail return a peridot_result and write one clear sentence to `error`, which
- * may be NULL. Nothing here exits, aborts or prints. Objects of one device may be used from one
- * thread at a time, a model on several devices being an object of each; different devices are
- * independent.
+ * may be NULL. Nothing here exits, aborts or prints. A call that waits for the GPU has a name that
+ * ends in _wait; no other one does, but for peridot_device_close of a device of Peridot's own. What
+ * takes the host long, reading files and compiling pipelines, says so. Objects of one device may be
+ * used from one thread at a time, a model on several devices being an object of each; different
+ * devices are independent.
  *
  * Structs grow at their end in later versions, and application and library need not be of the same
  * one:
@@ -304,9 +306,9 @@ typedef struct peridot_model_params {
  * weights need and what is free, on which device; nothing was uploaded if that could be known
  * before. Other errors: ARGUMENT (of the params: a device twice, a share that is none), FILE,
  * FORMAT, UNSUPPORTED, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
-PERIDOT_API peridot_result peridot_model_load(peridot_device *device, const char *path,
-                                              const peridot_model_params *params,
-                                              peridot_model **model, peridot_error *error);
+PERIDOT_API peridot_result peridot_model_load_wait(peridot_device *device, const char *path,
+                                                   const peridot_model_params *params,
+                                                   peridot_model **model, peridot_error *error);
 
 typedef struct peridot_file {
     const char *name; /* as in a directory: "config.json" */
@@ -315,23 +317,27 @@ typedef struct peridot_file {
 } peridot_file;
 
 /* The same from files in memory, which must stay valid until the model is closed. */
-PERIDOT_API peridot_result peridot_model_load_files(peridot_device *device,
-                                                    const peridot_file *files, uint32_t count,
-                                                    const peridot_model_params *params,
-                                                    peridot_model **model, peridot_error *error);
+PERIDOT_API peridot_result peridot_model_load_files_wait(peridot_device *device,
+                                                         const peridot_file *files, uint32_t count,
+                                                         const peridot_model_params *params,
+                                                         peridot_model **model,
+                                                         peridot_error *error);
 
 /* ---- Loading in steps --------------------------------------------------------------------------
  *
  * For an application with frames to draw: none of these calls waits for the GPU, and advance does
  * as much as fits in the time that it is given.
  *
- *     peridot_loading *loading;
  *     peridot_model_load_begin(device, "gemma-2b-it", &params, &loading, &error);
- *     peridot_result result;
- *     while ((result = peridot_loading_advance(loading, 2.0f, &status, &error)) ==
- * PERIDOT_NOT_READY) draw_frame(&status); if (result == PERIDOT_OK) peridot_loading_finish(loading,
- * &model, &error); else while (peridot_loading_cancel(loading) == PERIDOT_NOT_READY)
- *             draw_frame(NULL);
+ *     do {
+ *         draw_frame();
+ *         result = peridot_loading_advance(loading, 2.0f, &status, &error);
+ *     } while (result == PERIDOT_NOT_READY);
+ *     if (result == PERIDOT_OK)
+ *         peridot_loading_finish(loading, &model, &error);
+ *     else
+ *         while (peridot_loading_cancel(loading) == PERIDOT_NOT_READY)
+ *             draw_frame();
  *
  * A loading counts as an object of its device, and of more_devices. */
 
@@ -343,10 +349,10 @@ typedef struct peridot_loading_status {
     bool finished;      /* the model is there for peridot_loading_finish */
 } peridot_loading_status;
 
-/* Begins what peridot_model_load does, with the same `params` and errors, most of which advance
- * reports; it reads nothing yet. What `params` points to is copied, but for
- * devices and `progress_user`; files in memory must stay valid until the model is closed or the
- * loading cancelled. Errors: ARGUMENT, HOST_MEMORY. */
+/* Begins what peridot_model_load_wait does, with the same `params` and errors, most of which
+ * advance reports; it reads nothing yet. What `params` points to is copied, but for devices and
+ * `progress_user`; files in memory must stay valid until the model is closed or the loading
+ * cancelled. Errors: ARGUMENT, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_model_load_begin(peridot_device *device, const char *path,
                                                     const peridot_model_params *params,
                                                     peridot_loading **loading,
@@ -422,12 +428,12 @@ typedef struct peridot_convert_params {
     void *message_user;
 } peridot_convert_params;
 
-/* Writes a model, a directory or GGUF file as peridot_model_load takes it, to a new GGUF file with
- * its tokenizer, on the CPU alone. The file takes the place of `target` when it is whole and on
- * disk; on any error what was there stays. The embedding keeps 8 bits, and rows that no block fits
- * get a float type. Errors: ARGUMENT (struct_size is not set; `target` is one of the model's own
- * files), FILE (also a full disk), FORMAT (a weight that is NaN or infinite: which tensor, which
- * row), UNSUPPORTED (a weight too large for float16; NF4), HOST_MEMORY, CANCELLED. */
+/* Writes a model, a directory or GGUF file as peridot_model_load_wait takes it, to a new GGUF file
+ * with its tokenizer, on the CPU alone. The file takes the place of `target` when it is whole and
+ * on disk; on any error what was there stays. The embedding keeps 8 bits, and rows that no block
+ * fits get a float type. Errors: ARGUMENT (struct_size is not set; `target` is one of the model's
+ * own files), FILE (also a full disk), FORMAT (a weight that is NaN or infinite: which tensor,
+ * which row), UNSUPPORTED (a weight too large for float16; NF4), HOST_MEMORY, CANCELLED. */
 PERIDOT_API peridot_result peridot_convert(const char *model, const char *target,
                                            const peridot_convert_params *params,
                                            peridot_error *error);
@@ -500,9 +506,10 @@ typedef struct peridot_session_params {
     float submission_ms; /* GPU time of one submission at most, as predicted and measured; 0: 500 */
     uint64_t shuffle_seed; /* for tests: not 0 shuffles dispatches between barriers */
     peridot_activations activations;
-    uint32_t hidden_layer; /* whose hidden states are kept (peridot_session_hidden): the residual
-                              stream after layer 1 to `layers`, or PERIDOT_HIDDEN_NORMED; 0: none.
-                              They take 4 * d_model bytes for each position of the context */
+    uint32_t
+        hidden_layer; /* whose hidden states are kept (peridot_session_hidden_wait): the residual
+                         stream after layer 1 to `layers`, or PERIDOT_HIDDEN_NORMED; 0: none.
+                         They take 4 * d_model bytes for each position of the context */
 } peridot_session_params;
 
 #define PERIDOT_HIDDEN_NORMED UINT32_MAX /* after the last layer and the final norm */
@@ -514,8 +521,13 @@ typedef struct peridot_session_params {
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
-/* Accepts NULL. */
-PERIDOT_API void peridot_session_close(peridot_session *session);
+/* Closes a session; accepts NULL. NOT_READY: slices of it still run, or copies of a suspension, or
+ * the zeros that it began with are on their way; then nothing has happened but that its work is
+ * cancelled, and no other call is for it but this one, again. After calls that wait there is
+ * nothing left to wait for. */
+PERIDOT_API peridot_result peridot_session_close(peridot_session *session);
+/* The same, but waits for what still runs. */
+PERIDOT_API void peridot_session_close_wait(peridot_session *session);
 
 /* The device memory that a model and one session on it need, in bytes as they are allocated; on all
  * its devices together, but for staging_bytes, which one device after the other takes. */
@@ -544,7 +556,7 @@ typedef struct peridot_memory_plan {
  * the tokenizer are read, of the weights the few bytes that the fingerprint samples, and nothing is
  * uploaded; so a damaged weight is not noticed. `params` and `session` are those
  * that it would be loaded and run with, or NULL; `info` and `plan` may be NULL. Errors: as
- * peridot_model_load and peridot_session_create, but memory that does not suffice is none. */
+ * peridot_model_load_wait and peridot_session_create, but memory that does not suffice is none. */
 PERIDOT_API peridot_result peridot_model_inspect(peridot_device *device, const char *path,
                                                  const peridot_model_params *params,
                                                  const peridot_session_params *session,
@@ -571,7 +583,7 @@ PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
  * stop_tokens if so; where only such are allowed, min_tokens gives way. For choosing one of N
  * actions: a mask of N tokens, and generate one.
  * From within on_token it is for the next token, if there was a mask or a grammar when
- * peridot_session_generate was called. A session with a mask or a grammar runs one step in a
+ * peridot_session_generate_wait was called. A session with a mask or a grammar runs one step in a
  * submission, whatever its params say. Errors: ARGUMENT (another number of words; a mask that
  * allows nothing), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_session_mask(peridot_session *session, const uint32_t *words,
@@ -603,7 +615,7 @@ PERIDOT_API void peridot_grammar_free(peridot_grammar *grammar); /* accepts NULL
  * of a prompt are matched like sampled ones. A stop token ends the text: for the next answer set
  * the grammar again. A saved session has neither mask nor grammar; in one that is loaded into, they
  * stay, and the grammar begins behind what was loaded.
- * peridot_session_generate then also fails with ARGUMENT (nothing is allowed, because mask and
+ * peridot_session_generate_wait then also fails with ARGUMENT (nothing is allowed, because mask and
  * grammar have nothing in common, the model has no token for what must come, or a prompt's token
  * did not fit: where) and UNSUPPORTED (the grammar is too ambiguous); tokens before that stay.
  * Errors: ARGUMENT (a grammar of another model), HOST_MEMORY, UNSUPPORTED. */
@@ -613,13 +625,13 @@ PERIDOT_API peridot_result peridot_session_grammar(peridot_session *session,
 
 /* ---- Prompt and answer ---- */
 
-/* Appends tokens to the context and runs them; blocks until done. With `logits` not NULL, float32
+/* Appends tokens to the context and runs them. With `logits` not NULL, float32
  * [count][vocabulary] for every token. A failed call leaves the session as it was before.
  * Errors: ARGUMENT (no tokens; a token out of range: which), CONTEXT_FULL (how many fit),
  * DEVICE_LOST. */
-PERIDOT_API peridot_result peridot_session_prompt(peridot_session *session, const int32_t *tokens,
-                                                  size_t count, float *logits,
-                                                  peridot_error *error);
+PERIDOT_API peridot_result peridot_session_prompt_wait(peridot_session *session,
+                                                       const int32_t *tokens, size_t count,
+                                                       float *logits, peridot_error *error);
 
 typedef struct peridot_token {
     uint32_t position; /* in the context */
@@ -632,14 +644,14 @@ typedef struct peridot_token {
  * are dropped, the session is as if they had never been sampled. */
 typedef bool (*peridot_on_token)(const peridot_token *token, void *user);
 
-/* Samples up to `count` tokens after the prompt, until a stop token or the context's end; blocks.
+/* Samples up to `count` tokens after the prompt, until a stop token or the context's end.
  * `generated` (may be NULL): how many there were. Errors: ARGUMENT (no prompt yet), CONTEXT_FULL
  * (not one fits), DEVICE_LOST; with a mask or a grammar those that peridot_session_grammar tells
  * of.
  */
-PERIDOT_API peridot_result peridot_session_generate(peridot_session *session, uint32_t count,
-                                                    peridot_on_token on_token, void *user,
-                                                    uint32_t *generated, peridot_error *error);
+PERIDOT_API peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t count,
+                                                         peridot_on_token on_token, void *user,
+                                                         uint32_t *generated, peridot_error *error);
 
 /* How many tokens the session holds: prompt and sampled ones, a stop token included. */
 PERIDOT_API uint32_t peridot_session_length(const peridot_session *session);
@@ -653,16 +665,16 @@ PERIDOT_API peridot_result peridot_session_truncate(peridot_session *session, ui
                                                     peridot_error *error);
 
 /* The logits after the last token, float32 [vocabulary]. ARGUMENT: no token yet. */
-PERIDOT_API peridot_result peridot_session_logits(peridot_session *session, float *logits,
-                                                  peridot_error *error);
+PERIDOT_API peridot_result peridot_session_logits_wait(peridot_session *session, float *logits,
+                                                       peridot_error *error);
 
 /* Hidden states of tokens [first, first + count), float32 [count][d_model], of the layer that the
- * session's params name: embeddings, for one. Blocks. ARGUMENT: none are kept; tokens that are not
+ * session's params name: embeddings, for one. ARGUMENT: none are kept; tokens that are not
  * there, or were sampled and have not been run through the model yet (the last one of an answer).
  */
-PERIDOT_API peridot_result peridot_session_hidden(peridot_session *session, uint32_t first,
-                                                  uint32_t count, float *hidden,
-                                                  peridot_error *error);
+PERIDOT_API peridot_result peridot_session_hidden_wait(peridot_session *session, uint32_t first,
+                                                       uint32_t count, float *hidden,
+                                                       peridot_error *error);
 
 /* ---- Results on the GPU ------------------------------------------------------------------------
  */
@@ -700,15 +712,15 @@ PERIDOT_API peridot_result peridot_session_result(const peridot_session *session
 /* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,
  * atomically and with a checksum. Errors: ARGUMENT (`extra_size` over 64 MiB), FILE, HOST_MEMORY,
  * DEVICE_LOST. */
-PERIDOT_API peridot_result peridot_session_save(peridot_session *session, const char *path,
-                                                const void *extra, size_t extra_size,
-                                                peridot_error *error);
+PERIDOT_API peridot_result peridot_session_save_wait(peridot_session *session, const char *path,
+                                                     const void *extra, size_t extra_size,
+                                                     peridot_error *error);
 /* Reads them back; `*extra` is the caller's to free with peridot_free. Refuses another model's file
  * (UNSUPPORTED) and a damaged one (FORMAT), leaving the session as it was. Other errors: FILE,
  * CONTEXT_FULL, HOST_MEMORY, DEVICE_LOST. */
-PERIDOT_API peridot_result peridot_session_load(peridot_session *session, const char *path,
-                                                void **extra, size_t *extra_size,
-                                                peridot_error *error);
+PERIDOT_API peridot_result peridot_session_load_wait(peridot_session *session, const char *path,
+                                                     void **extra, size_t *extra_size,
+                                                     peridot_error *error);
 /* Frees what a function here gave to its caller; accepts NULL. From any thread. */
 PERIDOT_API void peridot_free(void *memory);
 
@@ -751,29 +763,31 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
  * Then close the lost sessions, model and device; none of that waits for the lost device. */
 
 /* Copies what was computed, keys, values, the last logits and hidden states, to the host's memory,
- * and gives back the session's device memory, command buffers and semaphores. Blocks until the
- * copying is done. The copy passes through at most 16 MiB of host-visible memory, beyond the limit
+ * and gives back the session's device memory, command buffers and semaphores. The
+ * copy passes through at most 16 MiB of host-visible memory, beyond the limit
  * on the device's if need be. On an error the session is as it was. OK if it is suspended already.
  * Errors: ARGUMENT (work in slices is active), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST, VULKAN. */
-PERIDOT_API peridot_result peridot_session_suspend(peridot_session *session, peridot_error *error);
-/* The same without blocking: each call looks whether the last piece has come and submits the next,
+PERIDOT_API peridot_result peridot_session_suspend_wait(peridot_session *session,
+                                                        peridot_error *error);
+/* The same without a wait: each call looks whether the last piece has come and submits the next,
  * of at most `bytes` bytes (0: 16 MiB). NOT_READY: call it again, in the next frame perhaps; until
- * it is done no other call but those that only read, peridot_session_try_close and
- * peridot_session_close is for this session. */
+ * it is done no other call but those that only read, peridot_session_close and
+ * peridot_session_close_wait is for this session. */
 PERIDOT_API peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t bytes,
                                                         peridot_error *error);
 
-/* Brings a suspended session back to its device; blocks until the copying is done. OK if it is not
+/* Brings a suspended session back to its device. OK if it is not
  * suspended. On an error it stays suspended, and nothing is lost. Errors: DEVICE_MEMORY (what it
  * needs and what is free), HOST_MEMORY, DEVICE_LOST, VULKAN. */
-PERIDOT_API peridot_result peridot_session_resume(peridot_session *session, peridot_error *error);
-/* The same without blocking, as peridot_session_suspend_step; its first call allocates. */
+PERIDOT_API peridot_result peridot_session_resume_wait(peridot_session *session,
+                                                       peridot_error *error);
+/* The same without a wait, as peridot_session_suspend_step; its first call allocates. */
 PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
                                                        peridot_error *error);
 
 /* Makes a suspended session one of another handle of the same model, on any device or devices, to
  * be resumed there; the old handle may be closed then. Compiles the pipelines that are missing
- * there, and blocks for that. On an error it stays with the old one. Where the devices differ, so
+ * there. On an error it stays with the old one. Where the devices differ, so
  * may the roundings of what is computed from now on. Errors: ARGUMENT (it is not suspended; it has
  * a grammar, which is the old handle's), UNSUPPORTED (another model), HOST_MEMORY, VULKAN,
  * DEVICE_LOST. */
@@ -785,20 +799,24 @@ PERIDOT_API peridot_result peridot_session_move(peridot_session *session, perido
  * Several sessions that decode together: each step runs one token of each through the layers, and
  * reads the weights, most of what a step costs, once for all of them. Tokens and log-probabilities
  * are those of separate runs. Each session keeps its own prompt, length, sampling settings and
- * seed, and outside of peridot_batch_generate it is used as before: prompts are read one by one. */
+ * seed, and outside of peridot_batch_generate_wait it is used as before: prompts are read one by
+ * one. */
 
 #define PERIDOT_BATCH_MAX 8 /* sessions in a batch */
 
 /* Makes a batch of `count` sessions, 1 to PERIDOT_BATCH_MAX, in this order: of one model on one
  * device, with the same type of KV cache and the same activations. A session may be in several
- * batches. It stays the caller's, and is closed after them. Blocks: the pipelines for so many
+ * batches. It stays the caller's, and is closed after them. The pipelines for so many
  * sessions that are missing are compiled. The batch has a few megabytes of device memory and runs
  * as many steps in a submission as the session with the fewest, for as long as the shortest
  * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices; a
  * session that keeps hidden states), DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
                                                 peridot_batch **batch, peridot_error *error);
-PERIDOT_API void peridot_batch_close(peridot_batch *batch); /* accepts NULL */
+/* Closes a batch; accepts NULL. NOT_READY: something of it still runs, and nothing has happened. */
+PERIDOT_API peridot_result peridot_batch_close(peridot_batch *batch);
+/* The same, but waits for that. */
+PERIDOT_API void peridot_batch_close_wait(peridot_batch *batch);
 
 /* Called on the calling thread for each token as it comes, step by step, within a step in the order
  * of the sessions; `session` counts them from 0. False ends that session's part, as in
@@ -806,16 +824,16 @@ PERIDOT_API void peridot_batch_close(peridot_batch *batch); /* accepts NULL */
 typedef bool (*peridot_on_batch_token)(uint32_t session, const peridot_token *token, void *user);
 
 /* Samples up to counts[i] tokens in session i after its prompt, until a stop token or its context's
- * end; 0: it sits out. Blocks until all are done. What peridot_session_generate would give one by
- * one, to the bit; a session that is done costs the others little. `generated` (may be NULL, else
- * one number a session): how many tokens there were. `counts` has one number a session.
+ * end; 0: it sits out. What peridot_session_generate_wait would give one
+ * by one, to the bit; a session that is done costs the others little. `generated` (may be NULL,
+ * else one number a session): how many tokens there were. `counts` has one number a session.
  * Errors, which name the session: ARGUMENT (one of them has work in slices, is suspended or was
  * moved to another model; one that is to generate has no prompt yet; all counts are 0), UNSUPPORTED
  * (one that is to generate has a mask or a grammar), CONTEXT_FULL (of one that is to generate), and
- * as peridot_session_generate. Tokens that came before an error stay. */
-PERIDOT_API peridot_result peridot_batch_generate(peridot_batch *batch, const uint32_t *counts,
-                                                  peridot_on_batch_token on_token, void *user,
-                                                  uint32_t *generated, peridot_error *error);
+ * as peridot_session_generate_wait. Tokens that came before an error stay. */
+PERIDOT_API peridot_result peridot_batch_generate_wait(peridot_batch *batch, const uint32_t *counts,
+                                                       peridot_on_batch_token on_token, void *user,
+                                                       uint32_t *generated, peridot_error *error);
 
 typedef struct peridot_batch_statistics {
     size_t struct_size;
@@ -853,8 +871,8 @@ typedef struct peridot_work {
     size_t struct_size;
     const int32_t *tokens; /* [token_count] appended to the context first; copied. May be none. */
     size_t token_count;
-    uint32_t generate; /* tokens to sample after them at most, as peridot_session_generate does;
-                          0: none */
+    uint32_t generate; /* tokens to sample after them at most, as peridot_session_generate_wait
+                          does; 0: none */
     peridot_on_token on_token; /* called by peridot_session_poll; NULL: none */
     void *user;
 } peridot_work;
@@ -951,10 +969,6 @@ PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
  * Tokens that were appended stay in the context, and those received; what was not computed is
  * computed with the next work. */
 PERIDOT_API void peridot_session_cancel(peridot_session *session);
-
-/* Closes a session without waiting: NOT_READY while slices of it run, or copies of a suspension,
- * and then nothing has happened but that its work is cancelled. */
-PERIDOT_API peridot_result peridot_session_try_close(peridot_session *session);
 
 #ifdef __cplusplus
 }

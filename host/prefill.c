@@ -314,8 +314,8 @@ peridot_result session_check_prompt(const struct peridot_session *session, const
     return PERIDOT_OK;
 }
 
-peridot_result peridot_session_prompt(peridot_session *session, const int32_t *tokens, size_t count,
-                                      float *logits, peridot_error *error) {
+peridot_result peridot_session_prompt_wait(peridot_session *session, const int32_t *tokens,
+                                           size_t count, float *logits, peridot_error *error) {
     peridot_result result = session_check_present(session, error);
     if (!result)
         result = session_check_prompt(session, tokens, count, error);

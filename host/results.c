@@ -26,8 +26,8 @@ static peridot_result read_rows(struct peridot_session *session, uint32_t first,
     return result;
 }
 
-peridot_result peridot_session_hidden(peridot_session *session, uint32_t first, uint32_t count,
-                                      float *hidden, peridot_error *error) {
+peridot_result peridot_session_hidden_wait(peridot_session *session, uint32_t first, uint32_t count,
+                                           float *hidden, peridot_error *error) {
     peridot_result result = session_check_present(session, error);
     if (!result)
         result = check_hidden(session, error);

@@ -122,8 +122,9 @@ static bool write_contents(FILE *stream, void *user) {
            fwrite(&c->checksum, sizeof c->checksum, 1, stream) == 1;
 }
 
-peridot_result peridot_session_save(peridot_session *session, const char *path, const void *extra,
-                                    size_t extra_size, peridot_error *error) {
+peridot_result peridot_session_save_wait(peridot_session *session, const char *path,
+                                         const void *extra, size_t extra_size,
+                                         peridot_error *error) {
     peridot_result idle = session_check_idle(session, error);
     if (idle)
         return idle;
@@ -245,8 +246,8 @@ static peridot_result check_magic(const char *path, peridot_error *error) {
     return result;
 }
 
-peridot_result peridot_session_load(peridot_session *session, const char *path, void **extra,
-                                    size_t *extra_size, peridot_error *error) {
+peridot_result peridot_session_load_wait(peridot_session *session, const char *path, void **extra,
+                                         size_t *extra_size, peridot_error *error) {
     struct file_bytes file;
     struct header header;
     peridot_result result = session_check_present(session, error);

@@ -71,6 +71,24 @@ peridot_result session_end_transfer(struct peridot_session *session, VkCommandBu
     return result;
 }
 
+peridot_result session_send(struct peridot_session *session, VkCommandBuffer commands,
+                            peridot_error *error) {
+    struct lane *lane = &session->lane;
+    VkMemoryBarrier2 barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+        .srcStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+        .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
+        .dstStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+        .dstAccessMask = VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT,
+    };
+    lane->device->vk.CmdPipelineBarrier2(
+        commands, &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                      .memoryBarrierCount = 1,
+                                      .pMemoryBarriers = &barrier});
+    peridot_result result = lane_end(lane, commands, error);
+    return result ? result : lane_submit(lane, &(struct batch){&commands, 1}, 1, error);
+}
+
 peridot_result session_read(struct peridot_session *session, const struct buffer *buffer,
                             uint64_t offset, uint64_t size, void *to, peridot_error *error) {
     struct device *device = session->model->device->engine;
@@ -216,7 +234,7 @@ static peridot_result create_scratch(struct peridot_session *session, peridot_er
                                                  : result;
 }
 
-void session_clear_scratch(const struct peridot_session *session, VkCommandBuffer commands) {
+static void clear_scratch(const struct peridot_session *session, VkCommandBuffer commands) {
     const struct scratch *s = &session->scratch;
     const struct buffer *buffers[] = {
         s->x,           s->normed,       s->query,     s->attended,     s->partial,
@@ -228,19 +246,30 @@ void session_clear_scratch(const struct peridot_session *session, VkCommandBuffe
                                                    0);
 }
 
-static peridot_result clear_scratch(struct peridot_session *session, peridot_error *error) {
-    VkCommandBuffer commands;
-    peridot_result result = session_begin_transfer(session, &commands, error);
+/* Zeros for the scratch and the last chunk, the only one that may have positions without a token.
+ * Not waited for: what uses them comes behind on the queue. */
+static peridot_result send_zeros(struct peridot_session *part, peridot_error *error) {
+    VkCommandBuffer commands; /* the lane's, and freed with it */
+    peridot_result result = session_begin_transfer(part, &commands, error);
     if (result)
         return result;
-    session_clear_scratch(session, commands);
-    return session_end_transfer(session, commands, error);
+    clear_scratch(part, commands);
+    if (part->chunk_count) {
+        const struct buffer *last = part->chunks[part->chunk_count - 1].buffer;
+        part->lane.device->vk.CmdFillBuffer(commands, last->handle, 0, VK_WHOLE_SIZE, 0);
+    }
+    return session_send(part, commands, error);
 }
 
-peridot_result session_acquire_part(struct peridot_session *part, peridot_error *error) {
+peridot_result session_acquire_part(struct peridot_session *part, uint32_t positions,
+                                    peridot_error *error) {
     peridot_result result = lane_create(part->model->device->engine, &part->lane, error);
     if (!result)
         result = create_scratch(part, error);
+    while (part->model->layer_count && part->chunk_count * KV_CHUNK < positions && !result)
+        result = kv_cache_add(part, error);
+    if (!result)
+        result = send_zeros(part, error);
     if (result)
         session_release_part(part);
     return result;
@@ -366,8 +395,8 @@ peridot_result session_prepare_part(struct peridot_session *session, peridot_err
 static peridot_result open_part(struct peridot_session *session, peridot_error *error) {
     peridot_result result = session_prepare_part(session, error);
     if (!result)
-        result = session_acquire_part(session, error);
-    return result ? result : clear_scratch(session, error);
+        result = session_acquire_part(session, 1, error);
+    return result;
 }
 
 static peridot_result open_session(struct peridot_session *session, peridot_error *error) {
@@ -377,7 +406,7 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
     peridot_result result = session_make_parts(session, &session->next, error);
     for (struct peridot_session *part = session; part && !result; part = part->next)
         result = open_part(part, error);
-    return result ? result : kv_cache_reserve(session, 1, error);
+    return result;
 }
 
 peridot_result peridot_session_create(peridot_model *model, const peridot_session_params *params,
@@ -405,7 +434,7 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
         result = peridot_session_sampling(
             opening, &(peridot_sampling){.struct_size = sizeof(peridot_sampling)}, error);
     if (result)
-        peridot_session_close(opening);
+        peridot_session_close_wait(opening);
     else
         *session = opening;
     return result;
@@ -442,6 +471,16 @@ void session_release_part(struct peridot_session *session) {
     session->statistics.scratch_bytes = 0;
 }
 
+bool session_is_busy(struct peridot_session *session) {
+    for (struct peridot_session *part = session; part; part = part->next) {
+        bool there;
+        if (part->lane.device && !lane_poll(&part->lane, part->lane.submitted, &there, NULL) &&
+            !there)
+            return true;
+    }
+    return false;
+}
+
 static void close_part(struct peridot_session *session) {
     if (session->lane.device)
         (void)lane_wait(&session->lane, session->lane.submitted, NULL);
@@ -453,7 +492,7 @@ static void close_part(struct peridot_session *session) {
     free(session);
 }
 
-void peridot_session_close(peridot_session *session) {
+void peridot_session_close_wait(peridot_session *session) {
     if (session)
         session->model->sessions--;
     while (session) {
@@ -533,8 +572,8 @@ peridot_result peridot_session_sampling(peridot_session *session, const peridot_
     return PERIDOT_OK;
 }
 
-peridot_result peridot_session_logits(peridot_session *session, float *logits,
-                                      peridot_error *error) {
+peridot_result peridot_session_logits_wait(peridot_session *session, float *logits,
+                                           peridot_error *error) {
     if (session->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "there are no logits before the first token");
     peridot_result result = session_check_present(session, error);

@@ -159,11 +159,12 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions);
 /* Lets go of all chunks of one part. */
 void kv_cache_drop(struct peridot_session *part);
 
-/* Gives a part of a session its lane and scratch, not yet cleared; on an error it has neither.
- * Errors: DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
-peridot_result session_acquire_part(struct peridot_session *part, peridot_error *error);
-/* Zeros for all of its scratch: padding must hold no NaN, and marks and histograms begin empty. */
-void session_clear_scratch(const struct peridot_session *part, VkCommandBuffer commands);
+/* Gives a part of a session its lane, its scratch and chunks for `positions` positions. The scratch
+ * and the last chunk get zeros, since padding must hold no NaN and marks and histograms begin
+ * empty; that is submitted and not waited for. On an error the part has nothing. Errors:
+ * DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+peridot_result session_acquire_part(struct peridot_session *part, uint32_t positions,
+                                    peridot_error *error);
 /* Lets go of all that a part has on its device, after a wait for it to end. */
 void session_release_part(struct peridot_session *part);
 /* What is chosen for a part by its model and device. Errors: as kernel_set_create, VULKAN. */
@@ -171,6 +172,8 @@ peridot_result session_prepare_part(struct peridot_session *part, peridot_error 
 /* The parts beside home on home's model, as a chain. HOST_MEMORY. */
 peridot_result session_make_parts(const struct peridot_session *home,
                                   struct peridot_session **parts, peridot_error *error);
+/* Whether something that was submitted has not run yet, so that letting go of it would wait. */
+bool session_is_busy(struct peridot_session *session);
 /* Of parts that have nothing on a device. */
 void session_free_parts(struct peridot_session *parts);
 
@@ -213,6 +216,10 @@ peridot_result session_begin_transfer(struct peridot_session *session, VkCommand
                                       peridot_error *error);
 peridot_result session_end_transfer(struct peridot_session *session, VkCommandBuffer commands,
                                     peridot_error *error);
+/* Submits one-time commands that copy or fill, and does not wait; all that comes behind them on the
+ * queue sees what they wrote. They are freed with the lane. */
+peridot_result session_send(struct peridot_session *session, VkCommandBuffer commands,
+                            peridot_error *error);
 /* Copies device memory to the host; blocks. */
 peridot_result session_read(struct peridot_session *session, const struct buffer *buffer,
                             uint64_t offset, uint64_t size, void *to, peridot_error *error);

@@ -14,7 +14,7 @@ peridot_result suspension_check(const struct peridot_session *session, bool away
     static const char *const texts[] = {
         [SUSPENSION_LEAVING] = "the session is being suspended: call "
                                "peridot_session_suspend_step until that is done",
-        [SUSPENSION_AWAY] = "the session is suspended: call peridot_session_resume first",
+        [SUSPENSION_AWAY] = "the session is suspended: call peridot_session_resume_wait first",
         [SUSPENSION_RETURNING] = "the session is being resumed: call "
                                  "peridot_session_resume_step until that is done",
     };
@@ -47,21 +47,23 @@ void suspension_free(struct peridot_session *session) {
     session->suspension = NULL;
 }
 
-bool suspension_is_busy(struct peridot_session *session) {
-    if (!session->suspension || session->suspension->stage == SUSPENSION_AWAY)
-        return false;
-    for (struct peridot_session *part = session; part; part = part->next) {
-        bool there;
-        if (!lane_poll(&part->lane, part->lane.submitted, &there, NULL) && !there)
-            return true;
-    }
-    return false;
-}
-
 static void release(struct peridot_session *session) {
     slices_release(session);
     for (struct peridot_session *part = session; part; part = part->next)
         session_release_part(part);
+}
+
+/* Whether all that was submitted has run, zeros too, where no piece came after them. */
+static peridot_result lanes_end(struct peridot_session *session, bool wait, peridot_error *error) {
+    for (struct peridot_session *part = session; part; part = part->next) {
+        struct lane *lane = &part->lane;
+        bool there = true;
+        peridot_result result = wait ? lane_wait(lane, lane->submitted, error)
+                                     : lane_poll(lane, lane->submitted, &there, error);
+        if (result || !there)
+            return result ? result : PERIDOT_NOT_READY;
+    }
+    return PERIDOT_OK;
 }
 
 /* ---- Leaving ---- */
@@ -118,6 +120,8 @@ static peridot_result leave(struct peridot_session *session, uint64_t bytes, boo
         return result;
     suspension = session->suspension;
     result = session_copy_step(&suspension->copy, bytes, wait, error);
+    if (!result)
+        result = lanes_end(session, wait, error);
     if (result == PERIDOT_NOT_READY)
         return result;
     if (result) { /* it stays where it is */
@@ -135,7 +139,7 @@ peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t b
     return leave(session, bytes, false, error);
 }
 
-peridot_result peridot_session_suspend(peridot_session *session, peridot_error *error) {
+peridot_result peridot_session_suspend_wait(peridot_session *session, peridot_error *error) {
     peridot_result result;
     do
         result = leave(session, 0, true, error);
@@ -144,28 +148,6 @@ peridot_result peridot_session_suspend(peridot_session *session, peridot_error *
 }
 
 /* ---- Returning ---- */
-
-/* Scratch, and chunks for `positions` positions. Zeros for the scratch and the last chunk, which
- * has other positions too. */
-static peridot_result acquire(struct peridot_session *part, uint32_t positions,
-                              VkCommandBuffer *clearing, peridot_error *error) {
-    peridot_result result = session_acquire_part(part, error);
-    if (part->model->layer_count)
-        do
-            result = result ? result : kv_cache_add(part, error);
-        while (!result && part->chunk_count * KV_CHUNK < positions);
-    if (!result)
-        result = session_begin_copies(part, false, clearing, error);
-    if (result)
-        return result;
-    session_clear_scratch(part, *clearing);
-    if (part->chunk_count) {
-        const struct buffer *last = part->chunks[part->chunk_count - 1].buffer;
-        part->lane.device->vk.CmdFillBuffer(*clearing, last->handle, 0, VK_WHOLE_SIZE, 0);
-    }
-    result = lane_end(&part->lane, *clearing, error);
-    return result ? result : lane_submit(&part->lane, &(struct batch){clearing, 1}, 1, error);
-}
 
 /* What did not come back entirely goes again; the host's copy is whole. */
 static void turn_back(struct peridot_session *session) {
@@ -180,10 +162,8 @@ static peridot_result begin_returning(struct peridot_session *session, peridot_e
     if (result)
         return result;
     suspension->stage = SUSPENSION_RETURNING;
-    memset(suspension->clearing, 0, sizeof suspension->clearing);
-    VkCommandBuffer *clearing = suspension->clearing;
     for (struct peridot_session *part = session; part && !result; part = part->next)
-        result = acquire(part, session->computed, clearing++, error);
+        result = session_acquire_part(part, session->computed ? session->computed : 1, error);
     suspension->copy = (struct session_copy){
         .session = session,
         .rows = suspension->rows,
@@ -197,21 +177,11 @@ static peridot_result begin_returning(struct peridot_session *session, peridot_e
     return result;
 }
 
-/* Whether the zeros are written too, where no piece came after them. */
 static peridot_result finish_returning(struct peridot_session *session, bool wait,
                                        peridot_error *error) {
-    struct suspension *suspension = session->suspension;
-    for (struct peridot_session *part = session; part; part = part->next) {
-        struct lane *lane = &part->lane;
-        bool there = true;
-        peridot_result result = wait ? lane_wait(lane, lane->submitted, error)
-                                     : lane_poll(lane, lane->submitted, &there, error);
-        if (result || !there)
-            return result ? result : PERIDOT_NOT_READY;
-    }
-    VkCommandBuffer *clearing = suspension->clearing;
-    for (struct peridot_session *part = session; part; part = part->next)
-        lane_free_commands(&part->lane, *clearing++);
+    peridot_result result = lanes_end(session, wait, error);
+    if (result)
+        return result;
     suspension_free(session);
     session->returns++;
     return PERIDOT_OK;
@@ -243,7 +213,7 @@ peridot_result peridot_session_resume_step(peridot_session *session, uint64_t by
     return come_back(session, bytes, false, error);
 }
 
-peridot_result peridot_session_resume(peridot_session *session, peridot_error *error) {
+peridot_result peridot_session_resume_wait(peridot_session *session, peridot_error *error) {
     peridot_result result;
     do
         result = come_back(session, 0, true, error);
@@ -259,7 +229,7 @@ static peridot_result check_move(const struct peridot_session *session,
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_move needs a model");
     if (!session->suspension || session->suspension->stage != SUSPENSION_AWAY)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "only a suspended session can move: call peridot_session_suspend first");
+                    "only a suspended session can move: call peridot_session_suspend_wait first");
     if (model->fingerprint != session->model->fingerprint)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a session moves to the same model, loaded anew: this is another");

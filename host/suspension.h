@@ -17,13 +17,10 @@ struct suspension {
     float *logits;      /* [vocabulary], of the last token; NULL: there were none */
     uint8_t *hidden;    /* [positions][d_padded] float32; NULL: none are kept */
     struct session_copy copy;
-    VkCommandBuffer clearing[PERIDOT_DEVICES_MAX]; /* of each part, while it returns */
 };
 
 /* The rows of the first `positions` positions, at most those computed. */
 void suspension_rows(const struct peridot_session *session, uint32_t positions, uint8_t *rows);
-/* Whether something is on its way, so that closing would wait. */
-bool suspension_is_busy(struct peridot_session *session);
 /* Forgets it, of a session that closes. */
 void suspension_free(struct peridot_session *session);
 

@@ -44,7 +44,7 @@ static peridot_result check_work(const struct peridot_session *session, const pe
     if (session->next)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a model on several devices does not run in slices: use "
-                    "peridot_session_prompt and peridot_session_generate");
+                    "peridot_session_prompt_wait and peridot_session_generate_wait");
     peridot_result result = session_check_present(session, error);
     if (!result && given->token_count)
         result = session_check_prompt(session, given->tokens, given->token_count, error);
@@ -375,15 +375,15 @@ void peridot_session_cancel(peridot_session *session) {
         end_work(session);
 }
 
-peridot_result peridot_session_try_close(peridot_session *session) {
+peridot_result peridot_session_close(peridot_session *session) {
     peridot_session_cancel(session);
     if (session && session->work && session->work->active) {
         (void)peridot_session_poll(session, NULL, NULL);
         if (session->work->flight_count)
             return PERIDOT_NOT_READY;
     }
-    if (session && suspension_is_busy(session))
+    if (session && session_is_busy(session))
         return PERIDOT_NOT_READY;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     return PERIDOT_OK;
 }

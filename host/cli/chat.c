@@ -98,7 +98,7 @@ static peridot_result answer(struct chat *chat, const peridot_session_statistics
     if (chat->grammar)
         result = peridot_session_grammar(session, chat->grammar, error);
     if (!result)
-        result = peridot_session_generate(session, count, on_token, chat, NULL, error);
+        result = peridot_session_generate_wait(session, count, on_token, chat, NULL, error);
     if (!append(chat, NULL, 0))
         chat->out_of_memory = true;
     putchar('\n');
@@ -344,7 +344,7 @@ int command_chat(struct options *options) {
     conversation_free(conversation);
     free(chat.answer);
     free(rules);
-    peridot_session_close(conversation->session);
+    peridot_session_close_wait(conversation->session);
     peridot_grammar_free(chat.grammar);
     peridot_model_close(conversation->model);
     close_devices(&devices);

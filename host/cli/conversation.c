@@ -97,7 +97,7 @@ static peridot_result run_again(struct conversation *c, size_t first, peridot_er
     if (!result)
         result = peridot_session_truncate(c->session, 0, error);
     if (!result)
-        result = peridot_session_prompt(c->session, list.ids, list.count, NULL, error);
+        result = peridot_session_prompt_wait(c->session, list.ids, list.count, NULL, error);
     token_list_free(&list);
     if (result)
         return result;
@@ -150,7 +150,7 @@ peridot_result conversation_ask(struct conversation *c, const char *text, size_t
         c->count > 1)
         result = drop_oldest(c, dropped, error);
     else if (!result)
-        result = peridot_session_prompt(c->session, list.ids, list.count, NULL, error);
+        result = peridot_session_prompt_wait(c->session, list.ids, list.count, NULL, error);
     token_list_free(&list);
     if (result) {
         drop_last(c);
@@ -218,7 +218,7 @@ peridot_result conversation_save(struct conversation *c, const char *path, perid
     cJSON_Delete(json);
     if (!text)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while saving %s", path);
-    peridot_result result = peridot_session_save(c->session, path, text, strlen(text), error);
+    peridot_result result = peridot_session_save_wait(c->session, path, text, strlen(text), error);
     cJSON_free(text);
     return result;
 }
@@ -252,7 +252,7 @@ static peridot_result take_turns(struct conversation *c, const cJSON *json, peri
 peridot_result conversation_load(struct conversation *c, const char *path, peridot_error *error) {
     void *extra = NULL;
     size_t size = 0;
-    peridot_result result = peridot_session_load(c->session, path, &extra, &size, error);
+    peridot_result result = peridot_session_load_wait(c->session, path, &extra, &size, error);
     if (result)
         return result;
     cJSON *json = cJSON_ParseWithLength(extra, size);

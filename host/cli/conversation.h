@@ -22,7 +22,7 @@ struct conversation {
 
 /* Adds a user's turn and runs its tokens, so that an answer can be generated. When the context has
  * no room left, the oldest turns go and `*dropped` tells how many. Errors: as
- * peridot_session_prompt. */
+ * peridot_session_prompt_wait. */
 peridot_result conversation_ask(struct conversation *conversation, const char *text,
                                 size_t *dropped, peridot_error *error);
 /* Keeps the answer's text. False without memory. */

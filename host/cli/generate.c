@@ -167,11 +167,12 @@ static peridot_result generate(struct options *options, peridot_model *model,
                          .matcher = {options->stops, options->stop_count},
                          .error = error};
     uint32_t generated = 0;
-    result = peridot_session_prompt(session, tokens, count, NULL, error);
+    result = peridot_session_prompt_wait(session, tokens, count, NULL, error);
     if (!result && grammar)
         result = peridot_session_grammar(session, grammar, error);
     if (!result)
-        result = peridot_session_generate(session, options->count ? options->count : UINT32_MAX,
+        result =
+            peridot_session_generate_wait(session, options->count ? options->count : UINT32_MAX,
                                           on_token, &out, &generated, error);
     if (!result && make_room(&out, 16)) {
         out.length += utf8_stream_flush(&out.stream, out.text + out.length);
@@ -188,7 +189,7 @@ static peridot_result generate(struct options *options, peridot_model *model,
     if (!result && out.failed)
         result = error->code;
     free(out.text);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     return result;
 }
 

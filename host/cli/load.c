@@ -93,7 +93,7 @@ static peridot_result load_demo(peridot_device *device, const peridot_model_para
                                 peridot_model **model, peridot_error *error) {
     peridot_file files[DEMO_FILES];
     demo_list(files);
-    return peridot_model_load_files(device, files, DEMO_FILES, params, model, error);
+    return peridot_model_load_files_wait(device, files, DEMO_FILES, params, model, error);
 }
 
 static peridot_result check_tokenizer(const struct options *options, peridot_error *error) {
@@ -124,7 +124,7 @@ peridot_result open_model(const struct options *options, struct devices *devices
     if (isatty(STDERR_FILENO))
         params.progress = show_progress;
     if (options->model)
-        result = peridot_model_load(devices->list[0], options->model, &params, model, error);
+        result = peridot_model_load_wait(devices->list[0], options->model, &params, model, error);
     else
         result = load_demo(devices->list[0], &params, model, error);
     if (result) {
@@ -165,7 +165,7 @@ peridot_result open_session(const struct options *options, peridot_model *model,
     if (!result) {
         result = peridot_session_sampling(*session, &sampling, error);
         if (result)
-            peridot_session_close(*session);
+            peridot_session_close_wait(*session);
     }
     return result;
 }

@@ -32,11 +32,11 @@ static peridot_result run(struct options *options, peridot_model *model, const i
     result = open_session(options, model, &session, error);
     if (!result) {
         report_start(options, model, session);
-        result = peridot_session_prompt(session, ids, count, logits, error);
+        result = peridot_session_prompt_wait(session, ids, count, logits, error);
     }
     if (!result)
         result = npy_write_floats(options->output, logits, count, info.vocabulary, error);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     free(logits);
     return result;
 }

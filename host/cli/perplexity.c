@@ -151,7 +151,7 @@ static peridot_result run(struct options *options, peridot_model *model, const i
         return result;
     report_start(options, model, scoring.session);
     result = score(options, &scoring, &report, error);
-    peridot_session_close(scoring.session);
+    peridot_session_close_wait(scoring.session);
     if (!result && !options->json)
         perplexity_report_print(&report);
     else if (!result && !perplexity_report_print_json(&report))

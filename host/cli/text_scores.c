@@ -157,13 +157,13 @@ static peridot_result score_window(struct chunk *chunk, const struct text_window
     memcpy(chunk->window + 1, scoring->tokens + window->begin, (rows - 1) * sizeof(int32_t));
     peridot_result result = peridot_session_truncate(scoring->session, 0, error);
     if (!result && quiet)
-        result = peridot_session_prompt(scoring->session, chunk->window, quiet, NULL, error);
+        result = peridot_session_prompt_wait(scoring->session, chunk->window, quiet, NULL, error);
     for (size_t done = quiet; done < rows && !result; done += chunk->rows) {
         size_t left = rows - done;
         chunk->rows = left < chunk->capacity ? (uint32_t)left : chunk->capacity;
         chunk->came = scoring->tokens + window->begin + done;
-        result = peridot_session_prompt(scoring->session, chunk->window + done, chunk->rows,
-                                        chunk->logits, error);
+        result = peridot_session_prompt_wait(scoring->session, chunk->window + done, chunk->rows,
+                                             chunk->logits, error);
         if (!result)
             result = finish_chunk(chunk, error);
     }

@@ -37,8 +37,8 @@ bool text_scores_create(struct text_scores *scores, uint32_t count, bool with_ba
 void text_scores_free(struct text_scores *scores); /* accepts an all-zero record */
 
 /* Fills in the scores, key.scored of them. Holds 64 MiB of logits or one row at a time. Errors: as
- * peridot_session_prompt; FORMAT (logits that are no numbers, a damaged base); FILE (`save` cannot
- * be written); CANCELLED; HOST_MEMORY. */
+ * peridot_session_prompt_wait; FORMAT (logits that are no numbers, a damaged base); FILE (`save`
+ * cannot be written); CANCELLED; HOST_MEMORY. */
 peridot_result text_scores_fill(const struct text_scoring *scoring, struct text_scores *scores,
                                 peridot_error *error);
 

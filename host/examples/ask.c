@@ -55,13 +55,13 @@ int main(int argc, char **argv) {
     int32_t tokens[8192];
     size_t length;
     MUST(peridot_device_adopt(&app, NULL, &guest, &error));
-    MUST(peridot_model_load(guest, argv[1], NULL, &model, &error));
+    MUST(peridot_model_load_wait(guest, argv[1], NULL, &model, &error));
     MUST(peridot_session_create(model, NULL, &session, &error));
     MUST(peridot_chat_tokens(model, &message, 1, tokens, 8192, &length, &error));
     MUST(length > 8192 && snprintf(error.message, sizeof error.message, "too long a question"));
-    MUST(peridot_session_prompt(session, tokens, length, NULL, &error));
-    MUST(peridot_session_generate(session, 500, show, model, NULL, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, tokens, length, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 500, show, model, NULL, &error));
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(guest);
     vkDestroyDevice(app.device, NULL);

@@ -57,18 +57,18 @@ int main(int argc, char **argv) try {
     peridot_session *session;
     must(!peridot_device_adopt(&app, nullptr, &device, &error));
     owned<peridot_device> close_device(device, peridot_device_close);
-    must(!peridot_model_load(device, argv[1], nullptr, &model, &error));
+    must(!peridot_model_load_wait(device, argv[1], nullptr, &model, &error));
     owned<peridot_model> close_model(model, peridot_model_close);
     must(!peridot_session_create(model, nullptr, &session, &error));
-    owned<peridot_session> close_session(session, peridot_session_close);
+    owned<peridot_session> close_session(session, peridot_session_close_wait);
     std::string question = argv[2];
     peridot_message message = {"user", question.data(), question.size()};
     size_t length = 0;
     must(!peridot_chat_tokens(model, &message, 1, nullptr, 0, &length, &error));
     std::vector<int32_t> tokens(length);
     must(!peridot_chat_tokens(model, &message, 1, tokens.data(), length, &length, &error));
-    must(!peridot_session_prompt(session, tokens.data(), length, nullptr, &error));
-    must(!peridot_session_generate(session, 500, show, model, nullptr, &error));
+    must(!peridot_session_prompt_wait(session, tokens.data(), length, nullptr, &error));
+    must(!peridot_session_generate_wait(session, 500, show, model, nullptr, &error));
     std::cout << '\n';
 } catch (const std::exception &failure) {
     std::cerr << "ask: " << failure.what() << '\n';

@@ -23,7 +23,7 @@ static int open_all(void **state) {
     peridot_error error = {0};
     peridot_session_params params = {.struct_size = sizeof params, .context = 512};
     device = open_test_device();
-    if (peridot_model_load(device, DEMO_MODEL, NULL, &model, &error) ||
+    if (peridot_model_load_wait(device, DEMO_MODEL, NULL, &model, &error) ||
         peridot_session_create(model, &params, &session, &error))
         fail_msg("%s", error.message);
     return 0;
@@ -31,7 +31,7 @@ static int open_all(void **state) {
 
 static int close_all(void **state) {
     (void)state;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(device);
     return 0;
@@ -68,8 +68,8 @@ static char *answer(const peridot_message *messages, size_t count) {
         fail_msg("%s", error.message);
     uint32_t same = common_prefix(tokens, length);
     if (peridot_session_truncate(session, same, &error) ||
-        peridot_session_prompt(session, tokens + same, length - same, NULL, &error) ||
-        peridot_session_generate(session, 60, collect, text, NULL, &error))
+        peridot_session_prompt_wait(session, tokens + same, length - same, NULL, &error) ||
+        peridot_session_generate_wait(session, 60, collect, text, NULL, &error))
         fail_msg("%s", error.message);
     return text;
 }

@@ -306,8 +306,8 @@ static void check_batch(struct world *world, peridot_model *model,
     for (uint32_t i = 0; i < count; i++)
         for (ptrdiff_t j = 0; j < arrlen(list[i]->dispatches); j++)
             check_dispatch(world, &list[i]->dispatches[j]);
-    peridot_batch_close(batch);
-    peridot_session_close(sessions[1]);
+    peridot_batch_close_wait(batch);
+    peridot_session_close_wait(sessions[1]);
 }
 
 static void free_world(struct world *world) {
@@ -352,7 +352,7 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
         .struct_size = sizeof params, .context = CONTEXT, .kv = kv, .activations = activations};
     peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
-    MUST(peridot_model_load(device, path, &loading, &model, &error));
+    MUST(peridot_model_load_wait(device, path, &loading, &model, &error));
     MUST(peridot_session_create(model, &params, &world.session, &error));
     assert_true(model->config.layers + 3 <= RECORDINGS_MAX);
     record_everything(world.session);
@@ -380,7 +380,7 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
                   world.dispatches, world.faults);
     assert_true(world.faults > 30);
     free_world(&world);
-    peridot_session_close(world.session);
+    peridot_session_close_wait(world.session);
     peridot_model_close(model);
 }
 

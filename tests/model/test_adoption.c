@@ -267,16 +267,16 @@ static peridot_result run_once(peridot_error *error, uint32_t *generated) {
     peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = 20};
     peridot_result result = peridot_device_adopt(&from, &params, &device, error);
     if (!result)
-        result = peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, error);
+        result = peridot_model_load_wait(device, TEST_DATA "/small-f32", NULL, &model, error);
     if (!result)
         result = peridot_session_create(model, &with, &session, error);
     if (!result)
         result = peridot_session_sampling(session, &sampling, error);
     if (!result)
-        result = peridot_session_prompt(session, prompt, 5, NULL, error);
+        result = peridot_session_prompt_wait(session, prompt, 5, NULL, error);
     if (!result)
-        result = peridot_session_generate(session, 10, NULL, NULL, generated, error);
-    peridot_session_close(session);
+        result = peridot_session_generate_wait(session, 10, NULL, NULL, generated, error);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(device);
     return result;
@@ -434,13 +434,13 @@ static void test_weights_do_not_fit(void **state) {
     uint64_t needed = plan.weight_bytes + plan.staging_bytes;
     shim.memory_free = needed - 1;
     shim.allocations = 0;
-    check_refusal(peridot_model_load(device, MODEL, &as_file, &model, &error), &error, needed,
+    check_refusal(peridot_model_load_wait(device, MODEL, &as_file, &model, &error), &error, needed,
                   shim.memory_free, ": --weights q8_0 would fit");
     assert_non_null(strstr(error.message, "the weights alone"));
     assert_null(model);
     assert_int_equal(shim.allocations, 0);
     shim.memory_free++;
-    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+    if (peridot_model_load_wait(device, MODEL, NULL, &model, &error))
         fail_msg("%s", error.message);
     peridot_model_close(model);
     peridot_device_close(device);
@@ -461,7 +461,7 @@ static void test_context_does_not_fit(void **state) {
     peridot_model *model;
     peridot_session *session;
     peridot_error error = {0};
-    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+    if (peridot_model_load_wait(device, MODEL, NULL, &model, &error))
         fail_msg("%s", error.message);
     uint64_t needed = two.kv_bytes + two.working_bytes;
     shim.memory_free = needed;
@@ -472,10 +472,10 @@ static void test_context_does_not_fit(void **state) {
     if (create(model, 0, &session, &error))
         fail_msg("%s", error.message);
     assert_int_equal(peridot_session_context(session), 2048); /* what fits, where none is named */
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     if (create(model, 2048, &session, &error))
         fail_msg("%s", error.message);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     shim.memory_free--;
     check_refusal(create(model, 2048, &session, &error), &error, needed, shim.memory_free,
                   ": a context of 1536 would fit, or this one with --kv q8");
@@ -499,21 +499,21 @@ static void test_refused_against_the_budget(void **state) {
     for (int i = 0; i < 600; i++)
         tokens[i] = i % 300;
     shim.refuse_after = 0;
-    check_refusal(peridot_model_load(device, MODEL, NULL, &model, &error), &error,
+    check_refusal(peridot_model_load_wait(device, MODEL, NULL, &model, &error), &error,
                   plan.weight_bytes, shim.memory_free, "this model does not fit there");
     assert_non_null(strstr(error.message, "refused"));
-    if (peridot_model_load(device, MODEL, NULL, &model, &error))
+    if (peridot_model_load_wait(device, MODEL, NULL, &model, &error))
         fail_msg("%s", error.message);
     if (create(model, 2048, &session, &error))
         fail_msg("%s", error.message);
     shim.refuse_after = 0;
-    check_refusal(peridot_session_prompt(session, tokens, 600, NULL, &error), &error,
+    check_refusal(peridot_session_prompt_wait(session, tokens, 600, NULL, &error), &error,
                   plan.kv_bytes + plan.working_bytes, shim.memory_free,
                   ": a context of 512 would fit");
     assert_int_equal(peridot_session_length(session), 0);
-    if (peridot_session_prompt(session, tokens, 600, NULL, &error))
+    if (peridot_session_prompt_wait(session, tokens, 600, NULL, &error))
         fail_msg("%s", error.message);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(device);
 }

@@ -106,7 +106,7 @@ static void prompt_round(peridot_session *session, const struct talk *talk, int 
                          struct answer *answer) {
     const int32_t *from = talk->prompt + (round ? talk->prompts[0] : 0);
     if (talk->prompts[round])
-        MUST(peridot_session_prompt(session, from, talk->prompts[round], NULL, &error));
+        MUST(peridot_session_prompt_wait(session, from, talk->prompts[round], NULL, &error));
     answer->enough = talk->enough[round];
 }
 
@@ -117,11 +117,11 @@ static void talk_alone(peridot_model *model, const peridot_session_params *param
     for (int round = 0; round < ROUNDS; round++) {
         prompt_round(session, talk, round, answer);
         if (talk->counts[round])
-            MUST(
-                peridot_session_generate(session, talk->counts[round], take, answer, NULL, &error));
-        MUST(peridot_session_logits(session, answer->logits[round], &error));
+            MUST(peridot_session_generate_wait(session, talk->counts[round], take, answer, NULL,
+                                               &error));
+        MUST(peridot_session_logits_wait(session, answer->logits[round], &error));
     }
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 static uint32_t max_count(const uint32_t *counts, uint32_t count) {
@@ -144,8 +144,8 @@ static void talk_together(peridot_model *model, const peridot_session_params *pa
         uint32_t before[PERIDOT_BATCH_MAX];
         if (round == 1) { /* one of them comes back to other buffers */
             uint32_t away = below(count);
-            MUST(peridot_session_suspend(sessions[away], &error));
-            MUST(peridot_session_resume(sessions[away], &error));
+            MUST(peridot_session_suspend_wait(sessions[away], &error));
+            MUST(peridot_session_resume_wait(sessions[away], &error));
         }
         for (uint32_t i = 0; i < count; i++) {
             prompt_round(sessions[i], &talks[i], round, &answers[i]);
@@ -153,16 +153,16 @@ static void talk_together(peridot_model *model, const peridot_session_params *pa
             before[i] = answers[i].count;
         }
         if (max_count(counts, count))
-            MUST(peridot_batch_generate(batch, counts, take_of, answers, generated, &error));
+            MUST(peridot_batch_generate_wait(batch, counts, take_of, answers, generated, &error));
         for (uint32_t i = 0; i < count; i++) {
             if (max_count(counts, count))
                 assert_int_equal(generated[i], answers[i].count - before[i]);
-            MUST(peridot_session_logits(sessions[i], answers[i].logits[round], &error));
+            MUST(peridot_session_logits_wait(sessions[i], answers[i].logits[round], &error));
         }
     }
-    peridot_batch_close(batch);
+    peridot_batch_close_wait(batch);
     for (uint32_t i = 0; i < count; i++)
-        peridot_session_close(sessions[i]);
+        peridot_session_close_wait(sessions[i]);
 }
 
 static void compare(const struct answer *expected, const struct answer *got, size_t vocabulary) {
@@ -192,7 +192,7 @@ static peridot_model *load(const struct circle *circle, uint32_t *vocabulary) {
     peridot_model *model;
     peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_params params = {.struct_size = sizeof params, .weights = circle->weights};
-    MUST(peridot_model_load(device, path_of(circle->checkpoint), &params, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of(circle->checkpoint), &params, &model, &error));
     peridot_model_describe(model, &info);
     assert_true(info.vocabulary <= LOGITS_MOST);
     *vocabulary = info.vocabulary;
@@ -308,7 +308,7 @@ static uint64_t find_stop(peridot_session *session, const struct talk *talk, uin
         memset(&answer, 0, sizeof answer);
         MUST(peridot_session_sampling(session, &sampling, &error));
         MUST(peridot_session_truncate(session, talk->prompts[0], &error));
-        MUST(peridot_session_generate(session, 12, take, &answer, NULL, &error));
+        MUST(peridot_session_generate_wait(session, 12, take, &answer, NULL, &error));
         *after = answer.count;
         if (answer.count > 3 && answer.tokens[answer.count - 1].stop)
             return sampling.seed;
@@ -333,9 +333,10 @@ static void test_stop_tokens(void **state) {
         talks[i].enough[0] = talks[i].enough[1] = 0;
         talks[i].counts[0] = talks[i].counts[1] = 25;
         peridot_session *session = open_talk(model, &params, &talks[i]);
-        MUST(peridot_session_prompt(session, talks[i].prompt, talks[i].prompts[0], NULL, &error));
+        MUST(peridot_session_prompt_wait(session, talks[i].prompt, talks[i].prompts[0], NULL,
+                                         &error));
         talks[i].sampling.seed = i < 2 ? find_stop(session, &talks[i], &after) : 77;
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         talk_alone(model, &params, &talks[i], &expected[i]);
     }
     talk_together(model, &params, talks, 3, got);
@@ -391,14 +392,14 @@ static void test_refusals(void **state) {
     MUST(peridot_session_create(model, &params, &hidden, &error));
     expect_refusal(peridot_batch_create(&hidden, 1, &batch, &error), &error,
                    PERIDOT_ERROR_UNSUPPORTED, "session 0 of the batch keeps hidden states");
-    peridot_session_close(hidden);
+    peridot_session_close_wait(hidden);
 
     MUST(peridot_batch_create(sessions, 3, &batch, &error));
 #define REFUSE_RUN(want, words)                                                                    \
-    expect_refusal(peridot_batch_generate(batch, counts, NULL, NULL, NULL, &error), &error, want,  \
-                   words)
+    expect_refusal(peridot_batch_generate_wait(batch, counts, NULL, NULL, NULL, &error), &error,   \
+                   want, words)
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 1 of the batch: generating needs a prompt");
-    MUST(peridot_session_prompt(sessions[1], prompt, 4, NULL, &error));
+    MUST(peridot_session_prompt_wait(sessions[1], prompt, 4, NULL, &error));
     counts[1] = 0;
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "all counts are 0");
     counts[1] = 4;
@@ -406,14 +407,14 @@ static void test_refusals(void **state) {
     MUST(peridot_session_start(sessions[2], &work, &error));
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 2 of the batch: the session's work is not done");
     peridot_session_cancel(sessions[2]);
-    MUST(peridot_session_suspend(sessions[0], &error));
+    MUST(peridot_session_suspend_wait(sessions[0], &error));
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 0 of the batch: the session is suspended");
-    MUST(peridot_session_resume(sessions[0], &error));
+    MUST(peridot_session_resume_wait(sessions[0], &error));
     uint32_t mask[LOGITS_MOST / 32] = {1};
     MUST(peridot_session_mask(sessions[1], mask, (vocabulary + 31) / 32, &error));
     REFUSE_RUN(PERIDOT_ERROR_UNSUPPORTED, "session 1 of the batch: with a mask");
     MUST(peridot_session_mask(sessions[1], NULL, 0, &error));
-    MUST(peridot_batch_generate(batch, counts, NULL, NULL, generated, &error));
+    MUST(peridot_batch_generate_wait(batch, counts, NULL, NULL, generated, &error));
     assert_int_equal(generated[0] + generated[1] + generated[2], 1); /* the context's end */
     REFUSE_RUN(PERIDOT_ERROR_CONTEXT_FULL, "session 1 of the batch: the context of 5 tokens");
     peridot_batch_statistics statistics = {.struct_size = sizeof statistics};
@@ -421,12 +422,12 @@ static void test_refusals(void **state) {
     assert_int_equal(statistics.sessions, 3);
     assert_int_equal(statistics.decoded_tokens, 1);
     assert_true(statistics.dispatches_per_step > 20 && statistics.barriers_per_step > 10);
-    peridot_batch_close(batch);
-    peridot_batch_close(NULL);
+    peridot_batch_close_wait(batch);
+    peridot_batch_close_wait(NULL);
     for (int i = 0; i < 3; i++)
-        peridot_session_close(sessions[i]);
-    peridot_session_close(stranger);
-    peridot_session_close(wider);
+        peridot_session_close_wait(sessions[i]);
+    peridot_session_close_wait(stranger);
+    peridot_session_close_wait(wider);
     peridot_model_close(model);
     peridot_model_close(other);
 }

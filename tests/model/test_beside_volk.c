@@ -99,14 +99,14 @@ static void answer(peridot_device *device, int32_t tokens[TOKENS]) {
     peridot_session_params params = {.struct_size = sizeof params, .context = 64};
     peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = TOKENS};
     uint32_t generated = 0;
-    MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/small-f32", NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
     MUST(peridot_session_sampling(session, &sampling, &error));
-    MUST(peridot_session_prompt(session, prompt, 4, NULL, &error));
-    MUST(peridot_session_generate(session, TOKENS, NULL, NULL, &generated, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, 4, NULL, &error));
+    MUST(peridot_session_generate_wait(session, TOKENS, NULL, NULL, &generated, &error));
     assert_int_equal(generated, TOKENS);
     memcpy(tokens, peridot_session_tokens(session) + 4, TOKENS * sizeof *tokens);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 

@@ -58,7 +58,7 @@ static int open_all(void **state) {
     };
     peridot_device_params params = {.struct_size = sizeof params, .cache_directory = ""};
     MUST(peridot_device_adopt(&adoption, &params, &device, &error));
-    MUST(peridot_model_load(device, path_of("small-f32"), NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of("small-f32"), NULL, &model, &error));
     return 0;
 }
 
@@ -132,7 +132,7 @@ static void do_frames(struct run *run, uint32_t frames, float budget_ms, uint32_
 
 /* Lets what is in flight be seen, and closes without a wait. */
 static void end(struct run *run) {
-    while (peridot_session_try_close(run->session) == PERIDOT_NOT_READY)
+    while (peridot_session_close(run->session) == PERIDOT_NOT_READY)
         simulated_gpu_next_frame();
     simulated_gpu_stop();
 }

@@ -46,7 +46,7 @@ static int open_all(void **state) {
     (void)state;
     const char *quick = getenv("PERIDOT_TEST_QUICK");
     device = open_test_device();
-    MUST(peridot_model_load(device, DEMO_MODEL, NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, DEMO_MODEL, NULL, &model, &error));
     peridot_model_describe(model, &info);
     assert_true(info.vocabulary <= 32 * WORDS_MAX);
     session = open_session(1);
@@ -59,8 +59,8 @@ static int open_all(void **state) {
 
 static int close_all(void **state) {
     (void)state;
-    peridot_session_close(session);
-    peridot_session_close(session_of_eight);
+    peridot_session_close_wait(session);
+    peridot_session_close_wait(session_of_eight);
     peridot_model_close(model);
     peridot_device_close(device);
     return 0;
@@ -74,7 +74,7 @@ static void ask(peridot_session *s, const char *text) {
     size_t count;
     MUST(peridot_chat_tokens(model, &message, 1, tokens, 128, &count, &error));
     MUST(peridot_session_truncate(s, 0, &error));
-    MUST(peridot_session_prompt(s, tokens, count, NULL, &error));
+    MUST(peridot_session_prompt_wait(s, tokens, count, NULL, &error));
 }
 
 static void set_sampling(peridot_session *s, peridot_sampling sampling, uint64_t own_seed) {
@@ -118,7 +118,7 @@ static bool read_text(const peridot_session *s, uint32_t from, char *text) {
 static bool answer(peridot_session *s, const peridot_grammar *grammar, char *text) {
     uint32_t from = peridot_session_length(s);
     MUST(peridot_session_grammar(s, grammar, &error));
-    MUST(peridot_session_generate(s, CONTEXT, NULL, NULL, NULL, &error));
+    MUST(peridot_session_generate_wait(s, CONTEXT, NULL, NULL, NULL, &error));
     return read_text(s, from, text);
 }
 
@@ -171,7 +171,7 @@ static void test_one_of_several(void **state) {
     uint32_t words[WORDS_MAX] = {0};
     int32_t choices[3];
     ask(session, "Shall I go left or right?");
-    MUST(peridot_session_logits(session, logits, &error));
+    MUST(peridot_session_logits_wait(session, logits, &error));
     uint32_t length = peridot_session_length(session), counts[3] = {0}, draws = 20 * rounds;
     double sum = 0, best = -INFINITY;
     for (uint32_t i = 0; i < 3; i++) {
@@ -186,7 +186,7 @@ static void test_one_of_several(void **state) {
         peridot_token token;
         bool greedy = i == draws;
         set_sampling(session, (peridot_sampling){.temperature = greedy ? 0 : 3}, seed + i);
-        MUST(peridot_session_generate(session, 1, NULL, NULL, NULL, &error));
+        MUST(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error));
         token.token = peridot_session_tokens(session)[length];
         uint32_t which = 0;
         while (which < 3 && choices[which] != token.token)
@@ -218,12 +218,12 @@ static void test_log_probability(void **state) {
     uint32_t words[WORDS_MAX] = {0};
     double all = 0, told = 1;
     ask(session, "Hello");
-    MUST(peridot_session_logits(session, logits, &error));
+    MUST(peridot_session_logits_wait(session, logits, &error));
     for (uint32_t i = 0; i < info.vocabulary; i++)
         all += exp(logits[i]);
     allow(words, 777);
     MUST(peridot_session_mask(session, words, word_count(), &error));
-    MUST(peridot_session_generate(session, 1, note_probability, &told, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 1, note_probability, &told, NULL, &error));
     assert_true(fabs(told - (logits[777] - log(all))) < 1e-3);
     let_go(session);
     free(logits);
@@ -257,7 +257,7 @@ static void test_mask_from_a_callback(void **state) {
     uint32_t length = peridot_session_length(session);
     allow(words, tokens[0]);
     MUST(peridot_session_mask(session, words, word_count(), &error));
-    MUST(peridot_session_generate(session, CONTEXT, force_next, &forced, NULL, &error));
+    MUST(peridot_session_generate_wait(session, CONTEXT, force_next, &forced, NULL, &error));
     assert_int_equal(forced.at, 20);
     assert_memory_equal(peridot_session_tokens(session) + length, tokens, sizeof tokens);
     let_go(session);
@@ -325,7 +325,7 @@ static peridot_result run_slices(peridot_session *s, const peridot_work *work, f
     return result;
 }
 
-/* An answer in slices is that of peridot_session_generate. */
+/* An answer in slices is that of peridot_session_generate_wait. */
 static void test_slices(void **state) {
     (void)state;
     peridot_grammar *grammar = parse(small_json);
@@ -407,8 +407,8 @@ static void test_bytes_and_ends(void **state) {
                     (uint8_t)text[7 + 2 * i] <= 0xbc);
     assert_string_equal(text + 12, "\xf0\x9f\x98\x80");
     /* the text has ended */
-    EXPECT(peridot_session_generate(session, 1, NULL, NULL, NULL, &error), PERIDOT_ERROR_ARGUMENT,
-           "has ended");
+    EXPECT(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error),
+           PERIDOT_ERROR_ARGUMENT, "has ended");
     let_go(session);
     peridot_grammar_free(grammar);
 }
@@ -439,7 +439,7 @@ static void test_truncation(void **state) {
         MUST(peridot_session_truncate(session, from + kept, &error));
         for (;;) { /* a few tokens at a time, stopped from outside */
             struct limit limit = {1 + i % 3};
-            MUST(peridot_session_generate(session, CONTEXT, count_down, &limit, NULL, &error));
+            MUST(peridot_session_generate_wait(session, CONTEXT, count_down, &limit, NULL, &error));
             if (is_stop(peridot_session_tokens(session)[peridot_session_length(session) - 1]))
                 break;
         }
@@ -447,7 +447,7 @@ static void test_truncation(void **state) {
         assert_string_equal(text, again);
         /* to before it, where the grammar then begins */
         MUST(peridot_session_truncate(session, from - 1, &error));
-        MUST(peridot_session_generate(session, CONTEXT, NULL, NULL, NULL, &error));
+        MUST(peridot_session_generate_wait(session, CONTEXT, NULL, NULL, NULL, &error));
         assert_true(read_text(session, from - 1, again));
         assert_int_equal(again[0], '{');
     }
@@ -470,8 +470,8 @@ static void test_tokens_of_a_prompt(void **state) {
         const char *start = i % 2 ? "a" : "b";
         MUST(peridot_tokenize(model, start, 1, false, &token, 1, &count, &error));
         MUST(peridot_session_truncate(session, from, &error));
-        MUST(peridot_session_prompt(session, &token, 1, NULL, &error));
-        MUST(peridot_session_generate(session, CONTEXT, NULL, NULL, NULL, &error));
+        MUST(peridot_session_prompt_wait(session, &token, 1, NULL, &error));
+        MUST(peridot_session_generate_wait(session, CONTEXT, NULL, NULL, NULL, &error));
         assert_true(read_text(session, from, text));
         assert_int_equal(strlen(text), 4);
         assert_int_equal(strspn(text + 1, i % 2 ? "0123456789" : "xyz"), 3);
@@ -480,9 +480,9 @@ static void test_tokens_of_a_prompt(void **state) {
     size_t count;
     MUST(peridot_tokenize(model, "c", 1, false, &token, 1, &count, &error));
     MUST(peridot_session_truncate(session, from, &error));
-    MUST(peridot_session_prompt(session, &token, 1, NULL, &error));
-    EXPECT(peridot_session_generate(session, 1, NULL, NULL, NULL, &error), PERIDOT_ERROR_ARGUMENT,
-           "does not fit the grammar");
+    MUST(peridot_session_prompt_wait(session, &token, 1, NULL, &error));
+    EXPECT(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error),
+           PERIDOT_ERROR_ARGUMENT, "does not fit the grammar");
     let_go(session);
     peridot_grammar_free(grammar);
 }
@@ -501,11 +501,11 @@ static void test_letting_go(void **state) {
         ask(sessions[i], "Who are you?");
         uint32_t from = peridot_session_length(sessions[i]);
         set_sampling(sessions[i], (peridot_sampling){.temperature = 1}, seed);
-        MUST(peridot_session_generate(sessions[i], 40, NULL, NULL, NULL, &error));
+        MUST(peridot_session_generate_wait(sessions[i], 40, NULL, NULL, NULL, &error));
         read_text(sessions[i], from, i ? text : want);
     }
     assert_string_equal(text, want);
-    peridot_session_close(fresh);
+    peridot_session_close_wait(fresh);
     peridot_grammar_free(grammar);
 }
 
@@ -518,11 +518,11 @@ static void test_saved_sessions(void **state) {
     peridot_grammar *grammar = parse(small_json);
     ask(session, "Hello");
     set_sampling(session, (peridot_sampling){.temperature = 1}, seed);
-    MUST(peridot_session_save(session, path, NULL, 0, &error));
+    MUST(peridot_session_save_wait(session, path, NULL, 0, &error));
     uint32_t from = peridot_session_length(session);
     answer(session, grammar, text);
-    MUST(peridot_session_load(session, path, NULL, NULL, &error));
-    MUST(peridot_session_generate(session, CONTEXT, NULL, NULL, NULL, &error));
+    MUST(peridot_session_load_wait(session, path, NULL, NULL, &error));
+    MUST(peridot_session_generate_wait(session, CONTEXT, NULL, NULL, NULL, &error));
     assert_true(read_text(session, from, text)); /* the grammar began again */
     cJSON *json = cJSON_Parse(text);
     assert_non_null(json);
@@ -564,13 +564,13 @@ static void test_mask_and_grammar(void **state) {
     uint32_t length = peridot_session_length(session), generated = 99;
     MUST(peridot_session_mask(session, words, word_count(), &error));
     MUST(peridot_session_grammar(session, other, &error));
-    EXPECT(peridot_session_generate(session, 9, NULL, NULL, &generated, &error),
+    EXPECT(peridot_session_generate_wait(session, 9, NULL, NULL, &generated, &error),
            PERIDOT_ERROR_ARGUMENT, "the mask allows none of the tokens");
     assert_int_equal(generated, 1);
     assert_int_equal(peridot_session_length(session), length + 1);
     let_go(session);
     /* and it goes on */
-    MUST(peridot_session_generate(session, 3, NULL, NULL, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 3, NULL, NULL, NULL, &error));
     peridot_grammar_free(grammar);
     peridot_grammar_free(other);
 }
@@ -593,14 +593,14 @@ static void test_errors(void **state) {
     EXPECT(peridot_grammar_parse(model, "root ::= x", 10, &grammar, &error), PERIDOT_ERROR_FORMAT,
            "no rule \"x\"");
     assert_null(grammar);
-    MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &other, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/small-f32", NULL, &other, &error));
     EXPECT(peridot_grammar_parse(other, "root ::= \"x\"", 12, &grammar, &error),
            PERIDOT_ERROR_UNSUPPORTED, "no tokenizer");
     peridot_session *its;
     MUST(peridot_session_create(other, NULL, &its, &error));
     grammar = parse("root ::= \"x\"");
     EXPECT(peridot_session_grammar(its, grammar, &error), PERIDOT_ERROR_ARGUMENT, "another model");
-    peridot_session_close(its);
+    peridot_session_close_wait(its);
     peridot_model_close(other);
     peridot_grammar_free(grammar);
     peridot_grammar_free(NULL);

@@ -112,7 +112,7 @@ static peridot_device *adopt(void) {
 
 static peridot_model *load(peridot_device *device, const char *path) {
     peridot_model *model;
-    MUST(peridot_model_load(device, path, NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path, NULL, &model, &error));
     return model;
 }
 
@@ -205,9 +205,9 @@ static void make_expected(peridot_model *model) {
     peridot_session *session = create(model, &short_context);
     memset(&expected, 0, sizeof expected);
     set_sampling(session);
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, WANTED, take, &expected, NULL, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, WANTED, take, &expected, NULL, &error));
+    peridot_session_close_wait(session);
 }
 
 static void check_answer(const struct answer *answer) {
@@ -237,18 +237,18 @@ static void be_away(peridot_session *session, struct absence *absence) {
     if (absence->stepped) {
         while ((result = peridot_session_suspend_step(session, 10000, &error)) ==
                PERIDOT_NOT_READY) {
-            assert_int_equal(peridot_session_prompt(session, prompt, 1, NULL, NULL),
+            assert_int_equal(peridot_session_prompt_wait(session, prompt, 1, NULL, NULL),
                              PERIDOT_ERROR_ARGUMENT);
             assert_int_equal(peridot_session_truncate(session, 0, NULL), PERIDOT_ERROR_ARGUMENT);
         }
         assert_int_equal(result, PERIDOT_OK);
     } else {
-        MUST(peridot_session_suspend(session, &error));
+        MUST(peridot_session_suspend_wait(session, &error));
     }
-    MUST(peridot_session_suspend(session, &error)); /* it is already */
+    MUST(peridot_session_suspend_wait(session, &error)); /* it is already */
     assert_int_equal(adopt_shim_memory(), absence->memory);
     assert_int_equal(adopt_shim_live(), absence->objects);
-    assert_int_equal(peridot_session_logits(session, logits, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_logits_wait(session, logits, &error), PERIDOT_ERROR_ARGUMENT);
     if (peridot_session_length(session))
         assert_non_null(strstr(error.message, "is suspended"));
     peridot_session_describe(session, &statistics);
@@ -256,13 +256,13 @@ static void be_away(peridot_session *session, struct absence *absence) {
     assert_int_equal(statistics.kv_bytes + statistics.scratch_bytes, 0);
     if (absence->stepped) {
         while ((result = peridot_session_resume_step(session, 10000, &error)) == PERIDOT_NOT_READY)
-            assert_int_equal(peridot_session_suspend(session, NULL), PERIDOT_ERROR_ARGUMENT);
+            assert_int_equal(peridot_session_suspend_wait(session, NULL), PERIDOT_ERROR_ARGUMENT);
         assert_int_equal(result, PERIDOT_OK);
     } else {
-        MUST(peridot_session_resume(session, &error));
+        MUST(peridot_session_resume_wait(session, &error));
     }
     adopt_shim_forbid_waits(false);
-    MUST(peridot_session_resume(session, &error));
+    MUST(peridot_session_resume_wait(session, &error));
     peridot_session_describe(session, &statistics);
     assert_false(statistics.suspended);
     assert_true(statistics.kv_bytes > 0 && statistics.scratch_bytes > 0);
@@ -286,21 +286,21 @@ static void converse(peridot_session *session, const int32_t *tokens, size_t fir
                                   &error));
     }
     be_away(session, absence); /* with nothing computed */
-    MUST(peridot_session_prompt(session, tokens, first, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, first, NULL, &error));
     be_away(session, absence);
-    MUST(peridot_session_logits(session, told->logits[0], &error));
-    MUST(peridot_session_generate(session, 5, take, &told->answer, NULL, &error));
+    MUST(peridot_session_logits_wait(session, told->logits[0], &error));
+    MUST(peridot_session_generate_wait(session, 5, take, &told->answer, NULL, &error));
     be_away(session, absence);
-    MUST(peridot_session_prompt(session, tokens + first, second, NULL, &error));
-    MUST(peridot_session_logits(session, told->logits[1], &error));
+    MUST(peridot_session_prompt_wait(session, tokens + first, second, NULL, &error));
+    MUST(peridot_session_logits_wait(session, told->logits[1], &error));
     MUST(peridot_session_truncate(session, peridot_session_length(session) - 2, &error));
     be_away(session, absence);
-    MUST(peridot_session_generate(session, 5, take, &told->answer, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, take, &told->answer, NULL, &error));
     be_away(session, absence);
-    MUST(peridot_session_logits(session, told->logits[2], &error));
+    MUST(peridot_session_logits_wait(session, told->logits[2], &error));
     if (session->hidden_layer)
-        MUST(peridot_session_hidden(session, 0, peridot_session_length(session), told->hidden,
-                                    &error));
+        MUST(peridot_session_hidden_wait(session, 0, peridot_session_length(session), told->hidden,
+                                         &error));
 }
 
 static void check_absence(const char *path, const peridot_session_params *params, size_t first,
@@ -314,14 +314,14 @@ static void check_absence(const char *path, const peridot_session_params *params
     peridot_model *model = load(device, path);
     peridot_session *session = create(model, params);
     converse(session, tokens, first, second, NULL, &stayed);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     struct absence absence = {.memory = adopt_shim_memory(), .objects = adopt_shim_live()};
     for (int i = 0; i < 2; i++) {
         absence.stepped = i > 0;
         session = create(model, params);
         converse(session, tokens, first, second, &absence, &left);
         assert_memory_equal(&stayed, &left, sizeof left);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
     }
     peridot_model_close(model);
     peridot_device_close(device);
@@ -356,29 +356,30 @@ static void test_away(void **state) {
     peridot_session *here = create(model, &short_context);
     loaded = create(same, &short_context);
     assert_int_equal(close(mkstemp(path)), 0);
-    MUST(peridot_session_prompt(here, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_prompt_wait(here, prompt, PROMPT_COUNT, NULL, &error));
     MUST(peridot_session_truncate(here, 7, &error));
-    MUST(peridot_session_logits(here, stayed, &error));
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_logits_wait(here, stayed, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
     assert_int_equal(peridot_session_move(session, same, NULL), PERIDOT_ERROR_ARGUMENT);
-    MUST(peridot_session_suspend(session, &error));
+    MUST(peridot_session_suspend_wait(session, &error));
     MUST(peridot_session_truncate(session, 7, &error));
-    MUST(peridot_session_save(session, path, NULL, 0, &error));
-    MUST(peridot_session_load(loaded, path, NULL, NULL, &error));
-    MUST(peridot_session_logits(loaded, came, &error));
+    MUST(peridot_session_save_wait(session, path, NULL, 0, &error));
+    MUST(peridot_session_load_wait(loaded, path, NULL, NULL, &error));
+    MUST(peridot_session_logits_wait(loaded, came, &error));
     assert_memory_equal(stayed, came, sizeof came);
-    assert_int_equal(peridot_session_load(session, path, NULL, NULL, NULL), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_load_wait(session, path, NULL, NULL, NULL),
+                     PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_session_move(session, another, NULL), PERIDOT_ERROR_UNSUPPORTED);
     MUST(peridot_session_move(session, same, &error));
-    peridot_session_close(here);
+    peridot_session_close_wait(here);
     peridot_model_close(model);
     peridot_device_close(device);
     check_guest();
-    MUST(peridot_session_resume(session, &error));
-    MUST(peridot_session_logits(session, came, &error));
+    MUST(peridot_session_resume_wait(session, &error));
+    MUST(peridot_session_logits_wait(session, came, &error));
     assert_memory_equal(stayed, came, sizeof came);
-    peridot_session_close(session);
-    peridot_session_close(loaded);
+    peridot_session_close_wait(session);
+    peridot_session_close_wait(loaded);
     peridot_model_close(same);
     peridot_model_close(another);
     peridot_device_close(other);
@@ -413,40 +414,40 @@ static void check_pressure(bool by_budget) {
     peridot_model *model = load(device, TEST_DATA "/long-f16");
     uint64_t alone = used(device);
     peridot_session *a = create(model, &whole_context), *b;
-    MUST(peridot_session_prompt(a, tokens, 500, NULL, &error));
+    MUST(peridot_session_prompt_wait(a, tokens, 500, NULL, &error));
     uint64_t with_a = used(device);
     b = create(model, &whole_context);
-    MUST(peridot_session_prompt(b, tokens, 500, NULL, &error));
+    MUST(peridot_session_prompt_wait(b, tokens, 500, NULL, &error));
     MUST(peridot_device_memory_limit(device, by_budget ? 0 : with_a - 1, &error));
     if (by_budget)
         adopt_shim_set_free(1000);
     else
-        assert_int_equal(peridot_session_prompt(a, tokens + 500, 100, NULL, &error),
+        assert_int_equal(peridot_session_prompt_wait(a, tokens + 500, 100, NULL, &error),
                          PERIDOT_ERROR_DEVICE_MEMORY);
     assert_int_equal(peridot_session_length(a), 500);
-    MUST(peridot_session_suspend(a, &error));
-    assert_int_equal(peridot_session_resume(a, &error), PERIDOT_ERROR_DEVICE_MEMORY);
+    MUST(peridot_session_suspend_wait(a, &error));
+    assert_int_equal(peridot_session_resume_wait(a, &error), PERIDOT_ERROR_DEVICE_MEMORY);
     assert_non_null(strstr(error.message, "500 tokens need"));
     assert_non_null(strstr(error.message, "it stays suspended"));
-    MUST(peridot_session_suspend(b, &error));
+    MUST(peridot_session_suspend_wait(b, &error));
     assert_int_equal(used(device), alone);
     assert_int_equal(peridot_session_resume_step(a, 0, &error), PERIDOT_ERROR_DEVICE_MEMORY);
     MUST(peridot_device_memory_limit(device, by_budget ? 0 : with_a, &error));
     adopt_shim_set_free(by_budget ? with_a - alone : (uint64_t)1 << 30);
-    MUST(peridot_session_resume(a, &error)); /* one of them has room again */
+    MUST(peridot_session_resume_wait(a, &error)); /* one of them has room again */
     assert_int_equal(used(device), with_a);
     if (!by_budget)
-        assert_int_equal(peridot_session_resume(b, &error), PERIDOT_ERROR_DEVICE_MEMORY);
+        assert_int_equal(peridot_session_resume_wait(b, &error), PERIDOT_ERROR_DEVICE_MEMORY);
     adopt_shim_set_free((uint64_t)1 << 30);
     MUST(peridot_device_memory_limit(device, 0, &error));
-    MUST(peridot_session_resume(b, &error));
-    MUST(peridot_session_prompt(a, tokens + 500, 100, NULL, &error));
-    MUST(peridot_session_prompt(b, tokens + 500, 100, NULL, &error));
-    MUST(peridot_session_logits(a, stayed, &error));
-    MUST(peridot_session_logits(b, came, &error));
+    MUST(peridot_session_resume_wait(b, &error));
+    MUST(peridot_session_prompt_wait(a, tokens + 500, 100, NULL, &error));
+    MUST(peridot_session_prompt_wait(b, tokens + 500, 100, NULL, &error));
+    MUST(peridot_session_logits_wait(a, stayed, &error));
+    MUST(peridot_session_logits_wait(b, came, &error));
     assert_memory_equal(stayed, came, sizeof came);
-    peridot_session_close(a);
-    peridot_session_close(b);
+    peridot_session_close_wait(a);
+    peridot_session_close_wait(b);
     peridot_model_close(model);
     peridot_device_close(device);
     check_guest();
@@ -490,7 +491,7 @@ static void test_limit_while_running(void **state) {
                 MUST(peridot_device_memory_limit(device, used(device), &error));
         }
         assert_int_equal(refused, i ? 3 : 0);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
     }
     assert_int_equal(stayed.count, 6);
     assert_memory_equal(&stayed, &squeezed, sizeof stayed);
@@ -549,11 +550,11 @@ static void live(peridot_model *model, struct trial *trial) {
         }
         if (answer.count < WANTED)
             assert_true(trial->refusals > 0);
-        AGAIN(peridot_session_suspend(session, &error));
-        AGAIN(peridot_session_resume(session, &error));
+        AGAIN(peridot_session_suspend_wait(session, &error));
+        AGAIN(peridot_session_resume_wait(session, &error));
     }
     check_answer(&answer);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 static void check_refusals(peridot_model *model, VkResult code, peridot_result result,
@@ -606,16 +607,17 @@ static void rebuild(peridot_model *model, const peridot_session *lost, peridot_s
     struct answer second = {.count = 0};
     peridot_session *session = create(model, &short_context);
     set_sampling(session);
-    MUST(peridot_session_prompt(session, peridot_session_tokens(lost), peridot_session_length(lost),
-                                NULL, &error));
+    MUST(peridot_session_prompt_wait(session, peridot_session_tokens(lost),
+                                     peridot_session_length(lost), NULL, &error));
     if (answer->count < WANTED)
-        MUST(peridot_session_generate(session, WANTED - answer->count, take, answer, NULL, &error));
+        MUST(peridot_session_generate_wait(session, WANTED - answer->count, take, answer, NULL,
+                                           &error));
     check_answer(answer);
     MUST(peridot_session_move(away, model, &error));
-    MUST(peridot_session_resume(away, &error));
-    MUST(peridot_session_generate(away, WANTED, take, &second, NULL, &error));
+    MUST(peridot_session_resume_wait(away, &error));
+    MUST(peridot_session_generate_wait(away, WANTED, take, &second, NULL, &error));
     check_answer(&second);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 /* A lost session says so, once for what was in flight and then for whatever is new. */
@@ -629,9 +631,9 @@ static void check_lost(peridot_session *session, peridot_session *away) {
     assert_true(result == PERIDOT_OK || result == PERIDOT_ERROR_DEVICE_LOST);
     MUST(peridot_session_poll(session, &status, &error));
     assert_false(status.active);
-    assert_int_equal(peridot_session_prompt(session, prompt, 1, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, prompt, 1, NULL, &error),
                      PERIDOT_ERROR_DEVICE_LOST);
-    assert_int_equal(peridot_session_resume(away, &error), PERIDOT_ERROR_DEVICE_LOST);
+    assert_int_equal(peridot_session_resume_wait(away, &error), PERIDOT_ERROR_DEVICE_LOST);
     assert_memory_equal(peridot_session_tokens(session), prompt, sizeof prompt);
 }
 
@@ -643,8 +645,8 @@ static bool lose(peridot_model *model, uint32_t call, peridot_model *again) {
     peridot_error error = {0};
     set_sampling(session);
     set_sampling(away);
-    MUST(peridot_session_prompt(away, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_suspend(away, &error));
+    MUST(peridot_session_prompt_wait(away, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_suspend_wait(away, &error));
     adopt_shim_forbid_waits(true);
     adopt_shim_fail(NULL, call, VK_ERROR_DEVICE_LOST);
     peridot_result result = run(session, &answer, &error);
@@ -662,8 +664,8 @@ static bool lose(peridot_model *model, uint32_t call, peridot_model *again) {
     }
     adopt_shim_mend();
     adopt_shim_forbid_waits(false);
-    peridot_session_close(away);
-    peridot_session_close(session);
+    peridot_session_close_wait(away);
+    peridot_session_close_wait(session);
     return failed;
 }
 
@@ -673,7 +675,7 @@ static void test_lost(void **state) {
     peridot_device *device = adopt(), *other = adopt();
     peridot_model *model = load(device, SMALL), *again = load(other, SMALL);
     make_expected(again);
-    peridot_session_close(create(model, &short_context));
+    peridot_session_close_wait(create(model, &short_context));
     int32_t objects = adopt_shim_live();
     uint32_t calls = 0;
     for (bool failed = true; failed; calls++) {
@@ -684,7 +686,7 @@ static void test_lost(void **state) {
             peridot_device_close(device);
             device = adopt();
             model = load(device, SMALL);
-            peridot_session_close(create(model, &short_context));
+            peridot_session_close_wait(create(model, &short_context));
         }
         device->engine->lost = false; /* and otherwise as if */
     }
@@ -738,7 +740,7 @@ static void test_no_surprises(void **state) {
                                &error));
     MUST(peridot_session_advance(session, NULL, NULL, &error));
     peridot_session_cancel(session);
-    while (peridot_session_try_close(session) == PERIDOT_NOT_READY)
+    while (peridot_session_close(session) == PERIDOT_NOT_READY)
         continue;
     adopt_shim_forbid_waits(false);
     peridot_model_close(model);
@@ -760,7 +762,7 @@ static void test_threads_are_seen(void **state) {
     params.threads = 4;
     MUST(peridot_device_adopt(&from, &params, &device, &error));
     peridot_model *model = load(device, SMALL);
-    peridot_session_close(create(model, &short_context));
+    peridot_session_close_wait(create(model, &short_context));
     assert_true(adopt_shim_foreign_calls() > 0);
     peridot_model_close(model);
     peridot_device_close(device);
@@ -832,7 +834,7 @@ static void test_a_thousand_sessions(void **state) {
     peridot_session_params params = {
         .struct_size = sizeof params, .context = 16, .prefill_rows = 4};
     size_t in_use = 0;
-    peridot_session_close(create(model, &params)); /* compiles the pipelines, which stay */
+    peridot_session_close_wait(create(model, &params)); /* compiles the pipelines, which stay */
     int32_t objects = adopt_shim_live();
     uint64_t memory = adopt_shim_memory();
     for (int i = 0; i < 1000; i++) {
@@ -846,10 +848,10 @@ static void test_a_thousand_sessions(void **state) {
                 assert_int_equal(frame(session, &active, &error), PERIDOT_OK);
         }
         if (i % 100 == 0) {
-            MUST(peridot_session_suspend(session, &error));
-            MUST(peridot_session_resume(session, &error));
+            MUST(peridot_session_suspend_wait(session, &error));
+            MUST(peridot_session_resume_wait(session, &error));
         }
-        while (peridot_session_try_close(session) == PERIDOT_NOT_READY)
+        while (peridot_session_close(session) == PERIDOT_NOT_READY)
             continue;
         assert_int_equal(adopt_shim_live(), objects);
         assert_int_equal(adopt_shim_memory(), memory);
@@ -891,7 +893,7 @@ static void test_two_devices(void **state) {
     make_expected(models[1]);
     for (int i = 0; i < 2; i++) {
         check_answer(&answers[i]);
-        peridot_session_close(sessions[i]);
+        peridot_session_close_wait(sessions[i]);
         peridot_model_close(models[i]);
         peridot_device_close(devices[i]);
     }

@@ -27,7 +27,7 @@ static int open_all(void **state) {
     struct random random = random_announced();
     struct checkpoint *checkpoint;
     device = open_test_device();
-    MUST(peridot_model_load(device, path_of("gqa-bf16"), NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of("gqa-bf16"), NULL, &model, &error));
     MUST(checkpoint_open(path_of("gqa-bf16"), &checkpoint, &error));
     reference = reference_checkpoint_load(checkpoint);
     checkpoint_close(checkpoint);
@@ -120,15 +120,15 @@ static void test_every_layer(void **state) {
         for (int way = 0; way < 3; way++) {
             peridot_session *session = create(layer);
             for (int t = 0; way == 1 && t < COUNT; t++)
-                MUST(peridot_session_prompt(session, tokens + t, 1, NULL, &error));
+                MUST(peridot_session_prompt_wait(session, tokens + t, 1, NULL, &error));
             if (way == 0)
-                MUST(peridot_session_prompt(session, tokens, COUNT, NULL, &error));
+                MUST(peridot_session_prompt_wait(session, tokens, COUNT, NULL, &error));
             if (way == 2)
                 run_slices(session);
             memset(hidden, 0xa5, (size_t)COUNT * info.d_model * sizeof *hidden);
-            MUST(peridot_session_hidden(session, 0, COUNT, hidden, &error));
+            MUST(peridot_session_hidden_wait(session, 0, COUNT, hidden, &error));
             check_states(hidden, layer);
-            peridot_session_close(session);
+            peridot_session_close_wait(session);
         }
     }
     free(hidden);
@@ -143,12 +143,12 @@ static void test_results_on_the_device(void **state) {
     assert_non_null(got);
     peridot_result_buffer at = {.struct_size = sizeof at};
     int32_t copied[COUNT];
-    MUST(peridot_session_prompt(session, tokens, COUNT, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, COUNT, NULL, &error));
     MUST(peridot_session_result(session, PERIDOT_RESULT_LOGITS, &at, &error));
     assert_int_equal(at.columns, info.vocabulary);
     struct buffer buffer = {.handle = at.buffer, .size = (uint64_t)at.columns * 4};
     MUST(session_read(session, &buffer, at.offset, buffer.size, got, &error));
-    MUST(peridot_session_logits(session, want, &error));
+    MUST(peridot_session_logits_wait(session, want, &error));
     assert_memory_equal(want, got, buffer.size);
     MUST(peridot_session_result(session, PERIDOT_RESULT_TOKENS, &at, &error));
     buffer.handle = at.buffer;
@@ -159,12 +159,12 @@ static void test_results_on_the_device(void **state) {
     uint32_t row = COUNT - 2;
     MUST(session_read(session, &buffer, at.offset + (uint64_t)row * at.stride * 4,
                       (uint64_t)at.columns * 4, got, &error));
-    MUST(peridot_session_hidden(session, row, 1, want, &error));
+    MUST(peridot_session_hidden_wait(session, row, 1, want, &error));
     assert_memory_equal(want, got, (size_t)at.columns * 4);
     assert_true(at.address != 0 && at.rows == peridot_session_context(session));
     free(want);
     free(got);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 static void test_refusals(void **state) {
@@ -177,16 +177,18 @@ static void test_refusals(void **state) {
     assert_int_equal(peridot_session_create(model, &params, &session, &error),
                      PERIDOT_ERROR_ARGUMENT);
     session = create(0);
-    assert_int_equal(peridot_session_hidden(session, 0, 1, hidden, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_hidden_wait(session, 0, 1, hidden, &error),
+                     PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_session_result(session, PERIDOT_RESULT_HIDDEN, &at, &error),
                      PERIDOT_ERROR_ARGUMENT);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     session = create(1);
-    MUST(peridot_session_prompt(session, tokens, 3, NULL, &error));
-    assert_int_equal(peridot_session_hidden(session, 2, 2, hidden, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_hidden(session, UINT32_MAX, 2, hidden, &error),
+    MUST(peridot_session_prompt_wait(session, tokens, 3, NULL, &error));
+    assert_int_equal(peridot_session_hidden_wait(session, 2, 2, hidden, &error),
                      PERIDOT_ERROR_ARGUMENT);
-    peridot_session_close(session);
+    assert_int_equal(peridot_session_hidden_wait(session, UINT32_MAX, 2, hidden, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    peridot_session_close_wait(session);
 }
 
 int main(void) {

@@ -93,9 +93,10 @@ static void get_logits(peridot_model *model, float logits[VOCABULARY]) {
     static const int32_t prompt[] = {2, 7, 300, 41, 5, 5, 19, 100, 3, 77, 250, 8};
     peridot_session *session;
     MUST(peridot_session_create(model, &session_params, &session, &error));
-    MUST(peridot_session_prompt(session, prompt, sizeof prompt / sizeof *prompt, NULL, &error));
-    MUST(peridot_session_logits(session, logits, &error));
-    peridot_session_close(session);
+    MUST(
+        peridot_session_prompt_wait(session, prompt, sizeof prompt / sizeof *prompt, NULL, &error));
+    MUST(peridot_session_logits_wait(session, logits, &error));
+    peridot_session_close_wait(session);
 }
 
 /* ---- Steps ---- */
@@ -171,7 +172,7 @@ static void test_steps_make_the_same_model(void **state) {
     float expected[VOCABULARY];
     peridot_device *device = adopt(NO_TRANSFER_QUEUE, 0);
     peridot_model *model;
-    MUST(peridot_model_load(device, SMALL, &without, &model, &error));
+    MUST(peridot_model_load_wait(device, SMALL, &without, &model, &error));
     get_logits(model, expected);
     peridot_model_close(model);
     leave(device);
@@ -188,13 +189,13 @@ static void test_at_once(void **state) {
     (void)state;
     peridot_device *device = adopt(OWN_FAMILY, 0);
     peridot_model *model;
-    MUST(peridot_model_load(device, WITH_TOKENIZER, &with_pipelines, &model, &error));
+    MUST(peridot_model_load_wait(device, WITH_TOKENIZER, &with_pipelines, &model, &error));
     assert_true(adopt_shim_transfers() > 0 && adopt_shim_handed_over());
     peridot_session *session;
     uint32_t compiled = adopt_shim_calls("vkCreateComputePipelines");
     MUST(peridot_session_create(model, &session_params, &session, &error));
     assert_int_equal(adopt_shim_calls("vkCreateComputePipelines"), compiled);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     leave(device);
 }

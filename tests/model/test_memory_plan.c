@@ -80,7 +80,7 @@ static peridot_model *load(const char *name, peridot_weights weights, uint64_t m
     peridot_model_info loaded = {.struct_size = sizeof loaded};
     peridot_memory_plan plan = plan_for(name, &params, NULL, &planned);
     peridot_model *model = NULL;
-    MUST(peridot_model_load(device, path_of(name), &params, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of(name), &params, &model, &error));
     assert_int_equal(allocated() - before, plan.weight_bytes);
     assert_int_equal(most - before, plan.weight_bytes + plan.staging_bytes);
     peridot_model_describe(model, &loaded);
@@ -107,7 +107,7 @@ static void check_session(peridot_model *model, const char *name,
     assert_true(plan.kv_bytes >= plan.kv_token_bytes * plan.context);
     assert_true(plan.fits);
     assert_true(plan.largest_context >= plan.context);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     assert_int_equal(allocated(), before);
 }
 
@@ -191,14 +191,14 @@ static void test_choice(void **state) {
         peridot_model *model = NULL;
         peridot_session *session = NULL;
         device->engine->memory_limit = before + needed[i];
-        MUST(peridot_model_load(device, path_of(limited), &params, &model, &error));
+        MUST(peridot_model_load_wait(device, path_of(limited), &params, &model, &error));
         peridot_model_describe(model, &info);
         assert_int_equal(info.weight_bytes, alone[best]);
         assert_int_equal(info.weights_chosen, best > 0);
         assert_true(most <= device->engine->memory_limit);
         MUST(peridot_session_create(model, &small_session, &session, &error));
         assert_true(allocated() <= device->engine->memory_limit);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         peridot_model_close(model);
     }
     assert_true(alone[PRECISIONS - 1] < alone[1]); /* or there was nothing to choose */
@@ -212,7 +212,7 @@ static void expect_refusal(peridot_weights weights, const peridot_session_params
     peridot_model *model;
     peridot_error error = {0};
     uint64_t before = allocated();
-    assert_int_equal(peridot_model_load(device, path_of(limited), &params, &model, &error),
+    assert_int_equal(peridot_model_load_wait(device, path_of(limited), &params, &model, &error),
                      PERIDOT_ERROR_DEVICE_MEMORY);
     assert_non_null(strstr(error.message, advice));
     assert_int_equal(allocated(), before);
@@ -248,7 +248,7 @@ static void test_default_context(void **state) {
     assert_int_equal(context % KV_CHUNK, 0);
     MUST(kv_cache_reserve(session, context, &error));
     assert_true(allocated() <= device->engine->memory_limit);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     const peridot_session_params params = {.struct_size = sizeof params, .context = plan.context};
     peridot_error error = {0};
     assert_int_equal(peridot_session_create(model, &params, &session, &error),
@@ -281,7 +281,7 @@ static void test_kv_advice(void **state) {
         assert_non_null(strstr(refused.message, wanted));
         params.kv = kv;
         MUST(peridot_session_create(model, &params, &session, &error));
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         device->engine->memory_limit--;
         assert_int_equal(peridot_session_create(model, &params, &session, &refused),
                          PERIDOT_ERROR_DEVICE_MEMORY);
@@ -302,8 +302,9 @@ static void test_pieces_too_small(void **state) {
     assert_int_equal(
         peridot_model_inspect(device, path_of("small-f32"), &params, NULL, NULL, &plan, &planned),
         PERIDOT_ERROR_DEVICE_MEMORY);
-    assert_int_equal(peridot_model_load(device, path_of("small-f32"), &params, &model, &loaded),
-                     PERIDOT_ERROR_DEVICE_MEMORY);
+    assert_int_equal(
+        peridot_model_load_wait(device, path_of("small-f32"), &params, &model, &loaded),
+        PERIDOT_ERROR_DEVICE_MEMORY);
     assert_string_equal(planned.message, loaded.message);
     assert_int_equal(allocated(), before);
 }
@@ -352,7 +353,7 @@ static void test_shrinking(void **state) {
         .struct_size = sizeof params, .progress = shrink, .progress_user = &file};
     peridot_model *model = NULL;
     uint64_t before = allocated();
-    assert_int_equal(peridot_model_load(device, file.path, &params, &model, &error),
+    assert_int_equal(peridot_model_load_wait(device, file.path, &params, &model, &error),
                      PERIDOT_ERROR_FILE);
     assert_null(model);
     assert_non_null(strstr(error.message, file.path));

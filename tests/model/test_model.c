@@ -34,7 +34,7 @@ static int close_device(void **state) {
 
 static peridot_model *load(const char *name) {
     peridot_model *model = NULL;
-    MUST(peridot_model_load(device, path_of(name), NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of(name), NULL, &model, &error));
     return model;
 }
 
@@ -70,8 +70,8 @@ static float *run(peridot_model *model, const struct data *data,
     assert_non_null(logits);
     for (size_t i = 0; i < data->rows * data->vocabulary; i++)
         logits[i] = NAN;
-    MUST(peridot_session_prompt(session, data->tokens, data->count, logits, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, data->tokens, data->count, logits, &error));
+    peridot_session_close_wait(session);
     return logits;
 }
 
@@ -154,7 +154,7 @@ static void test_sharded_and_converted_weights(void **state) {
         peridot_model_params params = {
             .struct_size = sizeof params, .weights = (peridot_weights)weights, .max_piece = 7000};
         peridot_model *model = NULL;
-        MUST(peridot_model_load(device, path, &params, &model, &error));
+        MUST(peridot_model_load_wait(device, path, &params, &model, &error));
         float *logits = run(model, &data, &(peridot_session_params){.kv = PERIDOT_KV_F32});
         double error = nmse(logits, data.logits, data.rows * data.vocabulary);
         print_message("small-f32 as type %d in pieces: NMSE %.2g\n", weights, error);
@@ -237,7 +237,7 @@ static void check_blocks(const char *name, enum weight_type type, uint32_t prefi
     peridot_model_params params = {.struct_size = sizeof params,
                                    .weights = (peridot_weights)(type + 1)};
     peridot_model *model = NULL;
-    MUST(peridot_model_load(device, path, &params, &model, &error));
+    MUST(peridot_model_load_wait(device, path, &params, &model, &error));
     float *got = run(model, &data,
                      &(peridot_session_params){.kv = PERIDOT_KV_F32, .prefill_rows = prefill_rows});
     double error = nmse_of_doubles(got, want, data.rows * data.vocabulary);
@@ -283,7 +283,7 @@ static void check_int8(const char *name, enum weight_type type) {
     peridot_model_params params = {.struct_size = sizeof params,
                                    .weights = (peridot_weights)(type + 1)};
     peridot_model *model = NULL;
-    MUST(peridot_model_load(device, path, &params, &model, &error));
+    MUST(peridot_model_load_wait(device, path, &params, &model, &error));
     float *want = run(model, &data, &(peridot_session_params){.kv = PERIDOT_KV_F32});
     float *whole = run_int8(model, &data, 0);
     double error = nmse(whole, want, count), most = 0;
@@ -332,9 +332,9 @@ static void test_int8_activations_beside_float_weights(void **state) {
     size_t count = data.rows * data.vocabulary;
     peridot_model_params params = {.struct_size = sizeof params, .weights = PERIDOT_WEIGHTS_Q8_0};
     peridot_model *model = NULL, *floats = NULL;
-    MUST(peridot_model_load(device, TEST_DATA "/mqa-bf16", &params, &model, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/mqa-bf16", &params, &model, &error));
     params.weights = PERIDOT_WEIGHTS_BF16, params.max_piece = 1 << 16;
-    MUST(peridot_model_load(device, TEST_DATA "/mqa-bf16", &params, &floats, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/mqa-bf16", &params, &floats, &error));
     struct layer *layer = &model->layers[0], own = *layer;
     mix(&layer->qkv, &floats->layers[0].qkv, shards[0]);
     mix(&layer->output, &floats->layers[0].output, shards[1]);
@@ -383,9 +383,9 @@ static struct taken generate(peridot_model *model, uint32_t steps, peridot_kv kv
         model, &(peridot_session_params){.steps_per_submission = steps, .context = 600, .kv = kv});
     struct taken taken = {0};
     set_sampling(session, sampling);
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, count, take, &taken, NULL, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, count, take, &taken, NULL, &error));
+    peridot_session_close_wait(session);
     return taken;
 }
 
@@ -429,23 +429,25 @@ static void check_prefill_and_decode(peridot_kv kv, double limit) {
     float *a = calloc(info.vocabulary, sizeof *a), *b = calloc(info.vocabulary, sizeof *b);
     uint32_t generated;
     set_sampling(decoded, (peridot_sampling){.temperature = 1.5f, .min_tokens = 600, .seed = 4});
-    MUST(peridot_session_prompt(decoded, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(decoded, context - PROMPT_COUNT, NULL, NULL, &generated, &error));
+    MUST(peridot_session_prompt_wait(decoded, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(decoded, context - PROMPT_COUNT, NULL, NULL, &generated,
+                                       &error));
     assert_int_equal(generated, context - PROMPT_COUNT);
     assert_int_equal(peridot_session_length(decoded), context);
-    MUST(peridot_session_logits(decoded, a, &error));
-    MUST(peridot_session_prompt(filled, peridot_session_tokens(decoded), context, NULL, &error));
-    MUST(peridot_session_logits(filled, b, &error));
+    MUST(peridot_session_logits_wait(decoded, a, &error));
+    MUST(peridot_session_prompt_wait(filled, peridot_session_tokens(decoded), context, NULL,
+                                     &error));
+    MUST(peridot_session_logits_wait(filled, b, &error));
     double difference = nmse(a, b, info.vocabulary);
     print_message("KV %s, decoded and prefilled: NMSE %.2g\n", kv_name(kv), difference);
     assert_true(difference < limit);
     peridot_error error;
-    assert_int_equal(peridot_session_generate(decoded, 1, NULL, NULL, NULL, &error),
+    assert_int_equal(peridot_session_generate_wait(decoded, 1, NULL, NULL, NULL, &error),
                      PERIDOT_ERROR_CONTEXT_FULL);
     free(a);
     free(b);
-    peridot_session_close(decoded);
-    peridot_session_close(filled);
+    peridot_session_close_wait(decoded);
+    peridot_session_close_wait(filled);
     peridot_model_close(model);
 }
 
@@ -463,17 +465,17 @@ static void check_truncation(peridot_kv kv) {
     set_sampling(session,
                  (peridot_sampling){
                      .temperature = 1, .repetition_penalty = 1.2f, .min_tokens = 100, .seed = 31});
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, 40, take, &first, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 40, take, &first, NULL, &error));
     MUST(peridot_session_truncate(session, PROMPT_COUNT + 10, &error));
-    MUST(peridot_session_generate(session, 30, take, &second, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 30, take, &second, NULL, &error));
     assert_memory_equal(first.tokens + 10, second.tokens, 30 * sizeof *first.tokens);
     MUST(peridot_session_truncate(session, PROMPT_COUNT, &error));
-    MUST(peridot_session_generate(session, 40, take, &third, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 40, take, &third, NULL, &error));
     assert_int_equal(third.count, 11); /* the callback said stop */
     assert_int_equal(peridot_session_length(session), PROMPT_COUNT + 11);
     assert_memory_equal(first.tokens, third.tokens, 11 * sizeof *first.tokens);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -497,7 +499,7 @@ static void test_log_probabilities(void **state) {
     int32_t tokens[PROMPT_COUNT + 20];
     memcpy(tokens, prompt, sizeof prompt);
     memcpy(tokens + PROMPT_COUNT, taken.tokens, 20 * sizeof *tokens);
-    MUST(peridot_session_prompt(session, tokens, PROMPT_COUNT + 20, logits, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, PROMPT_COUNT + 20, logits, &error));
     for (size_t i = 0; i < 20; i++) {
         const float *row = logits + (PROMPT_COUNT - 1 + i) * info.vocabulary;
         double top = row[0], sum = 0;
@@ -509,7 +511,7 @@ static void test_log_probabilities(void **state) {
         assert_true(fabs(expected - taken.log_probabilities[i]) < 5e-3);
     }
     free(logits);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -537,18 +539,18 @@ static void check_save_and_load(peridot_kv kv, uint32_t word) {
     peridot_session *session = create(model, &params), *again = create(model, &params);
     struct taken first = {0}, second = {0};
     set_sampling(session, (peridot_sampling){.temperature = 1, .min_tokens = 100, .seed = 12});
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, 5, NULL, NULL, NULL, &error));
-    MUST(peridot_session_save(session, path, "kept", 4, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, NULL, NULL, NULL, &error));
+    MUST(peridot_session_save_wait(session, path, "kept", 4, &error));
     expect_kv_word(path, word);
-    MUST(peridot_session_generate(session, 20, take, &first, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 20, take, &first, NULL, &error));
     void *extra;
     size_t size;
-    MUST(peridot_session_load(again, path, &extra, &size, &error));
+    MUST(peridot_session_load_wait(again, path, &extra, &size, &error));
     assert_int_equal(size, 4);
     assert_memory_equal(extra, "kept", 4);
     peridot_free(extra);
-    MUST(peridot_session_generate(again, 20, take, &second, NULL, &error));
+    MUST(peridot_session_generate_wait(again, 20, take, &second, NULL, &error));
     assert_memory_equal(first.tokens, second.tokens, 20 * sizeof *first.tokens);
     assert_memory_equal(first.log_probabilities, second.log_probabilities,
                         20 * sizeof *first.log_probabilities);
@@ -558,13 +560,13 @@ static void check_save_and_load(peridot_kv kv, uint32_t word) {
         create(model, &(peridot_session_params){.kv = kv == PERIDOT_KV_F32 ? PERIDOT_KV_Q8
                                                                            : PERIDOT_KV_F32});
     peridot_error error;
-    assert_int_equal(peridot_session_load(unlike, path, NULL, NULL, &error),
+    assert_int_equal(peridot_session_load_wait(unlike, path, NULL, NULL, &error),
                      PERIDOT_ERROR_UNSUPPORTED);
     char wanted[16];
     snprintf(wanted, sizeof wanted, "--kv %s:", kv_name(kv));
     assert_non_null(strstr(error.message, wanted));
-    peridot_session_close(unlike);
-    assert_int_equal(peridot_session_load(foreign, path, NULL, NULL, &error),
+    peridot_session_close_wait(unlike);
+    assert_int_equal(peridot_session_load_wait(foreign, path, NULL, NULL, &error),
                      PERIDOT_ERROR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "another model"));
     FILE *file = fopen(path, "r+b");
@@ -572,11 +574,12 @@ static void check_save_and_load(peridot_kv kv, uint32_t word) {
     fseek(file, 150, SEEK_SET);
     fputc(0x5a, file);
     fclose(file);
-    assert_int_equal(peridot_session_load(again, path, NULL, NULL, &error), PERIDOT_ERROR_FORMAT);
+    assert_int_equal(peridot_session_load_wait(again, path, NULL, NULL, &error),
+                     PERIDOT_ERROR_FORMAT);
     unlink(path);
-    peridot_session_close(foreign);
-    peridot_session_close(session);
-    peridot_session_close(again);
+    peridot_session_close_wait(foreign);
+    peridot_session_close_wait(session);
+    peridot_session_close_wait(again);
     peridot_model_close(model);
     peridot_model_close(other);
 }
@@ -597,16 +600,16 @@ static void test_bad_arguments(void **state) {
     peridot_error error;
     const int32_t out_of_range[] = {2, 384}, negative[] = {-1};
     int32_t many[17] = {2};
-    assert_int_equal(peridot_session_prompt(session, out_of_range, 2, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, out_of_range, 2, NULL, &error),
                      PERIDOT_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "token 1 of the prompt is 384"));
-    assert_int_equal(peridot_session_prompt(session, negative, 1, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, negative, 1, NULL, &error),
                      PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_prompt(session, many, 17, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, many, 17, NULL, &error),
                      PERIDOT_ERROR_CONTEXT_FULL);
     assert_non_null(strstr(error.message, "17 tokens and 16 fit"));
     assert_int_equal(peridot_session_length(session), 0);
-    assert_int_equal(peridot_session_generate(session, 1, NULL, NULL, NULL, &error),
+    assert_int_equal(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error),
                      PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_session_truncate(session, 1, &error), PERIDOT_ERROR_ARGUMENT);
     peridot_sampling bad = {.struct_size = sizeof bad, .top_p = 1.5f};
@@ -617,9 +620,9 @@ static void test_bad_arguments(void **state) {
     params.context = 16, params.activations = (peridot_activations)2;
     assert_int_equal(peridot_session_create(model, &params, &none, &error), PERIDOT_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "activations"));
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
-    assert_int_equal(peridot_model_load(device, "no/such/place", NULL, &model, &error),
+    assert_int_equal(peridot_model_load_wait(device, "no/such/place", NULL, &model, &error),
                      PERIDOT_ERROR_FILE);
     assert_non_null(strstr(error.message, "no/such/place"));
 }

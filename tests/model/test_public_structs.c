@@ -28,16 +28,16 @@ static int open_all(void **state) {
     MUST(peridot_model_load_begin(device, TEST_DATA "/small-f32", NULL, &loading, &error));
     while (peridot_loading_advance(loading, 10, NULL, &error) == PERIDOT_NOT_READY) {
     }
-    MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/small-f32", NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
-    MUST(peridot_session_prompt(session, prompt, 4, NULL, &error));
-    MUST(peridot_session_generate(session, 3, NULL, NULL, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, 4, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 3, NULL, NULL, NULL, &error));
     return 0;
 }
 
 static int close_all(void **state) {
     (void)state;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     assert_int_equal(peridot_loading_cancel(loading), PERIDOT_OK);
     peridot_device_close(device);
@@ -244,7 +244,7 @@ static void test_batch_statistics(void **state) {
     };
     MUST(peridot_batch_create(&session, 1, &batch, &error));
     CHECK_FILLING(fill_batch_statistics, peridot_batch_statistics, fields);
-    peridot_batch_close(batch);
+    peridot_batch_close_wait(batch);
 }
 
 static void test_loading_status(void **state) {
@@ -303,16 +303,16 @@ static void test_older_callers(void **state) {
     MUST(peridot_device_open(&before_priority, &own, &error));
     peridot_device_close(own);
     MUST(peridot_device_open(&with, &own, &error));
-    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &params, &loaded, &error));
+    MUST(peridot_model_load_wait(own, TEST_DATA "/small-f32", &params, &loaded, &error));
     peridot_model_close(loaded);
-    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &alone, &loaded, &error));
+    MUST(peridot_model_load_wait(own, TEST_DATA "/small-f32", &alone, &loaded, &error));
     peridot_model_close(loaded);
-    MUST(peridot_model_load(own, TEST_DATA "/small-f32", &lazy, &loaded, &error));
+    MUST(peridot_model_load_wait(own, TEST_DATA "/small-f32", &lazy, &loaded, &error));
     MUST(peridot_session_create(loaded, &wanted, &created, &error));
     MUST(peridot_session_sampling(created, &sampling, &error));
     MUST(peridot_model_inspect(own, TEST_DATA "/small-f32", &params, &wanted, NULL, NULL, &error));
     assert_int_equal(peridot_session_context(created), 77);
-    peridot_session_close(created);
+    peridot_session_close_wait(created);
     peridot_model_close(loaded);
     peridot_device_close(own);
 }
@@ -388,8 +388,8 @@ static void test_size_not_set(void **state) {
     assert_non_null(strstr(error.message, #type))
     REFUSED(peridot_device_open(&(peridot_device_params){0}, &own, &error), peridot_device_params);
     REFUSED(peridot_device_adopt(&(peridot_adoption){0}, NULL, &own, &error), peridot_adoption);
-    REFUSED(peridot_model_load(device, TEST_DATA "/small-f32", &(peridot_model_params){0}, &loaded,
-                               &error),
+    REFUSED(peridot_model_load_wait(device, TEST_DATA "/small-f32", &(peridot_model_params){0},
+                                    &loaded, &error),
             peridot_model_params);
     REFUSED(peridot_session_create(model, &(peridot_session_params){0}, &created, &error),
             peridot_session_params);

@@ -28,7 +28,7 @@ static int open_all(void **state) {
     (void)state;
     peridot_session_params params = {.struct_size = sizeof params, .context = 64};
     device = open_test_device();
-    MUST(peridot_model_load(device, TEST_DATA "/small-f32", NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, TEST_DATA "/small-f32", NULL, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
     seed = random_seed();
     const char *quick = getenv("PERIDOT_TEST_QUICK");
@@ -40,7 +40,7 @@ static int open_all(void **state) {
 
 static int close_all(void **state) {
     (void)state;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(device);
     return 0;
@@ -57,7 +57,7 @@ static int32_t draw(peridot_sampling sampling, uint64_t own_seed) {
     sampling.struct_size = sizeof sampling;
     sampling.seed = own_seed;
     MUST(peridot_session_sampling(session, &sampling, &error));
-    MUST(peridot_session_generate(session, 1, NULL, NULL, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error));
     int32_t token = peridot_session_tokens(session)[PROMPT_COUNT];
     MUST(peridot_session_truncate(session, PROMPT_COUNT, &error));
     return token;
@@ -65,8 +65,8 @@ static int32_t draw(peridot_sampling sampling, uint64_t own_seed) {
 
 static void read_logits(float *logits) {
     MUST(peridot_session_truncate(session, 0, &error));
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_logits(session, logits, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_logits_wait(session, logits, &error));
 }
 
 /* What the GPU must draw from after the prompt. */

@@ -136,14 +136,16 @@ static void blocking_answer(peridot_model *model, const struct conversation *con
     peridot_session *session;
     MUST(peridot_session_create(model, &conversation->params, &session, &error));
     MUST(peridot_session_sampling(session, &conversation->sampling, &error));
-    MUST(peridot_session_prompt(session, conversation->tokens, conversation->first, NULL, &error));
-    MUST(peridot_session_generate(session, conversation->generate, take, first, NULL, &error));
-    MUST(peridot_session_logits(session, first->logits, &error));
-    MUST(peridot_session_prompt(session, conversation->tokens + conversation->first,
-                                conversation->second, NULL, &error));
-    MUST(peridot_session_generate(session, conversation->generate, take, second, NULL, &error));
-    MUST(peridot_session_logits(session, second->logits, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, conversation->tokens, conversation->first, NULL,
+                                     &error));
+    MUST(peridot_session_generate_wait(session, conversation->generate, take, first, NULL, &error));
+    MUST(peridot_session_logits_wait(session, first->logits, &error));
+    MUST(peridot_session_prompt_wait(session, conversation->tokens + conversation->first,
+                                     conversation->second, NULL, &error));
+    MUST(
+        peridot_session_generate_wait(session, conversation->generate, take, second, NULL, &error));
+    MUST(peridot_session_logits_wait(session, second->logits, &error));
+    peridot_session_close_wait(session);
 }
 
 static void sliced_answer(peridot_model *model, const struct conversation *conversation,
@@ -155,13 +157,13 @@ static void sliced_answer(peridot_model *model, const struct conversation *conve
     MUST(peridot_session_sampling(session, &conversation->sampling, &error));
     run_work(&app, session, way, conversation->tokens, conversation->first, conversation->generate,
              first);
-    MUST(peridot_session_logits(session, first->logits, &error));
+    MUST(peridot_session_logits_wait(session, first->logits, &error));
     run_work(&app, session, way, conversation->tokens + conversation->first, conversation->second,
              0, second);
     run_work(&app, session, way, NULL, 0, conversation->generate, second);
-    MUST(peridot_session_logits(session, second->logits, &error));
+    MUST(peridot_session_logits_wait(session, second->logits, &error));
     lane_destroy(&app.lane);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 static void compare(const struct answer *expected, const struct answer *got, size_t vocabulary) {
@@ -179,7 +181,7 @@ static void check(struct conversation *conversation) {
     static struct answer expected[2], got[2];
     peridot_model *model;
     peridot_model_info info = {.struct_size = sizeof info};
-    MUST(peridot_model_load(device, path_of(conversation->checkpoint), NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of(conversation->checkpoint), NULL, &model, &error));
     peridot_model_describe(model, &info);
     assert_true(info.vocabulary <= LOGITS_MOST);
     struct random random = random_start(seed++);
@@ -240,7 +242,7 @@ static void test_chunks(void **state) {
 
 static peridot_model *load_small(void) {
     peridot_model *model;
-    MUST(peridot_model_load(device, path_of("small-f32"), NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, path_of("small-f32"), NULL, &model, &error));
     return model;
 }
 
@@ -264,8 +266,8 @@ static void test_cancel(void **state) {
     peridot_session *session;
     MUST(peridot_session_create(model, NULL, &session, &error));
     MUST(peridot_session_sampling(session, &sampling, &error));
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, 5, take, &expected, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, take, &expected, NULL, &error));
     for (uint32_t slices = 0; slices < 40; slices++) {
         memset(&got, 0, sizeof got);
         MUST(peridot_session_truncate(session, 0, &error));
@@ -278,10 +280,10 @@ static void test_cancel(void **state) {
         peridot_session_cancel(session);
         finish(session);
         if (got.count < 5)
-            MUST(peridot_session_generate(session, 5 - got.count, take, &got, NULL, &error));
+            MUST(peridot_session_generate_wait(session, 5 - got.count, take, &got, NULL, &error));
         compare(&expected, &got, 0);
     }
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -296,7 +298,7 @@ static void test_callback_stops(void **state) {
     run_work(NULL, session, BUDGETED, prompt, PROMPT_COUNT, 40, &answer);
     assert_int_equal(answer.count, 3);
     assert_int_equal(peridot_session_length(session), PROMPT_COUNT + 3);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -327,7 +329,7 @@ static void test_semaphores(void **state) {
         MUST(peridot_session_poll(session, &status, &error));
     assert_int_equal(status.slices_in_flight, 1);
     assert_int_equal(status.prompt_left, PROMPT_COUNT);
-    assert_int_equal(peridot_session_try_close(session), PERIDOT_NOT_READY);
+    assert_int_equal(peridot_session_close(session), PERIDOT_NOT_READY);
     struct device *engine = session->lane.device;
     PFN_vkSignalSemaphore signal_semaphore =
         (PFN_vkSignalSemaphore)engine->vi.GetDeviceProcAddr(engine->handle, "vkSignalSemaphore");
@@ -335,7 +337,7 @@ static void test_semaphores(void **state) {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = app.timeline, .value = 1};
     assert_int_equal(signal_semaphore(engine->handle, &info), VK_SUCCESS);
     MUST(lane_wait(&app, 2, &error));
-    while (peridot_session_try_close(session) == PERIDOT_NOT_READY)
+    while (peridot_session_close(session) == PERIDOT_NOT_READY)
         continue;
     app.completed = app.submitted;
     lane_destroy(&app);
@@ -368,15 +370,15 @@ static void test_refusals(void **state) {
     MUST(peridot_session_plan(session, 0.01f, &plan, &error));
     assert_true(plan.slices > 1 && plan.dispatches > 0 && plan.left_ms >= plan.largest_ms);
     assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_prompt(session, prompt, 1, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, prompt, 1, NULL, &error),
                      PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_generate(session, 1, NULL, NULL, NULL, &error),
+    assert_int_equal(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error),
                      PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_session_truncate(session, 0, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_logits(session, logits, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_save(session, "/nowhere/x", NULL, 0, &error),
+    assert_int_equal(peridot_session_logits_wait(session, logits, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_save_wait(session, "/nowhere/x", NULL, 0, &error),
                      PERIDOT_ERROR_ARGUMENT);
-    peridot_session_close(session); /* with work that was never begun */
+    peridot_session_close_wait(session); /* with work that was never begun */
     peridot_model_close(model);
 }
 

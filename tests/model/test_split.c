@@ -63,7 +63,8 @@ static peridot_model *load(const char *name, const struct spread *spread) {
     peridot_device *others[DEVICES];
     peridot_model_params params = spread_params(spread, others);
     peridot_model *model = NULL;
-    MUST(peridot_model_load(devices[spread->devices[0]], path_of(name), &params, &model, &error));
+    MUST(peridot_model_load_wait(devices[spread->devices[0]], path_of(name), &params, &model,
+                                 &error));
     return model;
 }
 
@@ -81,8 +82,8 @@ static float *all_logits(peridot_model *model, const struct data *data,
     assert_non_null(logits);
     for (size_t i = 0; i < data->rows * data->vocabulary; i++)
         logits[i] = NAN;
-    MUST(peridot_session_prompt(session, data->tokens, data->count, logits, &error));
-    peridot_session_close(session);
+    MUST(peridot_session_prompt_wait(session, data->tokens, data->count, logits, &error));
+    peridot_session_close_wait(session);
     return logits;
 }
 
@@ -172,11 +173,11 @@ static struct taken generate(const char *name, const struct spread *spread,
     peridot_session *session = create(model, (peridot_session_params){.kv = PERIDOT_KV_F32});
     uint32_t generated = 0;
     set_sampling(session, sampling);
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, count, take, &taken, &generated, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, count, take, &taken, &generated, &error));
     assert_int_equal(generated, taken.count);
     assert_int_equal(peridot_session_length(session), PROMPT_COUNT + taken.count);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     return taken;
 }
@@ -229,11 +230,11 @@ static void test_masked_text(void **state) {
             words[id / 32] |= 1u << id % 32;
         set_sampling(session, (peridot_sampling){.temperature = 1.3f, .top_p = 0.9f, .seed = 3});
         MUST(peridot_session_mask(session, words, (info.vocabulary + 31) / 32, &error));
-        MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-        MUST(peridot_session_generate(session, 40, take, &taken[i], NULL, &error));
+        MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+        MUST(peridot_session_generate_wait(session, 40, take, &taken[i], NULL, &error));
         for (uint32_t j = 0; j < taken[i].count; j++)
             assert_true(words[taken[i].tokens[j] / 32] >> taken[i].tokens[j] % 32 & 1);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         peridot_model_close(model);
     }
     check_alike(&taken[1], &taken[0], 40);
@@ -264,15 +265,17 @@ static void test_prefill_equals_decode(void **state) {
     peridot_session *decoded = create(many, params), *filled = create(one, params);
     float *a = calloc(data.vocabulary, sizeof *a), *b = calloc(data.vocabulary, sizeof *b);
     set_sampling(decoded, (peridot_sampling){.temperature = 1.5f, .min_tokens = 600, .seed = 4});
-    MUST(peridot_session_prompt(decoded, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(decoded, context - PROMPT_COUNT, NULL, NULL, &generated, &error));
+    MUST(peridot_session_prompt_wait(decoded, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(decoded, context - PROMPT_COUNT, NULL, NULL, &generated,
+                                       &error));
     assert_int_equal(generated, context - PROMPT_COUNT);
-    MUST(peridot_session_logits(decoded, a, &error));
-    MUST(peridot_session_prompt(filled, peridot_session_tokens(decoded), context, NULL, &error));
-    MUST(peridot_session_logits(filled, b, &error));
+    MUST(peridot_session_logits_wait(decoded, a, &error));
+    MUST(peridot_session_prompt_wait(filled, peridot_session_tokens(decoded), context, NULL,
+                                     &error));
+    MUST(peridot_session_logits_wait(filled, b, &error));
     assert_true(nmse(a, b, data.vocabulary) < 1e-10);
     peridot_error error;
-    assert_int_equal(peridot_session_generate(decoded, 1, NULL, NULL, NULL, &error),
+    assert_int_equal(peridot_session_generate_wait(decoded, 1, NULL, NULL, NULL, &error),
                      PERIDOT_ERROR_CONTEXT_FULL);
     peridot_session_statistics statistics = {.struct_size = sizeof statistics};
     peridot_session_describe(decoded, &statistics);
@@ -280,8 +283,8 @@ static void test_prefill_equals_decode(void **state) {
     assert_true(statistics.dispatches_per_step > 0 && statistics.submissions >= generated);
     free(a);
     free(b);
-    peridot_session_close(decoded);
-    peridot_session_close(filled);
+    peridot_session_close_wait(decoded);
+    peridot_session_close_wait(filled);
     peridot_model_close(many);
     peridot_model_close(one);
     free_data(&data);
@@ -296,18 +299,18 @@ static void test_truncate_is_exact(void **state) {
     set_sampling(session,
                  (peridot_sampling){
                      .temperature = 1, .repetition_penalty = 1.2f, .min_tokens = 100, .seed = 31});
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, 40, take, &first, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 40, take, &first, NULL, &error));
     MUST(peridot_session_truncate(session, PROMPT_COUNT + 10, &error));
-    MUST(peridot_session_generate(session, 30, take, &second, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 30, take, &second, NULL, &error));
     assert_memory_equal(first.tokens + 10, second.tokens, 30 * sizeof *first.tokens);
     MUST(peridot_session_truncate(session, PROMPT_COUNT, &error));
-    MUST(peridot_session_generate(session, 40, take, &third, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 40, take, &third, NULL, &error));
     assert_int_equal(third.count, 11); /* the callback said stop */
     assert_memory_equal(first.tokens, third.tokens, 11 * sizeof *first.tokens);
-    MUST(peridot_session_generate(session, 29, take, &fourth, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 29, take, &fourth, NULL, &error));
     assert_memory_equal(first.tokens + 11, fourth.tokens, 29 * sizeof *first.tokens);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -320,7 +323,7 @@ static void test_no_batch(void **state) {
     assert_int_equal(peridot_batch_create(&session, 1, &batch, &error), PERIDOT_ERROR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "several devices"));
     assert_null(batch);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -338,24 +341,24 @@ static void check_moving(const struct spread *from, const struct spread *to, per
     peridot_session *again = create(b, (peridot_session_params){.kv = kv});
     struct taken first = {0}, second = {0}, third = {0};
     set_sampling(session, (peridot_sampling){.temperature = 1, .min_tokens = 100, .seed = 12});
-    MUST(peridot_session_prompt(session, data.tokens, length, NULL, &error));
-    MUST(peridot_session_generate(session, 5, NULL, NULL, NULL, &error));
-    MUST(peridot_session_save(session, path, "kept", 4, &error));
-    MUST(peridot_session_generate(session, 20, take, &first, NULL, &error));
-    MUST(peridot_session_load(again, path, NULL, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, data.tokens, length, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, NULL, NULL, NULL, &error));
+    MUST(peridot_session_save_wait(session, path, "kept", 4, &error));
+    MUST(peridot_session_generate_wait(session, 20, take, &first, NULL, &error));
+    MUST(peridot_session_load_wait(again, path, NULL, NULL, &error));
     assert_int_equal(peridot_session_length(again), length + 5);
-    MUST(peridot_session_generate(again, 20, take, &second, NULL, &error));
+    MUST(peridot_session_generate_wait(again, 20, take, &second, NULL, &error));
     check_alike(&first, &second, 20);
     unlink(path);
-    peridot_session_close(again);
+    peridot_session_close_wait(again);
     MUST(peridot_session_truncate(session, length + 5, &error));
-    MUST(peridot_session_suspend(session, &error));
+    MUST(peridot_session_suspend_wait(session, &error));
     MUST(peridot_session_move(session, b, &error));
     peridot_model_close(a);
-    MUST(peridot_session_resume(session, &error));
-    MUST(peridot_session_generate(session, 20, take, &third, NULL, &error));
+    MUST(peridot_session_resume_wait(session, &error));
+    MUST(peridot_session_generate_wait(session, 20, take, &third, NULL, &error));
     check_alike(&first, &third, 20);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(b);
     free_data(&data);
 }
@@ -423,11 +426,11 @@ static void test_plan(void **state) {
         peridot_session_describe(session, &statistics);
         assert_int_equal(statistics.scratch_bytes, plan.working_bytes);
         assert_int_equal(statistics.kv_bytes, plan.kv_bytes);
-        MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
+        MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
         MUST(peridot_session_truncate(session, 0, &error)); /* the second chunk goes, everywhere */
         peridot_session_describe(session, &statistics);
         assert_int_equal(statistics.kv_bytes * 2, plan.kv_bytes);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         peridot_model_close(model);
         for (int j = 0; j < DEVICES; j++)
             assert_int_equal(used(j), before[j]);
@@ -477,9 +480,9 @@ static void test_split_by_memory(void **state) {
         assert_int_equal(chosen.device_layers[0], first);
         peridot_model *model = NULL;
         peridot_session *session = NULL;
-        MUST(peridot_model_load(devices[0], path_of(small), &params, &model, &error));
+        MUST(peridot_model_load_wait(devices[0], path_of(small), &params, &model, &error));
         MUST(peridot_session_create(model, &small_session, &session, &error));
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         peridot_model_close(model);
     }
     limit(0, 0);
@@ -532,12 +535,12 @@ static void test_weights_for_both(void **state) {
     peridot_model *model = NULL;
     peridot_model_info info = {.struct_size = sizeof info};
     limit(need(&as_is, 0), need(&as_is, 1));
-    MUST(peridot_model_load(devices[0], path_of(small), &any, &model, &error));
+    MUST(peridot_model_load_wait(devices[0], path_of(small), &any, &model, &error));
     peridot_model_describe(model, &info);
     assert_false(info.weights_chosen);
     peridot_model_close(model);
     limit(need(&as_is, 0), need(&as_is, 1) - 1); /* the second device decides */
-    MUST(peridot_model_load(devices[0], path_of(small), &any, &model, &error));
+    MUST(peridot_model_load_wait(devices[0], path_of(small), &any, &model, &error));
     peridot_model_describe(model, &info);
     assert_true(info.weights_chosen);
     assert_int_equal(info.weights, PERIDOT_WEIGHTS_Q8_0);
@@ -556,13 +559,13 @@ static void test_memory_refusals(void **state) {
     peridot_memory_plan plan = plan_for(small, &params, &small_session);
     uint64_t before = used(0);
     limit(0, plan.device_weight_bytes[1] - 1);
-    assert_int_equal(peridot_model_load(devices[0], path_of(small), &params, &model, &error),
+    assert_int_equal(peridot_model_load_wait(devices[0], path_of(small), &params, &model, &error),
                      PERIDOT_ERROR_DEVICE_MEMORY);
     assert_non_null(strstr(error.message, devices[1]->engine->info.name));
     assert_non_null(strstr(error.message, "layers 1 to 2 alone need"));
     assert_int_equal(used(0), before); /* nothing was uploaded */
     limit(0, 0);
-    MUST(peridot_model_load(devices[0], path_of(small), &params, &model, &error));
+    MUST(peridot_model_load_wait(devices[0], path_of(small), &params, &model, &error));
     limit(0, plan.device_working_bytes[1] + plan.device_kv_bytes[1] - 1);
     const peridot_session_params long_one = {.struct_size = sizeof long_one, .context = 8192};
     assert_int_equal(peridot_session_create(model, &long_one, &session, &error),
@@ -578,7 +581,7 @@ static void test_memory_refusals(void **state) {
 static void expect_refusal(const peridot_model_params *params, const char *part) {
     peridot_model *model = NULL;
     peridot_error error = {0};
-    assert_int_equal(peridot_model_load(devices[0], path_of(small), params, &model, &error),
+    assert_int_equal(peridot_model_load_wait(devices[0], path_of(small), params, &model, &error),
                      PERIDOT_ERROR_ARGUMENT);
     if (!strstr(error.message, part))
         fail_msg("\"%s\" is not in: %s", part, error.message);
@@ -623,8 +626,9 @@ static void test_bad_arguments(void **state) {
     list[1] = devices[1];
     peridot_model *model = NULL;
     peridot_error error = {0};
-    assert_int_equal(peridot_model_load(devices[0], path_of("small-f32"), &params, &model, &error),
-                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(
+        peridot_model_load_wait(devices[0], path_of("small-f32"), &params, &model, &error),
+        PERIDOT_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "3 devices for 2 layers"));
     peridot_device_close(again);
 }
@@ -646,7 +650,7 @@ static void test_cancelled_loading(void **state) {
     params.progress_user = &most;
     peridot_model *model = NULL;
     peridot_error error = {0};
-    assert_int_equal(peridot_model_load(devices[0], path_of(small), &params, &model, &error),
+    assert_int_equal(peridot_model_load_wait(devices[0], path_of(small), &params, &model, &error),
                      PERIDOT_ERROR_CANCELLED);
     assert_int_equal(used(0), before[0]);
     assert_int_equal(used(1), before[1]);
@@ -659,21 +663,21 @@ static void test_lost_device(void **state) {
     peridot_session *session = create(model, (peridot_session_params){0});
     struct taken taken = {0};
     peridot_error error = {0};
-    MUST(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error));
-    MUST(peridot_session_generate(session, 5, take, &taken, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, take, &taken, NULL, &error));
     devices[1]->engine->lost = true;
-    assert_int_equal(peridot_session_generate(session, 5, take, &taken, NULL, &error),
+    assert_int_equal(peridot_session_generate_wait(session, 5, take, &taken, NULL, &error),
                      PERIDOT_ERROR_DEVICE_LOST);
     assert_non_null(strstr(error.message, devices[1]->engine->info.name));
-    assert_int_equal(peridot_session_prompt(session, prompt, PROMPT_COUNT, NULL, &error),
+    assert_int_equal(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error),
                      PERIDOT_ERROR_DEVICE_LOST);
     assert_int_equal(peridot_session_length(session), PROMPT_COUNT + taken.count);
     devices[1]->engine->lost = false; /* it was not, and goes on as if nothing had been */
     struct taken more = {0}, whole = generate(small, &alone, (peridot_sampling){0}, 15);
-    MUST(peridot_session_generate(session, 10, take, &more, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 10, take, &more, NULL, &error));
     assert_memory_equal(whole.tokens + 5, more.tokens, 10 * sizeof *more.tokens);
     devices[1]->engine->lost = true;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     devices[1]->engine->lost = false;
 }

@@ -25,7 +25,7 @@ static int open_all(void **state) {
     (void)state;
     peridot_model_params params = {.struct_size = sizeof params};
     device = open_test_device();
-    MUST(peridot_model_load(device, DEMO_MODEL, &params, &model, &error));
+    MUST(peridot_model_load_wait(device, DEMO_MODEL, &params, &model, &error));
     return 0;
 }
 
@@ -43,7 +43,7 @@ static peridot_session *open_session(void) {
     peridot_session *session = NULL;
     MUST(peridot_session_create(model, &params, &session, &error));
     MUST(peridot_session_sampling(session, &sampling, &error));
-    MUST(peridot_session_prompt(session, prompt, 6, NULL, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, 6, NULL, &error));
     return session;
 }
 
@@ -59,9 +59,9 @@ static bool take_token(const peridot_token *token, void *user) {
 }
 
 static void step(peridot_session *session, struct trace *trace, int index) {
-    MUST(peridot_session_generate(session, 1, take_token, &trace->probabilities[index], NULL,
-                                  &error));
-    MUST(peridot_session_logits(session, trace->logits[index], &error));
+    MUST(peridot_session_generate_wait(session, 1, take_token, &trace->probabilities[index], NULL,
+                                       &error));
+    MUST(peridot_session_logits_wait(session, trace->logits[index], &error));
 }
 
 static void check_times(const struct timed_steps *timed, double wall) {
@@ -90,14 +90,14 @@ static void test_same_bits(void **state) {
     for (int i = 0; i < STEPS; i++)
         step(session, &plain, i);
     memcpy(plain.tokens, peridot_session_tokens(session), (6 + STEPS) * sizeof(int32_t));
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 
     session = open_session();
     struct timed_steps timed;
     if (!timestamps_supported(session->lane.device)) {
         peridot_error error;
         assert_int_equal(timed_steps_begin(session, &timed, &error), PERIDOT_ERROR_UNSUPPORTED);
-        peridot_session_close(session);
+        peridot_session_close_wait(session);
         skip();
     }
     MUST(timed_steps_begin(session, &timed, &error));
@@ -115,7 +115,7 @@ static void test_same_bits(void **state) {
     timed_steps_end(&timed);
     memcpy(with.tokens, peridot_session_tokens(session), (6 + STEPS) * sizeof(int32_t));
     assert_int_equal(peridot_session_length(session), 6 + STEPS);
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     assert_memory_equal(&plain, &with, sizeof plain);
 }
 
@@ -131,10 +131,10 @@ static void test_no_timestamps(void **state) {
     assert_int_equal(timed_steps_begin(session, &timed, &error), PERIDOT_ERROR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "timestamps"));
     timed_steps_end(&timed);
-    MUST(peridot_session_generate(session, 3, NULL, NULL, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 3, NULL, NULL, NULL, &error));
     assert_int_equal(peridot_session_length(session), 9);
     limits->timestamp_period = period;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
 }
 
 /* A timestamp counter of few bits starts over. */

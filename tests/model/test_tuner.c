@@ -202,7 +202,7 @@ static float *run(peridot_device *device, uint32_t prefill_rows, uint32_t *count
     peridot_model_info info = {.struct_size = sizeof info};
     peridot_session_params params = {
         .struct_size = sizeof params, .context = 64, .prefill_rows = prefill_rows};
-    MUST(peridot_model_load(device, MODEL, NULL, &model, &error));
+    MUST(peridot_model_load_wait(device, MODEL, NULL, &model, &error));
     peridot_model_describe(model, &info);
     for (int32_t i = 0; i < TOKENS; i++)
         tokens[i] = (i * 7 + 2) % (int32_t)info.vocabulary;
@@ -210,12 +210,12 @@ static float *run(peridot_device *device, uint32_t prefill_rows, uint32_t *count
     float *logits = malloc(*count * sizeof *logits);
     assert_non_null(logits);
     MUST(peridot_session_create(model, &params, &session, &error));
-    MUST(peridot_session_prompt(session, tokens, TOKENS, logits, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, TOKENS, logits, &error));
     assert_true(session->kernels.tuned == (tuning_count(&device->tuning) > 0));
     keys[0] = session->kernels.project[PASS_ONE_ROW][PROJECT_GEGLU][WEIGHT_BF16]->key;
     keys[1] = session->kernels.project[PASS_MANY_ROWS][PROJECT_RESIDUAL][WEIGHT_BF16]->key;
     keys[2] = session->kernels.attention_prefill->key;
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
     return logits;
 }

@@ -271,7 +271,7 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
         .struct_size = sizeof params, .context = 64, .kv = kv, .activations = activations};
     peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
-    MUST(peridot_model_load(device, path, &loading, &model, &error));
+    MUST(peridot_model_load_wait(device, path, &loading, &model, &error));
     MUST(peridot_session_create(model, &params, &session, &error));
     assert_true(2 * (model->config.layers + 3) <= RECORDINGS_MAX);
     record_everything(session);
@@ -289,7 +289,7 @@ static void check_model(const char *name, peridot_weights weights, peridot_kv kv
                       kind, tried);
         assert_true(tried >= 8 * model->config.layers);
     }
-    peridot_session_close(session);
+    peridot_session_close_wait(session);
     peridot_model_close(model);
 }
 
@@ -305,7 +305,7 @@ static void check_batch(const char *name, peridot_kv kv, peridot_weights weights
         .struct_size = sizeof params, .context = 64, .kv = kv, .activations = activations};
     peridot_model_params loading = {.struct_size = sizeof loading, .weights = weights};
     snprintf(path, sizeof path, "%s/%s", TEST_DATA, name);
-    MUST(peridot_model_load(device, path, &loading, &model, &error));
+    MUST(peridot_model_load_wait(device, path, &loading, &model, &error));
     for (int i = 0; i < 2; i++) {
         MUST(peridot_session_create(model, &params, &sessions[i], &error));
         record_everything(sessions[i]);
@@ -318,9 +318,9 @@ static void check_batch(const char *name, peridot_kv kv, peridot_weights weights
     print_message("%s, KV %s, two steps of two sessions: %u barriers left out, each heard\n", name,
                   kv_name(kv), tried);
     assert_true(tried >= 8 * model->config.layers);
-    peridot_batch_close(batch);
+    peridot_batch_close_wait(batch);
     for (int i = 0; i < 2; i++)
-        peridot_session_close(sessions[i]);
+        peridot_session_close_wait(sessions[i]);
     peridot_model_close(model);
 }
 

@@ -28,7 +28,7 @@ void chat_open(struct chat *chat, struct gpu *gpu, const struct options *options
     /* what is submitted at once where Peridot decides, since frames may have to wait for it */
     peridot_session_params params = {.struct_size = sizeof params, .submission_ms = 50};
     must(peridot_device_adopt(&adoption, NULL, &chat->device, &chat->error), &chat->error);
-    must(peridot_model_load(chat->device, options->model, NULL, &chat->model, &chat->error),
+    must(peridot_model_load_wait(chat->device, options->model, NULL, &chat->model, &chat->error),
          &chat->error);
     must(peridot_session_create(chat->model, &params, &chat->session, &chat->error), &chat->error);
 }
@@ -40,7 +40,7 @@ static void forget_oldest(struct chat *chat) {
 }
 
 void chat_close(struct chat *chat) {
-    peridot_session_close(chat->session);
+    peridot_session_close_wait(chat->session);
     peridot_model_close(chat->model);
     peridot_device_close(chat->device);
     while (arrlen(chat->turns))
