@@ -1,7 +1,7 @@
 /* Peridot as a guest on an application's device, whose functions are intercepted (adopt_shim.h):
  * under pressure for memory, with refused allocations and a lost device, without waits, threads or
  * objects that the application would not expect. */
-#include "adopt_shim.h"
+#include "guest_adoption.h"
 #include "must.h"
 #include "session.h"
 
@@ -84,29 +84,16 @@ static int close_application(void **state) {
 }
 
 static peridot_adoption adoption(void) {
-    struct device_adoption from = adopt_shim_adoption();
-    return (peridot_adoption){
-        .struct_size = sizeof(peridot_adoption),
-        .instance = from.instance,
-        .physical_device = from.physical,
-        .device = from.device,
-        .get_instance_proc_addr = from.get_instance_proc_addr,
-        .queue = from.queue,
-        .queue_family = from.queue_family,
-        .lock_queue = from.callbacks.lock_queue,
-        .unlock_queue = from.callbacks.unlock_queue,
-        .user = from.callbacks.user,
-        .pipeline_cache = cache,
-    };
+    const struct device_adoption from = adopt_shim_adoption();
+    peridot_adoption made = guest_adoption(&from);
+    made.pipeline_cache = cache;
+    return made;
 }
-
-static const peridot_device_params quiet = {
-    .struct_size = sizeof quiet, .threads = 1, .cache_directory = "", .no_tuning = true};
 
 static peridot_device *adopt(void) {
     peridot_adoption from = adoption();
     peridot_device *device;
-    MUST(peridot_device_adopt(&from, &quiet, &device, &error));
+    MUST(peridot_device_adopt(&from, &guest_params, &device, &error));
     return device;
 }
 
@@ -349,7 +336,7 @@ static void test_away(void **state) {
     adopt_shim_reset();
     peridot_device *device = adopt(), *other;
     peridot_model *model = load(device, SMALL), *same, *another;
-    MUST(peridot_device_open(&quiet, &other, &error));
+    MUST(peridot_device_open(&guest_params, &other, &error));
     same = load(other, SMALL);
     another = load(other, TEST_DATA "/gqa-bf16");
     peridot_session *session = create(model, &short_context), *loaded;
@@ -410,7 +397,7 @@ static void check_pressure(bool by_budget) {
     peridot_error error;
     from.extensions = extensions;
     from.extension_count = 1;
-    MUST(peridot_device_adopt(&from, &quiet, &device, &error));
+    MUST(peridot_device_adopt(&from, &guest_params, &device, &error));
     peridot_model *model = load(device, TEST_DATA "/long-f16");
     uint64_t alone = used(device);
     peridot_session *a = create(model, &whole_context), *b;
@@ -756,7 +743,7 @@ static void test_threads_are_seen(void **state) {
     (void)state;
     adopt_shim_reset();
     peridot_adoption from = adoption();
-    peridot_device_params params = quiet;
+    peridot_device_params params = guest_params;
     peridot_device *device;
     from.pipeline_cache = VK_NULL_HANDLE;
     params.threads = 4;
@@ -802,7 +789,7 @@ static void test_what_is_given(void **state) {
     VkPipelineCache given = adopt_shim_make_cache();
     for (int i = 0; i < 4; i++) {
         peridot_adoption from = adoption();
-        peridot_device_params params = quiet;
+        peridot_device_params params = guest_params;
         peridot_device *device;
         from.pipeline_cache = given;
         from.allocator = &callbacks;
@@ -876,7 +863,7 @@ static void test_two_devices(void **state) {
     peridot_session *sessions[2];
     struct answer answers[2] = {{.count = 0}, {.count = 0}};
     bool active[2] = {true, true};
-    MUST(peridot_device_open(&quiet, &devices[1], &error));
+    MUST(peridot_device_open(&guest_params, &devices[1], &error));
     for (int i = 0; i < 2; i++) {
         peridot_error error = {0};
         models[i] = load(devices[i], SMALL);

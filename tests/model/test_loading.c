@@ -1,7 +1,7 @@
 /* Loading a model in steps, on an application's device: no step waits, all are bounded, and one may
  * stop after any of them. The application's transfer queue is of another family, of the same, or
  * not there. */
-#include "adopt_shim.h"
+#include "guest_adoption.h"
 #include "model.h"
 #include "must.h"
 #include "pipelines.h"
@@ -31,21 +31,7 @@ static peridot_device *adopt(enum transfer transfer, uint32_t threads) {
     const struct device_adoption from = transfer == NO_TRANSFER_QUEUE
                                             ? adopt_shim_adoption()
                                             : adopt_shim_adoption_transfer(transfer == OWN_FAMILY);
-    peridot_adoption adoption = {
-        .struct_size = sizeof adoption,
-        .instance = from.instance,
-        .physical_device = from.physical,
-        .device = from.device,
-        .get_instance_proc_addr = from.get_instance_proc_addr,
-        .queue = from.queue,
-        .queue_family = from.queue_family,
-        .lock_queue = from.callbacks.lock_queue,
-        .unlock_queue = from.callbacks.unlock_queue,
-        .transfer_queue = from.transfer_queue,
-        .transfer_family = from.transfer_family,
-        .lock_transfer_queue = from.transfer_callbacks.lock_queue,
-        .unlock_transfer_queue = from.transfer_callbacks.unlock_queue,
-    };
+    peridot_adoption adoption = guest_adoption(&from);
     const peridot_device_params params = {
         .struct_size = sizeof params, .cache_directory = "", .threads = threads};
     peridot_device *device = NULL;

@@ -1,0 +1,24 @@
+/* One struct to the other. */
+#include "guest_adoption.h"
+
+const peridot_device_params guest_params = {
+    .struct_size = sizeof guest_params, .threads = 1, .cache_directory = "", .no_tuning = true};
+
+peridot_adoption guest_adoption(const struct device_adoption *from) {
+    return (peridot_adoption){
+        .struct_size = sizeof(peridot_adoption),
+        .instance = from->instance,
+        .physical_device = from->physical,
+        .device = from->device,
+        .get_instance_proc_addr = from->get_instance_proc_addr,
+        .queue = from->queue,
+        .queue_family = from->queue_family,
+        .lock_queue = from->callbacks.lock_queue,
+        .unlock_queue = from->callbacks.unlock_queue,
+        .user = from->callbacks.user,
+        .transfer_queue = from->transfer_queue,
+        .transfer_family = from->transfer_family,
+        .lock_transfer_queue = from->transfer_callbacks.lock_queue,
+        .unlock_transfer_queue = from->transfer_callbacks.unlock_queue,
+    };
+}
