@@ -33,6 +33,7 @@ start() {
     {
         status=0
         (cd "$build" && "$@") >"$job.log" 2>&1 || status=$?
+        times >"$job.times"
         echo $status >"$job.status"
     } &
     eval "process_$started=$!"
@@ -76,7 +77,9 @@ finish() {
         bad=1
     fi
     passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
-    echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed$said"
+    # CPU seconds of the user's and the system's, the second line of sh's own account
+    took=$(sed -n '2s/[ms]/ /gp' "$job.times" 2>/dev/null | awk '{ printf "%.0f", 60 * ($1 + $3) + $2 + $4 }')
+    echo "$(cat "$job.name") ${good:-0} passed, ${bad:-0} failed (${took:-?} s)$said"
     sed -n 's/^\(left out: .*\)/                 \1/p' "$job.log"
     [ "${bad:-0}" = 0 ] || grep -v -e '\[ RUN' -e '\[       OK' "$job.log" | tail -n 40
     rm -f "$job".*
