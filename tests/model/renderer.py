@@ -2,8 +2,8 @@
 """The renderer example: renderer.py RENDERER PERIDOT [DRIVER [--large]].
 
 500 frames of 64 x 64 pixels without the model and 500 with it (ten thousand with --large), in each way to run, under
-validation and synchronization validation; the answers are `peridot generate`'s; in a window, where there is Xvfb; and
-bad input gets one sentence. Ends with a line "N passed, N failed".
+validation and synchronization validation, and as many before as the model takes to load; the answers are `peridot
+generate`'s; it ends in the middle of loading; in a window, where there is Xvfb; and bad input gets one sentence. Ends with a line "N passed, N failed".
 """
 import os
 import re
@@ -58,15 +58,45 @@ def frames_told(out, name):
     return int(found.group(1)) if found else 0
 
 
+def check_loading(mode, out):
+    """Frames are drawn while the model loads, which tells how far it is: stages in order, and what is done only grows."""
+    told = re.findall(r"^Loading the model: (\w+)(?:, (\d+) %)?$", out, re.M)
+    stages = [stage for i, (stage, _) in enumerate(told) if i == 0 or told[i - 1][0] != stage]
+    check(f"{mode}: the stages of loading", stages == ["reading", "uploading", "compiling"], out)
+    for stage in "uploading", "compiling":
+        shares = [int(share) for name, share in told if name == stage and share]
+        check(f"{mode}: progress of {stage}", len(shares) > 1 and shares == sorted(shares) and shares[-1] <= 100, out)
+    check(f"{mode}: frames while it loads", frames_told(out, "while loading") > 10, out)
+
+
 def test_modes():
     _, expected, _ = run(peridot, "generate", "--chat", "-p", QUESTION, "--temperature", "0")
     for mode in "own", "budgeted", "recorded":
         status, out, said = run(renderer, "--headless", str(frames), "--size", "64x64", "--validation", "--mode", mode,
                                 "--budget", "30", "--ask", QUESTION)
+        check_loading(mode, out)
         check(f"{mode}: validation is silent", status == 0 and not said, status, said)
-        check(f"{mode}: frames without the model", frames_told(out, "without the model") >= frames, out)
+        check(f"{mode}: frames without the model", frames_told(out, "without the model") == frames, out)
         check(f"{mode}: frames with it", frames_told(out, "with the model") > 0, out)
         check(f"{mode}: the answer is generate's", answer_in(out) == expected.strip(), answer_in(out), expected)
+
+
+def test_end_while_loading():
+    """After so few frames that the model is being read, uploaded, or compiled for: without a cache, a pipeline a frame."""
+    for i, (stage, budget, counts) in enumerate([("reading", "0.1", [1]), ("uploading", "0.1", [20, 40, 80, 160, 320]),
+                                                 ("compiling", "5", range(15, 150, 15))]):
+        for count in counts:
+            status, out, said = run(renderer, "--headless", "3", "--frames", str(count), "--size", "64x64", "--validation",
+                                    "--budget", budget, "--mode", ["own", "budgeted", "recorded"][i], "--ask", QUESTION,
+                                    variables={"PERIDOT_CACHE_DIR": os.path.join(scratch.name, f"{stage}{count}"),
+                                               "MESA_SHADER_CACHE_DISABLE": "true"})
+            check(f"it ends after frame {count}", status == 0 and not said and
+                  frames_told(out, "while loading") == count and
+                  out.endswith("\nthe program ended before the model was loaded\n"), status, out, said)
+            reached = re.findall(r"^Loading the model: (\w+)", out, re.M)[-1]
+            if reached == stage:
+                break
+        check(f"it ended while {stage}", reached == stage, reached)
 
 
 def test_pictures():
@@ -90,9 +120,14 @@ def test_window():
     with os.fdopen(read) as file:
         display = ":" + file.readline().strip()
     try:
-        status, out, said = run(renderer, "--frames", "40", "--size", "320x180", "--validation", "--budget", "30", "--ask",
+        status, out, said = run(renderer, "--frames", "200", "--size", "320x180", "--validation", "--budget", "30", "--ask",
                                 QUESTION, variables={"DISPLAY": display})
-        check("in a window", status == 0 and not said and answer_in(out) is not None, status, out, said)
+        check("in a window", status == 0 and not said and frames_told(out, "while loading") > 10, status, out, said)
+        check("what was asked before the model was there is answered", answer_in(out), out)
+        status, out, said = run(renderer, "--frames", "5", "--size", "320x180", "--validation", "--ask", QUESTION,
+                                variables={"DISPLAY": display})
+        check("a window that is closed while it loads", status == 0 and not said and
+              "the program ended before the model was loaded\n" in out, status, out, said)
     finally:
         server.terminate()
         server.wait()
@@ -111,11 +146,19 @@ def test_bad_input():
     ]:
         status, out, said = run(renderer, *arguments)
         check(f"{arguments}", status == 2 and said == f"renderer: {sentence}\n" and not out, status, out, said)
-    status, _, said = run(renderer, "--headless", "1", "--model", "/nosuch")
-    check("a model that is not there", status == 2 and said.startswith("renderer: there is no directory /nosuch"), said)
+    status, out, said = run(renderer, "--headless", "1", "--model", "/nosuch")
+    check("a model that is not there", status == 1 and said.startswith("renderer: there is no directory /nosuch") and
+          said.count("\n") == 1, status, out, said)
+    bad = os.path.join(scratch.name, "bad")
+    shutil.copytree(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../host/demo/model"), bad)
+    os.truncate(os.path.join(bad, "model.safetensors"), 100000)
+    status, out, said = run(renderer, "--headless", "1", "--model", bad, "--ask", QUESTION)
+    check("a damaged model", status == 1 and said.startswith("renderer: ") and "model.safetensors" in said and
+          said.count("\n") == 1, status, out, said)
 
 
 test_modes()
+test_end_while_loading()
 test_pictures()
 test_window()
 test_bad_input()

@@ -1,7 +1,9 @@
-/* A conversation with a model whose work is done a slice a frame. */
+/* A conversation with a model that is loaded, and whose work is done, a piece a frame. */
 #include "chat.h"
 
+#include <math.h>
 #include <stb/stb_ds.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,23 +16,25 @@ static void note(struct chat *chat, peridot_result result) {
     }
 }
 
-static void must(peridot_result result, const peridot_error *error) {
-    if (result)
-        give_up("%s", error->message);
-}
-
 void chat_open(struct chat *chat, struct gpu *gpu, const struct options *options) {
     *chat = (struct chat){.mode = options->mode,
+                          .loading_ms = options->budget_ms,
                           .budget_ms = options->mode == MODE_OWN ? 0 : options->budget_ms,
                           .on = true,
+                          .progress = {.struct_size = sizeof chat->progress, .stage = "reading"},
                           .status = {.struct_size = sizeof chat->status}};
-    peridot_adoption adoption = gpu_adoption(gpu);
     /* what is submitted at once where Peridot decides, since frames may have to wait for it */
-    peridot_session_params params = {.struct_size = sizeof params, .submission_ms = 50};
-    must(peridot_device_adopt(&adoption, NULL, &chat->device, &chat->error), &chat->error);
-    must(peridot_model_load_wait(chat->device, options->model, NULL, &chat->model, &chat->error),
-         &chat->error);
-    must(peridot_session_create(chat->model, &params, &chat->session, &chat->error), &chat->error);
+    chat->params =
+        (peridot_session_params){.struct_size = sizeof chat->params, .submission_ms = 50};
+    peridot_model_params params = {.struct_size = sizeof params,
+                                   .session = &chat->params,
+                                   .compile_pipelines = true}; /* not in one frame, at the end */
+    peridot_adoption adoption = gpu_adoption(gpu);
+    peridot_result result = peridot_device_adopt(&adoption, NULL, &chat->device, &chat->error);
+    if (result == PERIDOT_OK)
+        result = peridot_model_load_begin(chat->device, options->model, &params, &chat->loading,
+                                          &chat->error);
+    note(chat, result);
 }
 
 static void forget_oldest(struct chat *chat) {
@@ -40,6 +44,9 @@ static void forget_oldest(struct chat *chat) {
 }
 
 void chat_close(struct chat *chat) {
+    const struct timespec moment = {.tv_nsec = 1000000};
+    while (peridot_loading_cancel(chat->loading) == PERIDOT_NOT_READY)
+        thrd_sleep(&moment, NULL);
     peridot_session_close_wait(chat->session);
     peridot_model_close(chat->model);
     peridot_device_close(chat->device);
@@ -97,14 +104,8 @@ static void start(struct chat *chat, const int32_t *tokens, size_t count) {
         note(chat, peridot_session_start(chat->session, &work, &chat->error));
 }
 
-void chat_ask(struct chat *chat, const char *question) {
-    if (!chat->session || chat->answering || chat->failed || !*question)
-        return;
-    struct turn turn = {NULL, NULL};
-    arrsetcap(turn.answer, 1); /* empty is not NULL */
-    memcpy(arraddnptr(turn.question, strlen(question)), question, strlen(question));
-    arrput(chat->turns, turn);
-    chat->answering = true;
+/* The last turn's question. */
+static void answer(struct chat *chat) {
     uint32_t room = peridot_session_context(chat->session) - ANSWER_MAX;
     size_t count = render(chat, NULL, 0);
     while (count > room && arrlen(chat->turns) > 1 && !chat->failed) {
@@ -119,10 +120,66 @@ void chat_ask(struct chat *chat, const char *question) {
     free(tokens);
 }
 
+void chat_ask(struct chat *chat, const char *question) {
+    if (chat->answering || chat->failed || !*question)
+        return;
+    struct turn turn = {NULL, NULL};
+    arrsetcap(turn.answer, 1); /* empty is not NULL */
+    memcpy(arraddnptr(turn.question, strlen(question)), question, strlen(question));
+    arrput(chat->turns, turn);
+    chat->answering = true;
+    if (chat->session)
+        answer(chat);
+}
+
+/* ---- Loading ---- */
+
+/* The model is there; what was asked meanwhile is answered. */
+static void finish_loading(struct chat *chat) {
+    note(chat, peridot_loading_finish(chat->loading, &chat->model, &chat->error));
+    if (chat->failed)
+        return;
+    chat->loading = NULL;
+    note(chat, peridot_session_create(chat->model, &chat->params, &chat->session, &chat->error));
+    if (chat->answering)
+        answer(chat);
+}
+
+void chat_load(struct chat *chat) {
+    if (!chat->loading || !chat->on)
+        return;
+    if (chat->failed) {
+        if (peridot_loading_cancel(chat->loading) == PERIDOT_OK)
+            chat->loading = NULL;
+        return;
+    }
+    peridot_result result =
+        peridot_loading_advance(chat->loading, chat->loading_ms, &chat->progress, &chat->error);
+    if (result == PERIDOT_OK)
+        finish_loading(chat);
+    else
+        note(chat, result);
+}
+
+void chat_describe_loading(const struct chat *chat, char *out, size_t size) {
+    const peridot_loading_status *progress = &chat->progress;
+    if (progress->all)
+        snprintf(out, size, "Loading the model: %s, %.0f %%", progress->stage,
+                 floor(100 * (double)progress->done / (double)progress->all));
+    else
+        snprintf(out, size, "Loading the model: %s", progress->stage);
+}
+
 /* ---- A frame ---- */
 
+enum frame_kind chat_work(const struct chat *chat) {
+    if (!chat->on || chat->failed)
+        return FRAME_ALONE;
+    return chat->loading ? FRAME_LOADING : chat->answering ? FRAME_WITH_MODEL : FRAME_ALONE;
+}
+
 void chat_poll(struct chat *chat) {
-    if (!chat->answering)
+    if (!chat->session || !chat->answering)
         return;
     note(chat, peridot_session_poll(chat->session, &chat->status, &chat->error));
     if (chat->answering && !chat->status.active) {
@@ -132,7 +189,7 @@ void chat_poll(struct chat *chat) {
 }
 
 void chat_record(struct chat *chat, const struct frames *frames, VkCommandBuffer commands) {
-    if (!chat->answering || !chat->on || chat->mode != MODE_RECORDED)
+    if (chat_work(chat) != FRAME_WITH_MODEL || chat->mode != MODE_RECORDED)
         return;
     peridot_recording recording = {.struct_size = sizeof recording,
                                    .commands = commands,
@@ -145,7 +202,7 @@ void chat_record(struct chat *chat, const struct frames *frames, VkCommandBuffer
 }
 
 void chat_submit(struct chat *chat, const struct frames *frames) {
-    if (!chat->answering || !chat->on || chat->mode == MODE_RECORDED)
+    if (chat_work(chat) != FRAME_WITH_MODEL || chat->mode == MODE_RECORDED)
         return;
     /* the time between this frame and the next one is the model's */
     VkSemaphoreSubmitInfo drawn = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,

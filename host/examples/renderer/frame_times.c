@@ -30,10 +30,10 @@ struct frame_summary frame_times_summary(const struct frame_times *times, size_t
     };
 }
 
-void frame_history_add(struct frame_history *history, float ms, bool with_model) {
-    frame_times_add(with_model ? &history->with : &history->without, ms);
+void frame_history_add(struct frame_history *history, float ms, enum frame_kind kind) {
+    frame_times_add(&history->of[kind], ms);
     history->ms[history->count % FRAME_HISTORY] = ms;
-    history->with_model[history->count++ % FRAME_HISTORY] = with_model;
+    history->kinds[history->count++ % FRAME_HISTORY] = kind;
 }
 
 double seconds_now(void) {

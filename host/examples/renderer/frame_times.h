@@ -2,7 +2,6 @@
 #ifndef RENDERER_FRAME_TIMES_H
 #define RENDERER_FRAME_TIMES_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 enum { FRAME_TIMES_KEPT = 1 << 14 };
@@ -23,14 +22,17 @@ struct frame_summary frame_times_summary(const struct frame_times *times, size_t
 
 enum { FRAME_HISTORY = 160 };
 
-/* Those of frames in which a model had work, and of the others; and the latest of both. */
+/* What a model did in a frame: nothing, answering, or being loaded. */
+enum frame_kind { FRAME_ALONE, FRAME_WITH_MODEL, FRAME_LOADING, FRAME_KINDS };
+
+/* Those of each kind; and the latest of all. */
 struct frame_history {
-    struct frame_times with, without;
-    float ms[FRAME_HISTORY]; /* a ring */
-    bool with_model[FRAME_HISTORY];
+    struct frame_times of[FRAME_KINDS];
+    float ms[FRAME_HISTORY]; /* a ring, as is: */
+    enum frame_kind kinds[FRAME_HISTORY];
     size_t count;
 };
-void frame_history_add(struct frame_history *history, float ms, bool with_model);
+void frame_history_add(struct frame_history *history, float ms, enum frame_kind kind);
 
 double seconds_now(void); /* of a clock that only goes on */
 

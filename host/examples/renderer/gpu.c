@@ -82,6 +82,8 @@ static void create_instance(struct gpu *gpu, bool validation, bool windowed) {
 
 /* ---- Device ---- */
 
+enum { QUEUE_FAMILIES = 3 }; /* that it has queues of: the renderer's, Peridot's, for uploads */
+
 static int rank(VkPhysicalDeviceType type) {
     return type == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU     ? 3
            : type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 2
@@ -139,20 +141,31 @@ static void choose_device(struct gpu *gpu, const char *wanted, struct GLFWwindow
         give_up("%s", reason);
 }
 
+static uint32_t add_queues(VkDeviceQueueCreateInfo *info, uint32_t family, uint32_t count,
+                           const float *priorities) {
+    *info = (VkDeviceQueueCreateInfo){.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                      .queueFamilyIndex = family,
+                                      .queueCount = count,
+                                      .pQueuePriorities = priorities};
+    return 1;
+}
+
 /* A queue for Peridot: of another family, which works beside the renderer's, or another one of the
- * same, or the same. Where work is recorded it runs where the frame does. */
+ * same, or the same. Where work is recorded it runs where the frame does. And one for uploads,
+ * where the device has a family for copies alone. */
 static uint32_t choose_queues(struct gpu *gpu, enum mode mode, uint32_t queues,
-                              VkDeviceQueueCreateInfo info[2]) {
+                              VkDeviceQueueCreateInfo info[QUEUE_FAMILIES]) {
     static const float priorities[] = {1, 0}; /* a guest's is the lowest */
     bool beside = mode != MODE_RECORDED && gpu->needs.queue_family != gpu->family;
     bool second = mode != MODE_RECORDED && !beside && queues > 1;
     gpu->guest_family = beside ? gpu->needs.queue_family : gpu->family;
-    for (int i = 0; i < 2; i++)
-        info[i] = (VkDeviceQueueCreateInfo){.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
-                                            .queueFamilyIndex = i ? gpu->guest_family : gpu->family,
-                                            .queueCount = second ? 2 : 1,
-                                            .pQueuePriorities = priorities + i};
-    return beside ? 2 : 1;
+    gpu->transfer_family = gpu->needs.transfer_family;
+    uint32_t count = add_queues(info, gpu->family, second ? 2 : 1, priorities);
+    if (beside)
+        count += add_queues(info + count, gpu->guest_family, 1, priorities + 1);
+    if (gpu->transfer_family != UINT32_MAX)
+        count += add_queues(info + count, gpu->transfer_family, 1, priorities + 1);
+    return count;
 }
 
 static void create_device(struct gpu *gpu, enum mode mode, struct GLFWwindow *window,
@@ -164,7 +177,7 @@ static void create_device(struct gpu *gpu, enum mode mode, struct GLFWwindow *wi
         give_up("%s", error.message);
     gpu->needs.vulkan13.dynamicRendering = VK_TRUE; /* the renderer's own need */
     const char *extensions[PERIDOT_EXTENSIONS_MAX + 1];
-    VkDeviceQueueCreateInfo queue[2];
+    VkDeviceQueueCreateInfo queue[QUEUE_FAMILIES];
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                .pNext = &gpu->needs.features,
                                .queueCreateInfoCount = choose_queues(gpu, mode, queues, queue),
@@ -178,6 +191,8 @@ static void create_device(struct gpu *gpu, enum mode mode, struct GLFWwindow *wi
     volkLoadDevice(gpu->device);
     vkGetDeviceQueue(gpu->device, gpu->family, 0, &gpu->queue);
     vkGetDeviceQueue(gpu->device, gpu->guest_family, queue[0].queueCount - 1, &gpu->guest_queue);
+    if (gpu->transfer_family != UINT32_MAX)
+        vkGetDeviceQueue(gpu->device, gpu->transfer_family, 0, &gpu->transfer_queue);
     vkGetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->memory);
 }
 
@@ -233,6 +248,8 @@ peridot_adoption gpu_adoption(struct gpu *gpu) {
         .lock_queue = shared ? lock_queue : NULL,
         .unlock_queue = shared ? unlock_queue : NULL,
         .user = gpu,
+        .transfer_queue = gpu->transfer_queue,
+        .transfer_family = gpu->transfer_family,
     };
 }
 

@@ -21,7 +21,9 @@ struct gpu {
     VkQueue queue;
     uint32_t guest_family; /* of Peridot's */
     VkQueue guest_queue; /* the renderer's own where the device has no other, or work is recorded */
-    mtx_t queue_lock;    /* held around each submission to a queue that is shared */
+    uint32_t transfer_family;
+    VkQueue transfer_queue;            /* where weights are uploaded; NULL: on Peridot's */
+    mtx_t queue_lock;                  /* held around each submission to a queue that is shared */
     peridot_device_requirements needs; /* features and extensions as they were enabled */
     VkPhysicalDeviceMemoryProperties memory;
     VkDebugUtilsMessengerEXT messenger;

@@ -15,7 +15,7 @@ struct application {
     struct frames frames;
     struct scene scene;
     struct overlay overlay;
-    struct chat chat; /* its session is NULL where there is no model */
+    struct chat chat; /* all zero where there is to be no model */
     struct frame_history history;
     double began, last; /* seconds; of the program's first frame, and of the latest */
     char input[512];
@@ -84,7 +84,7 @@ static bool draw_frame(void) {
         return false;
     double seconds = app.window ? app.last - app.began : (double)app.history.count / 60;
     struct panels panels = {.gpu = &app.gpu,
-                            .chat = app.chat.session ? &app.chat : NULL,
+                            .chat = app.options.model ? &app.chat : NULL,
                             .history = &app.history,
                             .input = app.input,
                             .seconds = seconds};
@@ -100,27 +100,49 @@ static bool draw_frame(void) {
 }
 
 static void do_frame(void) {
-    bool worked = app.chat.answering && app.chat.on;
+    enum frame_kind kind = chat_work(&app.chat);
     chat_poll(&app.chat);
-    if (!draw_frame()) {
+    bool drawn = draw_frame();
+    chat_load(&app.chat);
+    if (!drawn) {
         glfwWaitEventsTimeout(0.1);
         app.last = seconds_now();
         return;
     }
     double now = seconds_now();
-    frame_history_add(&app.history, (float)((now - app.last) * 1e3), worked);
+    frame_history_add(&app.history, (float)((now - app.last) * 1e3), kind);
     app.last = now;
 }
 
+/* The frames that were asked for are not all drawn. */
+static bool goes_on(void) {
+    return !app.options.frames || app.history.count < app.options.frames;
+}
+
 static void run_in_window(void) {
-    uint32_t drawn = 0;
     if (app.options.ask)
         chat_ask(&app.chat, app.options.ask);
-    while (!glfwWindowShouldClose(app.window) &&
-           (!app.options.frames || drawn < app.options.frames)) {
+    while (!glfwWindowShouldClose(app.window) && goes_on()) {
         glfwPollEvents();
         do_frame();
-        drawn++;
+    }
+}
+
+/* Says how far it is with each stage and every ten per cent of it. */
+static void load_headless(void) {
+    const peridot_loading_status *progress = &app.chat.progress;
+    const char *stage = "";
+    uint64_t told = 0;
+    while (app.chat.loading && goes_on()) {
+        uint64_t tenths = progress->all ? 10 * progress->done / progress->all : 0;
+        if (strcmp(progress->stage, stage) != 0 || tenths != told) {
+            char text[80];
+            chat_describe_loading(&app.chat, text, sizeof text);
+            puts(text);
+            stage = progress->stage;
+            told = tenths;
+        }
+        do_frame();
     }
 }
 
@@ -130,12 +152,16 @@ static void run_headless(void) {
                                             "What is my name?", "What is 4 + 5?"};
     uint32_t asked = 0;
     const char *first = app.options.ask ? app.options.ask : questions[asked++];
-    for (uint32_t i = 0; i < app.options.headless; i++)
+    load_headless();
+    if (app.chat.failed)
+        return;
+    for (uint32_t i = 0; i < app.options.headless && goes_on(); i++)
         do_frame();
     if (!app.chat.session)
         return;
     chat_ask(&app.chat, first);
-    for (uint32_t i = 0; (i < app.options.headless || app.chat.answers == 0) && !app.chat.failed;
+    for (uint32_t i = 0;
+         (i < app.options.headless || app.chat.answers == 0) && !app.chat.failed && goes_on();
          i++) {
         if (!app.chat.answering)
             chat_ask(&app.chat, questions[asked++ % 5]);
@@ -153,8 +179,11 @@ static void report_times(const char *name, const struct frame_times *times) {
 }
 
 static void report(void) {
-    report_times("without the model", &app.history.without);
-    report_times("with the model", &app.history.with);
+    report_times("without the model", &app.history.of[FRAME_ALONE]);
+    report_times("with the model", &app.history.of[FRAME_WITH_MODEL]);
+    report_times("while loading", &app.history.of[FRAME_LOADING]);
+    if (app.chat.loading && !app.chat.failed)
+        puts("the program ended before the model was loaded");
     if (!app.chat.session)
         return;
     printf("%s: %u answers, %u tokens in %u slices\n", mode_names[app.chat.mode], app.chat.answers,
@@ -167,8 +196,6 @@ static void report(void) {
         fwrite(turn->answer, 1, arrlenu(turn->answer), stdout);
         putchar('\n');
     }
-    if (app.chat.failed)
-        printf("%s\n", app.chat.error.message);
 }
 
 int main(int argc, char **argv) {
@@ -190,7 +217,7 @@ int main(int argc, char **argv) {
         frames_screenshot(&app.frames, app.options.screenshot);
     bool failed = app.chat.failed;
     report();
-    if (app.chat.session)
+    if (app.options.model)
         chat_close(&app.chat);
     frames_close(&app.frames);
     overlay_close(&app.overlay);
@@ -198,6 +225,8 @@ int main(int argc, char **argv) {
     gpu_close(&app.gpu);
     if (app.window)
         glfwTerminate();
+    if (failed)
+        fprintf(stderr, "renderer: %s\n", app.chat.error.message);
     if (app.gpu.messages)
         fprintf(stderr, "renderer: the validation layer sent %u messages\n", app.gpu.messages);
     return failed || app.gpu.messages ? 1 : 0;

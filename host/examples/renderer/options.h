@@ -15,8 +15,8 @@ struct options {
     const char *screenshot;
     enum mode mode;
     float budget_ms;
-    uint32_t headless; /* frames without a window; 0: a window */
-    uint32_t frames;   /* after which the window closes; 0: never */
+    uint32_t headless; /* frames without a window, once the model is loaded; 0: a window */
+    uint32_t frames;   /* after which the program ends; 0: never */
     uint32_t width, height, samples;
     bool validation;
 };

@@ -10,7 +10,16 @@ static const struct colour ground = {9, 17, 19, 205}, field = {24, 40, 43, 230},
                            bright = {232, 240, 234, 255}, dim = {150, 170, 166, 255},
                            green = {150, 214, 62, 255}, amber = {240, 168, 58, 255},
                            rule = {255, 255, 255, 40}, mine = {58, 88, 30, 235},
-                           theirs = {30, 48, 52, 235}, red = {240, 96, 80, 255};
+                           theirs = {30, 48, 52, 235}, red = {240, 96, 80, 255},
+                           blue = {92, 168, 232, 255};
+
+/* Of frames, by their kind: */
+static const struct {
+    const char *name;
+    const struct colour *colour;
+} kinds[FRAME_KINDS] = {[FRAME_ALONE] = {"scene alone", &green},
+                        [FRAME_WITH_MODEL] = {"and the model", &amber},
+                        [FRAME_LOADING] = {"while it loads", &blue}};
 
 static float line(struct overlay *o, float x, float y, enum text_size size, struct colour colour,
                   const char *text) {
@@ -54,17 +63,18 @@ static void draw_bars(struct overlay *o, const struct frame_history *history, fl
         size_t at = (history->count - count + i) % FRAME_HISTORY;
         float high = fmaxf(1, fminf(history->ms[at] / most, 1) * height);
         overlay_box(o, x + step * (float)(FRAME_HISTORY - count + i), y + height - high,
-                    step * 0.8f, high, 0, history->with_model[at] ? amber : green);
+                    step * 0.8f, high, 0, *kinds[history->kinds[at]].colour);
     }
     draw_marks(o, most, x, y, width, height);
 }
 
-static void draw_summary(struct overlay *o, const struct frame_times *times, const char *name,
-                         struct colour colour, float x, float y) {
-    struct frame_summary sum = frame_times_summary(times, 600);
+static void draw_summary(struct overlay *o, const struct frame_history *history,
+                         enum frame_kind kind, float x, float y) {
+    struct frame_summary sum = frame_times_summary(&history->of[kind], 600);
     const float figures[] = {sum.median, sum.percentile_99, sum.worst};
-    overlay_box(o, x, y - 9 * o->scale, 9 * o->scale, 9 * o->scale, 2 * o->scale, colour);
-    line(o, x + 16 * o->scale, y, TEXT_SMALL, bright, name);
+    overlay_box(o, x, y - 9 * o->scale, 9 * o->scale, 9 * o->scale, 2 * o->scale,
+                *kinds[kind].colour);
+    line(o, x + 16 * o->scale, y, TEXT_SMALL, bright, kinds[kind].name);
     for (int i = 0; i < 3; i++) {
         char text[16] = "-";
         if (sum.frames)
@@ -79,7 +89,8 @@ static void draw_summary(struct overlay *o, const struct frame_times *times, con
 static void draw_times(const struct panels *p, struct overlay *o) {
     static const char *const heads[] = {"median", "99 %", "worst"};
     float s = o->scale, x = 20 * s, y = 20 * s, width = 368 * s;
-    overlay_box(o, x, y, width, 226 * s, 10 * s, ground);
+    int rows = p->history->of[FRAME_LOADING].count ? 3 : 2;
+    overlay_box(o, x, y, width, (182 + 22 * (float)rows) * s, 10 * s, ground);
     line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Frame time");
     const char *name = p->gpu->name;
     size_t length = strcspn(name, "(");
@@ -91,8 +102,8 @@ static void draw_times(const struct panels *p, struct overlay *o) {
              x + (192 + 72 * (float)i) * s -
                  overlay_text_width(o, TEXT_SMALL, heads[i], strlen(heads[i])),
              y + 166 * s, TEXT_SMALL, dim, heads[i]);
-    draw_summary(o, &p->history->without, "scene alone", green, x + 16 * s, y + 188 * s);
-    draw_summary(o, &p->history->with, "and the model", amber, x + 16 * s, y + 210 * s);
+    for (int i = 0; i < rows; i++)
+        draw_summary(o, p->history, (enum frame_kind)i, x + 16 * s, y + (188 + 22 * (float)i) * s);
 }
 
 /* ---- Chat ---- */
@@ -164,6 +175,8 @@ static void describe(const struct chat *chat, char *out, size_t size) {
         snprintf(out, size, "%.200s", chat->error.message);
     else if (!chat->on)
         snprintf(out, size, "the model is off: F2 turns it on");
+    else if (chat->loading)
+        chat_describe_loading(chat, out, size);
     else if (!chat->answering)
         snprintf(out, size, "%s; %u tokens so far", mode_names[chat->mode], chat->tokens);
     else if (chat->mode == MODE_OWN)
@@ -180,13 +193,23 @@ static void draw_input(const struct panels *p, struct overlay *o, float x, float
     const char *text = p->input;
     bool empty = !*text;
     if (empty)
-        text = p->chat->answering ? "…" : "Ask something, Enter sends";
+        text = p->chat->answering ? "…"
+               : p->chat->loading ? "Ask something: it waits for the model"
+                                  : "Ask something, Enter sends";
     while (!empty && overlay_text_width(o, TEXT_NORMAL, text, strlen(text)) > room)
         (void)overlay_next_character(&text, text + strlen(text)); /* its end is what is typed at */
     overlay_box(o, x, y, width, 36 * s, 8 * s, field);
     float at = line(o, x + 12 * s, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
     if (fmod(p->seconds, 1) < 0.6)
         overlay_box(o, empty ? x + 10 * s : at + 1, y + 8 * s, 2 * s, 20 * s, 0, green);
+}
+
+/* How far loading is, as a bar. */
+static void draw_progress(struct overlay *o, const peridot_loading_status *progress, float x,
+                          float y, float width) {
+    float done = progress->all ? (float)progress->done / (float)progress->all : 0, s = o->scale;
+    overlay_box(o, x, y, width, 4 * s, 2 * s, field);
+    overlay_box(o, x, y, fmaxf(4 * s, width * done), 4 * s, 2 * s, blue);
 }
 
 static void draw_chat(const struct panels *p, struct overlay *o, const struct frames *frames) {
@@ -198,8 +221,10 @@ static void draw_chat(const struct panels *p, struct overlay *o, const struct fr
     line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Peridot");
     describe(chat, text, sizeof text);
     line(o, x + 16 * s, y + 48 * s, TEXT_SMALL, chat->failed ? red : dim, text);
+    if (chat->loading && !chat->failed)
+        draw_progress(o, &chat->progress, x + 16 * s, y + 56 * s, inner);
     draw_input(p, o, x + 16 * s, y + height - 52 * s, inner);
-    float bottom = y + height - 64 * s, top = y + 60 * s;
+    float bottom = y + height - 64 * s, top = y + 66 * s;
     for (ptrdiff_t i = arrlen(chat->turns) - 1; i >= 0 && bottom > top; i--) {
         const struct turn *turn = &chat->turns[i];
         bottom = draw_message(o, turn->answer, arrlenu(turn->answer), false, x + 16 * s, inner, top,
