@@ -171,9 +171,7 @@ static float draw_message(struct overlay *o, const char *text, size_t length, bo
 }
 
 static void describe(const struct chat *chat, char *out, size_t size) {
-    if (chat->failed)
-        snprintf(out, size, "%.200s", chat->error.message);
-    else if (!chat->on)
+    if (!chat->on)
         snprintf(out, size, "the model is off: F2 turns it on");
     else if (chat->loading)
         chat_describe_loading(chat, out, size);
@@ -193,9 +191,10 @@ static void draw_input(const struct panels *p, struct overlay *o, float x, float
     const char *text = p->input;
     bool empty = !*text;
     if (empty)
-        text = p->chat->answering ? "…"
-               : p->chat->loading ? "Ask something: it waits for the model"
-                                  : "Ask something, Enter sends";
+        text = p->chat->failed      ? "There will be no more answers"
+               : p->chat->answering ? "..."
+               : p->chat->loading   ? "Ask something: it waits for the model"
+                                    : "Ask something, Enter sends";
     while (!empty && overlay_text_width(o, TEXT_NORMAL, text, strlen(text)) > room)
         (void)overlay_next_character(&text, text + strlen(text)); /* its end is what is typed at */
     overlay_box(o, x, y, width, 36 * s, 8 * s, field);
@@ -212,19 +211,36 @@ static void draw_progress(struct overlay *o, const peridot_loading_status *progr
     overlay_box(o, x, y, fmaxf(4 * s, width * done), 4 * s, 2 * s, blue);
 }
 
+/* Below its last line. */
+static float draw_error(struct overlay *o, const char *text, float x, float y, float width) {
+    static struct wrapped lines;
+    wrap(o, text, strlen(text), width, &lines);
+    for (int i = 0; i < lines.count; i++, y += overlay_line_height(o, TEXT_NORMAL))
+        overlay_text(o, x, y, TEXT_NORMAL, red, lines.start[i], lines.length[i]);
+    return y;
+}
+
+/* What the model does, or why not; below that. */
+static float draw_state(struct overlay *o, const struct chat *chat, float x, float y, float width) {
+    char text[256];
+    float s = o->scale;
+    if (chat->failed)
+        return draw_error(o, chat->error.message, x, y + 52 * s, width);
+    describe(chat, text, sizeof text);
+    line(o, x, y + 48 * s, TEXT_SMALL, dim, text);
+    if (chat->loading)
+        draw_progress(o, &chat->progress, x, y + 56 * s, width);
+    return y + 66 * s;
+}
+
 static void draw_chat(const struct panels *p, struct overlay *o, const struct frames *frames) {
     const struct chat *chat = p->chat;
     float s = o->scale, width = 400 * s, x = (float)frames->width - width - 20 * s, y = 20 * s;
     float height = (float)frames->height - 40 * s, inner = width - 32 * s;
-    char text[256];
     overlay_box(o, x, y, width, height, 10 * s, ground);
     line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Peridot");
-    describe(chat, text, sizeof text);
-    line(o, x + 16 * s, y + 48 * s, TEXT_SMALL, chat->failed ? red : dim, text);
-    if (chat->loading && !chat->failed)
-        draw_progress(o, &chat->progress, x + 16 * s, y + 56 * s, inner);
+    float top = draw_state(o, chat, x + 16 * s, y, inner), bottom = y + height - 64 * s;
     draw_input(p, o, x + 16 * s, y + height - 52 * s, inner);
-    float bottom = y + height - 64 * s, top = y + 66 * s;
     for (ptrdiff_t i = arrlen(chat->turns) - 1; i >= 0 && bottom > top; i--) {
         const struct turn *turn = &chat->turns[i];
         bottom = draw_message(o, turn->answer, arrlenu(turn->answer), false, x + 16 * s, inner, top,
