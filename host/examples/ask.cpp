@@ -1,29 +1,15 @@
 /* Asks a model a question, on the application's own Vulkan device: ask_cpp MODEL QUESTION */
+#include <cstring>
 #include <iostream>
-#include <memory>
 #include <peridot.h>
-#include <stdexcept>
-#include <vector>
 #include <vulkan/vulkan.hpp>
 
-static peridot_error error = {PERIDOT_ERROR_NO_DEVICE, "no Vulkan device here can run Peridot"};
-static void must(bool good) {
-    if (!good)
-        throw std::runtime_error(error.message);
-}
-template <class T> using owned = std::unique_ptr<T, void (*)(T *)>;
-template <class T> T sized() {
-    T out{};
-    out.struct_size = sizeof out;
-    return out;
-}
 static bool show(const peridot_token *token, void *model) {
-    const char *bytes;
-    size_t size;
-    if (!token->stop && !peridot_token_bytes(static_cast<peridot_model *>(model), token->token,
-                                             &bytes, &size, nullptr))
-        std::cout.write(bytes, size).flush();
-    return bool(std::cout);
+    const char *bytes = "";
+    size_t size = 0;
+    if (!token->stop)
+        peridot_token_bytes((peridot_model *)model, token->token, &bytes, &size, nullptr);
+    return bool(std::cout.write(bytes, size).flush());
 }
 
 int main(int argc, char **argv) try {
@@ -31,46 +17,44 @@ int main(int argc, char **argv) try {
         throw std::runtime_error("wants MODEL and QUESTION");
     vk::ApplicationInfo about("ask", 0, nullptr, 0, VK_API_VERSION_1_3);
     vk::UniqueInstance instance = vk::createInstanceUnique({{}, &about});
-    auto needs = sized<peridot_device_requirements>();
-    auto app = sized<peridot_adoption>();
-    app.instance = *instance;
-    app.get_instance_proc_addr = vkGetInstanceProcAddr;
+    peridot_error error = {PERIDOT_ERROR_NO_DEVICE, "no Vulkan device here can run Peridot"};
+    peridot_device_requirements needs{}; // of the first device that can
+    needs.struct_size = sizeof needs;
+    peridot_adoption lent{};
+    lent.struct_size = sizeof lent;
+    lent.get_instance_proc_addr = vkGetInstanceProcAddr;
     for (vk::PhysicalDevice found : instance->enumeratePhysicalDevices())
         if (!needs.usable)
-            must(!peridot_requirements_for(*instance, app.physical_device = found,
-                                           vkGetInstanceProcAddr, &needs, &error));
-    must(needs.usable);
-    app.queue_family = needs.queue_family;
-    app.features = &needs.features;
-    app.extensions = needs.extensions;
-    app.extension_count = needs.extension_count;
+            peridot_requirements_for(lent.instance = *instance, lent.physical_device = found,
+                                     vkGetInstanceProcAddr, &needs, &error);
+    if (!needs.usable)
+        throw std::runtime_error(error.message);
     float priority = 0;
-    vk::DeviceQueueCreateInfo queue({}, app.queue_family, 1, &priority);
-    vk::DeviceCreateInfo info({}, 1, &queue, 0, nullptr, app.extension_count, app.extensions,
-                              nullptr, app.features);
-    vk::UniqueDevice own = vk::PhysicalDevice(app.physical_device).createDeviceUnique(info);
-    app.device = *own;
-    app.queue = own->getQueue(app.queue_family, 0);
-
-    peridot_device *device;
-    peridot_model *model;
-    peridot_session *session;
-    must(!peridot_device_adopt(&app, nullptr, &device, &error));
-    owned<peridot_device> close_device(device, peridot_device_close);
-    must(!peridot_model_load_wait(device, argv[1], nullptr, &model, &error));
-    owned<peridot_model> close_model(model, peridot_model_close);
-    must(!peridot_session_create(model, nullptr, &session, &error));
-    owned<peridot_session> close_session(session, peridot_session_close_wait);
-    std::string question = argv[2];
-    peridot_message message = {"user", question.data(), question.size()};
+    vk::DeviceQueueCreateInfo queue({}, lent.queue_family = needs.queue_family, 1, &priority);
+    vk::DeviceCreateInfo info(
+        {}, 1, &queue, 0, nullptr, lent.extension_count = needs.extension_count,
+        lent.extensions = needs.extensions, nullptr, lent.features = &needs.features);
+    vk::UniqueDevice device = vk::PhysicalDevice(lent.physical_device).createDeviceUnique(info);
+    lent.queue = vk::Device(lent.device = *device).getQueue(lent.queue_family, 0);
+    peridot_device *guest = nullptr;
+    peridot_model *model = nullptr;
+    peridot_session *session = nullptr;
+    peridot_message message = {"user", argv[2], strlen(argv[2])};
+    int32_t tokens[8192];
     size_t length = 0;
-    must(!peridot_chat_tokens(model, &message, 1, nullptr, 0, &length, &error));
-    std::vector<int32_t> tokens(length);
-    must(!peridot_chat_tokens(model, &message, 1, tokens.data(), length, &length, &error));
-    must(!peridot_session_prompt_wait(session, tokens.data(), length, nullptr, &error));
-    must(!peridot_session_generate_wait(session, 500, show, model, nullptr, &error));
-    std::cout << '\n';
+    bool good = !peridot_device_adopt(&lent, nullptr, &guest, &error) &&
+                !peridot_model_load_wait(guest, argv[1], nullptr, &model, &error) &&
+                !peridot_session_create(model, nullptr, &session, &error) &&
+                !peridot_chat_tokens(model, &message, 1, tokens, 8192, &length, &error) &&
+                (length <= 8192 || !strcpy(error.message, "the question is too long")) &&
+                !peridot_session_prompt_wait(session, tokens, length, nullptr, &error) &&
+                !peridot_session_generate_wait(session, 500, show, model, nullptr, &error);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+    peridot_device_close(guest);
+    if (!good)
+        throw std::runtime_error(error.message);
+    std::cout << std::endl;
 } catch (const std::exception &failure) {
-    std::cerr << "ask: " << failure.what() << '\n';
-    return 1;
+    return std::cerr << "ask: " << failure.what() << std::endl, 1;
 }
