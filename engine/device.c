@@ -9,7 +9,8 @@
 
 const char *const device_recommended_extensions[] = {
     VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME,
-    VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME, NULL};
+    VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME,
+    VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME, NULL};
 
 void device_required_features(struct device_features *features) {
     *features = (struct device_features){
@@ -37,7 +38,32 @@ uint32_t device_extensions(const struct device_info *info,
         names[count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
     if (info->portability_subset)
         names[count++] = "VK_KHR_portability_subset";
+    if (info->has_memory_priority)
+        names[count++] = VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME;
+    if (info->has_pageable_memory)
+        names[count++] = VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME;
+    if (info->has_occupancy_priority)
+        names[count++] = VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME;
     return count;
+}
+
+/* vkSetDeviceMemoryPriorityEXT is not called: all of a session's memory and its model's is needed
+ * at every step, and a suspended session has none. */
+void device_optional_features(const struct device_info *info,
+                              struct device_optional_features *features) {
+    *features = (struct device_optional_features){0};
+    if (info->has_memory_priority)
+        features->memory_priority = (VkPhysicalDeviceMemoryPriorityFeaturesEXT){
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT,
+            .memoryPriority = VK_TRUE};
+    if (info->has_pageable_memory)
+        features->pageable_memory = (VkPhysicalDevicePageableDeviceLocalMemoryFeaturesEXT){
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PAGEABLE_DEVICE_LOCAL_MEMORY_FEATURES_EXT,
+            .pageableDeviceLocalMemory = VK_TRUE};
+    if (info->has_occupancy_priority)
+        features->occupancy_priority = (VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV){
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV,
+            .computeOccupancyPriority = VK_TRUE};
 }
 
 /* ---- Errors and names ---- */
@@ -111,6 +137,8 @@ static void load_optional(struct device *device) {
                           device->vk.CmdEndDebugUtilsLabelEXT;
 #define LOAD(name)                                                                                 \
     device->vk.name = (PFN_vk##name)device->vi.GetDeviceProcAddr(device->handle, "vk" #name);
+    if (device->occupancy_priority)
+        LOAD(CmdSetComputeOccupancyPriorityNV)
     if (device->executable_properties) {
         LOAD(GetPipelineExecutablePropertiesKHR)
         LOAD(GetPipelineExecutableStatisticsKHR)
@@ -148,6 +176,20 @@ static float memory_priority(const struct device *device, const struct device_pa
     }
 }
 
+/* 0 where normal will do: that is what every command buffer begins with. */
+static float dispatch_priority(const struct device *device, const struct device_params *params) {
+    if (!device->vk.CmdSetComputeOccupancyPriorityNV)
+        return 0;
+    switch (params ? params->priority : PRIORITY_DEFAULT) {
+    case PRIORITY_LOW:
+        return VK_COMPUTE_OCCUPANCY_PRIORITY_LOW_NV;
+    case PRIORITY_HIGH:
+        return VK_COMPUTE_OCCUPANCY_PRIORITY_HIGH_NV;
+    default:
+        return 0;
+    }
+}
+
 /* What is alike for own and adopted devices, once `handle` and `info` are there. */
 static peridot_result set_up(struct device *device, const struct device_params *params,
                              peridot_error *error) {
@@ -165,6 +207,7 @@ static peridot_result set_up(struct device *device, const struct device_params *
     peridot_result result = load_functions(device, error);
     if (result)
         return result;
+    device->dispatch_priority = dispatch_priority(device, params);
     if (!device->queue)
         device->vk.GetDeviceQueue(device->handle, device->queue_family, 0, &device->queue);
     VkPhysicalDeviceMemoryProperties2 memory = {
@@ -209,19 +252,22 @@ static void create_messenger(struct device *device, const struct device_params *
 struct device_setup {
     struct device_features features;
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable;
-    VkPhysicalDeviceMemoryPriorityFeaturesEXT memory_priority;
+    struct device_optional_features optional;
     VkDeviceQueueGlobalPriorityCreateInfoKHR global_priority;
     VkDeviceQueueCreateInfo queue;
-    const char *extensions[DEVICE_EXTENSIONS_MAX + 3];
+    const char *extensions[DEVICE_EXTENSIONS_MAX + 2];
     float queue_priority;
     VkDeviceCreateInfo info;
 };
 
-/* Enables an extension and, if it has one, its feature struct. */
-static void enable(struct device_setup *setup, const char *extension, void *features) {
-    VkBaseOutStructure *head = features;
+static void enable(struct device_setup *setup, const char *extension) {
     setup->extensions[setup->info.enabledExtensionCount++] = extension;
-    if (!head)
+}
+
+/* Links a struct of features, unless it is empty. */
+static void link_features(struct device_setup *setup, void *features) {
+    VkBaseOutStructure *head = features;
+    if (!head->sType)
         return;
     head->pNext = (void *)(uintptr_t)setup->info.pNext;
     setup->info.pNext = head;
@@ -246,17 +292,15 @@ static void set_up_creation(const struct device *device, struct device_setup *se
     setup->executable = (VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR){
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE};
-    setup->memory_priority = (VkPhysicalDeviceMemoryPriorityFeaturesEXT){
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT,
-        .memoryPriority = VK_TRUE};
-    const char *names[DEVICE_EXTENSIONS_MAX];
-    uint32_t count = device_extensions(&device->info, names);
-    for (uint32_t i = 0; i < count; i++)
-        enable(setup, names[i], NULL);
-    if (device->executable_properties)
-        enable(setup, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME, &setup->executable);
-    if (device->memory_priority)
-        enable(setup, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME, &setup->memory_priority);
+    setup->info.enabledExtensionCount = device_extensions(&device->info, setup->extensions);
+    device_optional_features(&device->info, &setup->optional);
+    link_features(setup, &setup->optional.memory_priority);
+    link_features(setup, &setup->optional.pageable_memory);
+    link_features(setup, &setup->optional.occupancy_priority);
+    if (device->executable_properties) {
+        enable(setup, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+        link_features(setup, &setup->executable);
+    }
 }
 
 /* Asks for the queue's priority among all programs, where there is such a thing. */
@@ -272,7 +316,7 @@ static void add_global_priority(const struct device *device, enum device_priorit
     setup->global_priority = (VkDeviceQueueGlobalPriorityCreateInfoKHR){
         .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR,
         .globalPriority = levels[priority]};
-    enable(setup, device->info.global_priority, NULL);
+    enable(setup, device->info.global_priority);
     setup->queue.pNext = &setup->global_priority;
 }
 
@@ -326,6 +370,7 @@ peridot_result device_open(const struct device_params *params, struct device **o
         device->queue_family = picked->queue_family;
         device->memory_budget = picked->has_memory_budget;
         device->memory_priority = picked->has_memory_priority;
+        device->occupancy_priority = picked->has_occupancy_priority;
         device->executable_properties =
             params && params->statistics && picked->has_executable_properties;
         device->machine_code = device->executable_properties && params->machine_code;
@@ -423,6 +468,15 @@ static bool has_memory_priority(const VkPhysicalDeviceFeatures2 *features) {
     return false;
 }
 
+static bool has_occupancy_priority(const VkPhysicalDeviceFeatures2 *features) {
+    const VkBaseInStructure *next = features->pNext;
+    for (; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV)
+            return ((const VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *)next)
+                ->computeOccupancyPriority;
+    return false;
+}
+
 /* Which no kernel is without: an application that has not enabled it has the others. */
 static bool has_packed_dot(const VkPhysicalDeviceFeatures2 *features) {
     const VkBaseInStructure *next = features->pNext;
@@ -516,6 +570,9 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     device->memory_budget = has_enabled(adoption, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     device->memory_priority = has_enabled(adoption, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME) &&
                               (!adoption->features || has_memory_priority(adoption->features));
+    device->occupancy_priority =
+        has_enabled(adoption, VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME) &&
+        adoption->features && has_occupancy_priority(adoption->features);
     device->given_cache = adoption->pipeline_cache;
     if (device->info.unsuitable[0])
         result = fail(error, PERIDOT_ERROR_NO_DEVICE, "%s cannot run Peridot: %s",

@@ -47,6 +47,8 @@ struct device_info {
     struct device_limits limits;
     bool has_executable_properties;
     bool has_memory_priority;
+    bool has_pageable_memory;
+    bool has_occupancy_priority;
     const char *global_priority; /* the extension that has it; NULL: none */
     uint32_t needs_met;          /* device_needs that the device can meet */
     uint32_t queue_family;       /* compute; UINT32_MAX: none */
@@ -60,7 +62,8 @@ struct device_callbacks {
     void *user;
 };
 
-/* Against other users of the device: for the queue where Peridot makes it, and for memory. */
+/* Against other users of the device: for the queue where Peridot makes it, for memory, and for
+ * dispatches. */
 enum device_priority {
     PRIORITY_DEFAULT, /* nothing is asked for */
     PRIORITY_LOW,
@@ -125,6 +128,8 @@ struct device {
     bool machine_code;          /* and what it made */
     bool memory_priority;       /* VK_EXT_memory_priority is enabled, */
     float priority;             /* and this is what allocations get, from 0 to 1 */
+    bool occupancy_priority;    /* VK_NV_compute_occupancy_priority is enabled, */
+    float dispatch_priority; /* and this is what dispatches get, from 0 to 1; 0: it is left alone */
     struct device_info info;
     uint32_t needs_met; /* enabled and allowed: what variants may count on */
     struct device_callbacks callbacks;
@@ -210,9 +215,18 @@ struct device_features {
 void device_required_features(struct device_features *features);
 extern const char *const device_recommended_extensions[]; /* NULL-terminated */
 /* The extensions that a device is opened with, of those that it has; how many. */
-#define DEVICE_EXTENSIONS_MAX 2
+#define DEVICE_EXTENSIONS_MAX 5
 uint32_t device_extensions(const struct device_info *info,
                            const char *names[DEVICE_EXTENSIONS_MAX]);
+/* The features of these that a device has, each with its sType, to be linked; the others are zero.
+ */
+struct device_optional_features {
+    VkPhysicalDeviceMemoryPriorityFeaturesEXT memory_priority;
+    VkPhysicalDevicePageableDeviceLocalMemoryFeaturesEXT pageable_memory;
+    VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV occupancy_priority;
+};
+void device_optional_features(const struct device_info *info,
+                              struct device_optional_features *features);
 /* The record of one of an application's physical devices, whether Peridot can use it or not.
  * Errors: ARGUMENT (a function is missing, which the message names). */
 peridot_result device_describe_physical(VkInstance instance, VkPhysicalDevice physical,

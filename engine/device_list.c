@@ -137,6 +137,16 @@ static bool has_extension(const struct device_list *list, VkPhysicalDevice physi
     return has;
 }
 
+static bool has_occupancy_priority(const struct device_list *list, VkPhysicalDevice physical) {
+    VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV has = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &has};
+    if (has_extension(list, physical, VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME))
+        list->vi.GetPhysicalDeviceFeatures2(physical, &features);
+    return has.computeOccupancyPriority;
+}
+
 void device_measure_memory(const struct instance_functions *vi, uint64_t used,
                            struct device_info *info) {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
@@ -218,6 +228,10 @@ void device_describe(const struct device_list *list, const struct device_params 
         has_extension(list, info->physical, "VK_KHR_portability_subset"); /* a provisional name */
     info->has_memory_priority =
         has_extension(list, info->physical, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME);
+    info->has_pageable_memory =
+        info->has_memory_priority &&
+        has_extension(list, info->physical, VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME);
+    info->has_occupancy_priority = has_occupancy_priority(list, info->physical);
     static const char *const priorities[] = {VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME,
                                              VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME};
     info->global_priority = NULL;

@@ -76,6 +76,22 @@ void lane_free_commands(struct lane *lane, VkCommandBuffer commands) {
     lane->device->vk.FreeCommandBuffers(lane->device->handle, lane->pool, 1, &commands);
 }
 
+static void set_priority(const struct device *device, VkCommandBuffer commands, float priority) {
+    const VkComputeOccupancyPriorityParametersNV parameters = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_OCCUPANCY_PRIORITY_PARAMETERS_NV,
+        .occupancyPriority = priority};
+    if (device->dispatch_priority > 0)
+        device->vk.CmdSetComputeOccupancyPriorityNV(commands, &parameters);
+}
+
+void dispatches_begin(const struct device *device, VkCommandBuffer commands) {
+    set_priority(device, commands, device->dispatch_priority);
+}
+
+void dispatches_end(const struct device *device, VkCommandBuffer commands) {
+    set_priority(device, commands, VK_COMPUTE_OCCUPANCY_PRIORITY_NORMAL_NV);
+}
+
 peridot_result lane_begin(struct lane *lane, VkCommandBuffer commands, bool simultaneous,
                           peridot_error *error) {
     VkCommandBufferBeginInfo info = {
@@ -84,7 +100,11 @@ peridot_result lane_begin(struct lane *lane, VkCommandBuffer commands, bool simu
                               : VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
     };
     VkResult code = lane->device->vk.BeginCommandBuffer(commands, &info);
-    return code ? device_fail(lane->device, code, "recording", error) : PERIDOT_OK;
+    if (code)
+        return device_fail(lane->device, code, "recording", error);
+    if (!lane->transfers)
+        dispatches_begin(lane->device, commands);
+    return PERIDOT_OK;
 }
 
 peridot_result lane_end(struct lane *lane, VkCommandBuffer commands, peridot_error *error) {

@@ -32,10 +32,15 @@ void lane_destroy(struct lane *lane); /* waits for its own work, unless the devi
 /* A primary command buffer from the lane's pool. */
 peridot_result lane_commands(struct lane *lane, VkCommandBuffer *commands, peridot_error *error);
 void lane_free_commands(struct lane *lane, VkCommandBuffer commands);
-/* Begins recording; `simultaneous` for command buffers that are submitted again while pending. */
+/* Begins recording, and dispatches at the device's priority; `simultaneous` for command buffers
+ * that are submitted again while pending. */
 peridot_result lane_begin(struct lane *lane, VkCommandBuffer commands, bool simultaneous,
                           peridot_error *error);
 peridot_result lane_end(struct lane *lane, VkCommandBuffer commands, peridot_error *error);
+/* For Peridot's dispatches in an application's command buffer, where their priority is another than
+ * the normal one that all begin with: between these they have it, and behind them that is back. */
+void dispatches_begin(const struct device *device, VkCommandBuffer commands);
+void dispatches_end(const struct device *device, VkCommandBuffer commands);
 
 /* One vkQueueSubmit2 with `count` batches (at most 64); each signals the timeline. Returns without
  * waiting. */

@@ -3,8 +3,7 @@
 #ifndef ENGINE_VULKAN_FUNCTIONS_H
 #define ENGINE_VULKAN_FUNCTIONS_H
 
-#define VK_NO_PROTOTYPES 1
-#include <vulkan/vulkan.h>
+#include "occupancy_priority.h"
 
 #define INSTANCE_FUNCTIONS(X)                                                                      \
     X(DestroyInstance)                                                                             \
@@ -74,6 +73,7 @@
     X(SetDebugUtilsObjectNameEXT)                                                                  \
     X(CmdBeginDebugUtilsLabelEXT)                                                                  \
     X(CmdEndDebugUtilsLabelEXT)                                                                    \
+    X(CmdSetComputeOccupancyPriorityNV)                                                            \
     X(GetPipelineExecutablePropertiesKHR)                                                          \
     X(GetPipelineExecutableStatisticsKHR)                                                          \
     X(GetPipelineExecutableInternalRepresentationsKHR)

@@ -89,9 +89,10 @@ typedef struct peridot_device_params {
     char reserved[7]; /* padding to older callers */
     /* Of the queue among all programs, by VK_KHR_global_priority or VK_EXT_global_priority, for a
      * device of Peridot's own (an adopted queue has what its application gave it); what the driver
-     * refuses is left out, with a warning to `message`. And of memory, by VK_EXT_memory_priority:
-     * 0.25 for LOW, 1 for HIGH, Vulkan's own 0.5 for the others and, at most, on an adopted device.
-     */
+     * refuses is left out, with a warning to `message`. Of memory, by VK_EXT_memory_priority: 0.25
+     * for LOW, 1 for HIGH, Vulkan's own 0.5 for the others and, at most, on an adopted device. And
+     * of dispatches, by VK_NV_compute_occupancy_priority: 0.25 for LOW, 0.75 for HIGH; for the
+     * others none is set, which is Vulkan's own 0.5. */
     peridot_priority priority;
 } peridot_device_params;
 
@@ -167,10 +168,12 @@ typedef struct peridot_adoption {
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
  * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
- * max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory) and, for warnings,
- * message count. Of the extensions, VK_EXT_memory_budget tells what is free;
- * VK_EXT_memory_priority, with which VK_EXT_pageable_device_local_memory lets drivers choose what
- * leaves the card, gives allocations a priority (its feature is enabled too).
+ * max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory and dispatches)
+ * and, for warnings, message count. Of the extensions, VK_EXT_memory_budget tells what is free;
+ * VK_EXT_memory_priority gives allocations a priority (its feature is enabled too), by which
+ * drivers choose what leaves the card where VK_EXT_pageable_device_local_memory lets them;
+ * VK_NV_compute_occupancy_priority gives dispatches one beside other work on the device, where
+ * `features` has its feature too.
  * Errors: ARGUMENT (a required feature is not enabled: named; transfer_family cannot copy),
  * NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
@@ -185,7 +188,8 @@ typedef struct peridot_requirements {
                                                   int8 activations are slower without; ready for
                                                   VkDeviceCreateInfo::pNext, and valid until the
                                                   library is unloaded */
-    const char *const *recommended_extensions; /* enabled if present, Peridot uses them */
+    const char *const *recommended_extensions; /* enabled if present, with their features, Peridot
+                                                  uses them */
     uint32_t recommended_extension_count;
     VkQueueFlags queue_flags; /* what the queue's family must be able to do */
 } peridot_requirements;
@@ -196,7 +200,7 @@ PERIDOT_API void peridot_requirements_get(peridot_requirements *requirements);
 
 /* What to create a device with, that Peridot is to adopt, on one physical device. The structs of
  * features are the caller's and linked to each other: add what the application itself needs, chain
- * further ones to vulkan13.pNext, and do not copy this. */
+ * further ones to vulkan13.pNext, which is the last, and do not copy this. */
 typedef struct peridot_device_requirements {
     size_t struct_size;
     bool usable;           /* Peridot can run on it */
@@ -214,6 +218,15 @@ typedef struct peridot_device_requirements {
     VkPhysicalDeviceVulkan11Features vulkan11;
     VkPhysicalDeviceVulkan12Features vulkan12;
     VkPhysicalDeviceVulkan13Features vulkan13;
+    /* Of the extensions; linked where the device has them, else zero. */
+    VkPhysicalDeviceMemoryPriorityFeaturesEXT memory_priority;
+    VkPhysicalDevicePageableDeviceLocalMemoryFeaturesEXT pageable_memory;
+    /* VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV, which not every vulkan_core.h has */
+    struct {
+        VkStructureType sType;
+        void *pNext;
+        VkBool32 computeOccupancyPriority;
+    } occupancy_priority;
 } peridot_device_requirements;
 
 /* Asks one physical device, before a device is made on it; creates nothing. Of what it writes,
@@ -941,8 +954,10 @@ typedef struct peridot_recording {
  * has the barriers between its dispatches; none of them names the graphics stages, and none of them
  * is about anything but Peridot's own buffers. So it may run beside draws recorded around it, no
  * barrier of the application's is needed before or after it, and it leaves the state of the command
- * buffer changed in nothing but the bound compute pipeline and the push constants. To read a buffer
- * of Peridot's after it, wait for compute shader writes. NOT_READY and errors as
+ * buffer changed in nothing but the bound compute pipeline and the push constants. Where dispatches
+ * have a priority (peridot_device_params), it is set before them, and normal and without throttling
+ * after them: what the application had set is to be set again. To read a buffer of Peridot's after
+ * it, wait for compute shader writes. NOT_READY and errors as
  * peridot_session_advance; on an error the command buffer may hold a part of the slice, and the
  * work ends. */
 PERIDOT_API peridot_result peridot_session_record(peridot_session *session,

@@ -195,18 +195,24 @@ void peridot_requirements_get(peridot_requirements *requirements) {
     caller_struct_write(requirements, &full, sizeof full);
 }
 
-/* Links the caller's structs, as far as the caller knows them. */
+/* Links the caller's structs, as far as the caller knows them and the device has them: vulkan13 is
+ * the last, for the caller to chain others to. */
 static void link_features(peridot_device_requirements *given) {
-    size_t known = given->struct_size;
-#define KNOWN(member)                                                                              \
-    (known >= offsetof(peridot_device_requirements, member) + sizeof given->member)
-    if (KNOWN(vulkan11))
-        given->features.pNext = &given->vulkan11;
-    if (KNOWN(vulkan12))
-        given->vulkan11.pNext = &given->vulkan12;
-    if (KNOWN(vulkan13))
-        given->vulkan12.pNext = &given->vulkan13;
-#undef KNOWN
+    void **next = &given->features.pNext;
+#define LINK(member)                                                                               \
+    if (given->struct_size >=                                                                      \
+            offsetof(peridot_device_requirements, member) + sizeof given->member &&                \
+        given->member.sType) {                                                                     \
+        *next = &given->member;                                                                    \
+        next = &given->member.pNext;                                                               \
+    }
+    LINK(vulkan11)
+    LINK(vulkan12)
+    LINK(memory_priority)
+    LINK(pageable_memory)
+    LINK(occupancy_priority)
+    LINK(vulkan13)
+#undef LINK
 }
 
 peridot_result peridot_requirements_for(VkInstance instance, VkPhysicalDevice physical_device,
@@ -227,6 +233,8 @@ peridot_result peridot_requirements_for(VkInstance instance, VkPhysicalDevice ph
         return result;
     struct device_features features;
     device_required_features(&features);
+    struct device_optional_features optional;
+    device_optional_features(&info, &optional);
     peridot_device_requirements full = {
         .usable = !info.unsuitable[0],
         .api_version = VK_API_VERSION_1_3,
@@ -236,6 +244,11 @@ peridot_result peridot_requirements_for(VkInstance instance, VkPhysicalDevice ph
         .vulkan11 = features.v11,
         .vulkan12 = features.v12,
         .vulkan13 = features.v13,
+        .memory_priority = optional.memory_priority,
+        .pageable_memory = optional.pageable_memory,
+        .occupancy_priority = {.sType = optional.occupancy_priority.sType,
+                               .computeOccupancyPriority =
+                                   optional.occupancy_priority.computeOccupancyPriority},
     };
     full.features.pNext = full.vulkan11.pNext = full.vulkan12.pNext = NULL;
     full.extension_count = device_extensions(&info, full.extensions);

@@ -298,7 +298,9 @@ peridot_result slices_record(struct peridot_session *session, struct slice_cut *
     peridot_result result = add_chunks(session, cut, error);
     if (result)
         return result;
+    dispatches_begin(session->lane.device, recording->commands);
     result = write_slice(&writer, cut, work->next_query, error);
+    dispatches_end(session->lane.device, recording->commands);
     if (result) {
         work->ending = true; /* what was written would be there twice */
         return result;

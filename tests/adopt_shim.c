@@ -86,6 +86,12 @@ struct marks {
     uint32_t count;
 };
 
+/* Of a command buffer's dispatches to come. */
+struct command_priority {
+    VkCommandBuffer commands;
+    float dispatches;
+};
+
 static struct {
     struct platform_mutex *mutex; /* pipelines are made on several threads */
     struct object *objects;       /* stb_ds array */
@@ -110,7 +116,12 @@ static struct {
     uint64_t copied, largest_copy, transfer_value; /* what the transfer queue signals last */
     VkSemaphore transfer_timeline;
     struct marks transfer_pools, transfer_commands, concurrent_buffers;
+    bool occupancy;
+    struct command_priority *priorities; /* stb_ds array */
+    uint32_t dispatch_priorities;
 } shim;
+
+#define INSTANCE(name) ((PFN_##name)app.get(app.instance, #name))
 
 /* ---- Interception ---- */
 
@@ -402,6 +413,97 @@ static void follow(const VkSubmitInfo2 *batch, bool transfer) {
     }
 }
 
+/* ---- Priorities of dispatches ---- */
+
+static float *priority_in(VkCommandBuffer commands) {
+    ptrdiff_t i = 0;
+    while (i < arrlen(shim.priorities) && shim.priorities[i].commands != commands)
+        i++;
+    if (i == arrlen(shim.priorities)) {
+        struct command_priority fresh = {commands, VK_COMPUTE_OCCUPANCY_PRIORITY_NORMAL_NV};
+        arrput(shim.priorities, fresh);
+    }
+    return &shim.priorities[i].dispatches;
+}
+
+/* A driver may list more between the calls; this one never does. */
+static VKAPI_ATTR VkResult VKAPI_CALL list_extensions(VkPhysicalDevice physical, const char *layer,
+                                                      uint32_t *count,
+                                                      VkExtensionProperties *extensions) {
+    uint32_t room = *count;
+    VkResult code =
+        INSTANCE(vkEnumerateDeviceExtensionProperties)(physical, layer, count, extensions);
+    if (!shim.occupancy || code)
+        return code;
+    if (extensions && *count < room)
+        extensions[*count] =
+            (VkExtensionProperties){VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME, 1};
+    *count += !extensions || *count < room;
+    return VK_SUCCESS;
+}
+
+/* The driver is not asked for what it does not know. */
+static VKAPI_ATTR void VKAPI_CALL list_features(VkPhysicalDevice physical,
+                                                VkPhysicalDeviceFeatures2 *features) {
+    VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *asked = features->pNext;
+    bool alone =
+        asked &&
+        asked->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV;
+    if (!alone)
+        INSTANCE(vkGetPhysicalDeviceFeatures2)(physical, features);
+    else
+        asked->computeOccupancyPriority = shim.occupancy;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL begin_commands(VkCommandBuffer commands,
+                                                     const VkCommandBufferBeginInfo *info) {
+    VkResult code = shim_BeginCommandBuffer(commands, info);
+    if (!code && shim.occupancy)
+        *priority_in(commands) = VK_COMPUTE_OCCUPANCY_PRIORITY_NORMAL_NV;
+    return code;
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdSetComputeOccupancyPriorityNV(
+    VkCommandBuffer commands, const VkComputeOccupancyPriorityParametersNV *parameters) {
+    (void)count_call("vkCmdSetComputeOccupancyPriorityNV");
+    shim.trespasses +=
+        is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) ||
+        parameters->sType != VK_STRUCTURE_TYPE_COMPUTE_OCCUPANCY_PRIORITY_PARAMETERS_NV ||
+        parameters->pNext || parameters->occupancyThrottling != 0;
+    *priority_in(commands) = parameters->occupancyPriority;
+}
+
+static void note_dispatch(VkCommandBuffer commands) {
+    if (!shim.occupancy)
+        return;
+    float priority = *priority_in(commands);
+    bool low = priority == VK_COMPUTE_OCCUPANCY_PRIORITY_LOW_NV;
+    bool normal = priority == VK_COMPUTE_OCCUPANCY_PRIORITY_NORMAL_NV;
+    bool high = priority == VK_COMPUTE_OCCUPANCY_PRIORITY_HIGH_NV;
+    shim.trespasses += !low && !normal && !high;
+    shim.dispatch_priorities |= (low ? DISPATCHES_LOW : 0u) | (normal ? DISPATCHES_NORMAL : 0u) |
+                                (high ? DISPATCHES_HIGH : 0u);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdDispatch(VkCommandBuffer commands, uint32_t x, uint32_t y,
+                                                   uint32_t z) {
+    note_dispatch(commands);
+    app.real.CmdDispatch(commands, x, y, z);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdDispatchBase(VkCommandBuffer commands, uint32_t bx,
+                                                       uint32_t by, uint32_t bz, uint32_t x,
+                                                       uint32_t y, uint32_t z) {
+    note_dispatch(commands);
+    app.real.CmdDispatchBase(commands, bx, by, bz, x, y, z);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_CmdDispatchIndirect(VkCommandBuffer commands,
+                                                           VkBuffer buffer, VkDeviceSize offset) {
+    note_dispatch(commands);
+    app.real.CmdDispatchIndirect(commands, buffer, offset);
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL shim_submit(VkQueue queue, uint32_t count,
                                                   const VkSubmitInfo2 *infos, VkFence fence) {
     bool transfer = queue == TRANSFER_QUEUE;
@@ -469,6 +571,10 @@ static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
     X(CreateComputePipelines, )                                                                    \
     X(AllocateCommandBuffers, )                                                                    \
     X(CmdCopyBuffer, )                                                                             \
+    X(CmdSetComputeOccupancyPriorityNV, )                                                          \
+    X(CmdDispatch, )                                                                               \
+    X(CmdDispatchBase, )                                                                           \
+    X(CmdDispatchIndirect, )                                                                       \
     X(QueueWaitIdle, )                                                                             \
     X(DeviceWaitIdle, )                                                                            \
     X(DestroyDevice, )                                                                             \
@@ -483,6 +589,9 @@ static PFN_vkVoidFunction intercepted(const char *name) {
                  {"vkCreateCommandPool", (PFN_vkVoidFunction)make_pool},
                  {"vkCreateBuffer", (PFN_vkVoidFunction)make_buffer},
                  {"vkGetSemaphoreCounterValue", (PFN_vkVoidFunction)read_counter},
+                 {"vkBeginCommandBuffer", (PFN_vkVoidFunction)begin_commands},
+                 {"vkEnumerateDeviceExtensionProperties", (PFN_vkVoidFunction)list_extensions},
+                 {"vkGetPhysicalDeviceFeatures2", (PFN_vkVoidFunction)list_features},
 #define ENTRY(name, ...) {"vk" #name, (PFN_vkVoidFunction)shim_##name},
                  FALLIBLE(ENTRY) WAITING(ENTRY) CREATE(ENTRY) DESTROY(ENTRY) OTHERS(ENTRY)
 #undef ENTRY
@@ -537,8 +646,6 @@ static void unlock_transfer_queue(void *user) {
 }
 
 /* ---- The application ---- */
-
-#define INSTANCE(name) ((PFN_##name)app.get(app.instance, #name))
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL hear(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                            VkDebugUtilsMessageTypeFlagsEXT types,
@@ -667,6 +774,7 @@ void adopt_shim_close(void) {
     platform_close_library(app.library);
     platform_mutex_destroy(shim.mutex);
     arrfree(shim.objects);
+    arrfree(shim.priorities);
     shim.mutex = NULL;
     memset(&app, 0, sizeof app);
 }
@@ -715,6 +823,7 @@ struct device_adoption adopt_shim_adoption_transfer(bool own_family) {
 void adopt_shim_reset(void) {
     struct platform_mutex *mutex = shim.mutex;
     arrfree(shim.objects);
+    arrfree(shim.priorities);
     memset(&shim, 0, sizeof shim);
     shim.mutex = mutex;
     shim.thread = pthread_self();
@@ -823,6 +932,18 @@ uint32_t adopt_shim_transfers(void) {
 
 bool adopt_shim_handed_over(void) {
     return shim.handed_over;
+}
+
+void adopt_shim_offer_occupancy_priority(void) {
+    shim.occupancy = true;
+}
+
+uint32_t adopt_shim_dispatch_priorities(void) {
+    return shim.dispatch_priorities;
+}
+
+float adopt_shim_priority_in(VkCommandBuffer commands) {
+    return *priority_in(commands);
 }
 
 uint32_t adopt_shim_messages(void) {

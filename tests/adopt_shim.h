@@ -6,6 +6,9 @@
 
 #include "device.h"
 
+/* By VK_NV_compute_occupancy_priority; bits of adopt_shim_dispatch_priorities. */
+enum dispatch_priority { DISPATCHES_LOW = 1, DISPATCHES_NORMAL = 2, DISPATCHES_HIGH = 4 };
+
 /* Makes the application on the first device there is. NULL, or why that failed. */
 const char *adopt_shim_open(void);
 void adopt_shim_close(void);
@@ -36,6 +39,15 @@ void adopt_shim_forbid_waits(bool forbid);
  * what the driver says. */
 void adopt_shim_set_free(uint64_t bytes);
 
+/* Until the reset, the physical device seems to have VK_NV_compute_occupancy_priority; the function
+ * is there in any case. */
+void adopt_shim_offer_occupancy_priority(void);
+/* At which priorities the dispatches since the reset were recorded; any other, and throttling, is a
+ * trespass. */
+uint32_t adopt_shim_dispatch_priorities(void);
+/* What dispatches that followed in a command buffer would have. */
+float adopt_shim_priority_in(VkCommandBuffer commands);
+
 uint32_t adopt_shim_calls(const char *function); /* "vkQueueSubmit2" */
 uint32_t adopt_shim_unlocked_submissions(void);
 /* Objects made and not destroyed. */
@@ -53,8 +65,9 @@ uint32_t adopt_shim_foreign_calls(void);
 /* Calls no guest may make: destroying the application's own objects, or what a failed call left in
  * its output; waiting for the whole device, or asking for functions that wait for more than a
  * semaphore; commands of one family on the other's queue; copies by the transfer queue to what its
- * family may not use; passing other allocation callbacks than the adoption's (adopt_shim_adoption
- * has none; a test that adds some sets them here). */
+ * family may not use; priorities of dispatches on the transfer queue; passing other allocation
+ * callbacks than the adoption's (adopt_shim_adoption has none; a test that adds some sets them
+ * here). */
 uint32_t adopt_shim_trespasses(void);
 void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
 /* Objects of the application's own, not counted. */

@@ -1,0 +1,212 @@
+/* VK_NV_compute_occupancy_priority, on a physical device that only pretends to have it: dispatches
+ * get the priority that was asked for, an application's command buffer gets its own back, and
+ * nothing is called where nothing was asked for or enabled. */
+#include "guest_adoption.h"
+#include "must.h"
+#include "session.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SMALL TEST_DATA "/small-f32"
+#define SET "vkCmdSetComputeOccupancyPriorityNV"
+
+/* What the application enabled, and tells of. */
+struct enabled {
+    bool extension, feature;
+    VkBool32 value; /* of the feature */
+};
+
+static peridot_device *adopt(const struct enabled *enabled, peridot_priority priority) {
+    static const char *const extensions[] = {VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME};
+    struct device_adoption from = adopt_shim_adoption_transfer(true);
+    struct device_features features;
+    VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV occupancy = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV,
+        .computeOccupancyPriority = enabled->value};
+    device_required_features(&features);
+    features.v13.pNext = enabled->feature ? &occupancy : NULL;
+    peridot_adoption adoption = guest_adoption(&from);
+    peridot_device_params params = guest_params;
+    adoption.extensions = extensions;
+    adoption.extension_count = enabled->extension;
+    adoption.features = &features.base;
+    params.priority = priority;
+    peridot_device *device;
+    MUST(peridot_device_adopt(&adoption, &params, &device, &error));
+    return device;
+}
+
+static const int32_t prompt[] = {2, 38, 119, 342, 171, 231, 170, 230, 11, 261, 355, 17};
+#define PROMPT_COUNT (sizeof prompt / sizeof *prompt)
+
+static void use_calls_that_wait(peridot_session *const sessions[2]) {
+    const uint32_t counts[2] = {2, 3};
+    peridot_batch *batch;
+    for (int i = 0; i < 2; i++) {
+        MUST(peridot_session_prompt_wait(sessions[i], prompt, PROMPT_COUNT, NULL, &error));
+        MUST(peridot_session_generate_wait(sessions[i], 2, NULL, NULL, NULL, &error));
+    }
+    MUST(peridot_batch_create(sessions, 2, &batch, &error));
+    MUST(peridot_batch_generate_wait(batch, counts, NULL, NULL, NULL, &error));
+    peridot_batch_close_wait(batch);
+}
+
+/* A slice in a command buffer of the application's, which begins as Vulkan says. */
+static void record_slice(struct lane *lane, peridot_session *session) {
+    const struct device_functions *vk = &lane->device->vk;
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    VkCommandBuffer commands;
+    MUST(lane_commands(lane, &commands, &error));
+    assert_int_equal(vk->BeginCommandBuffer(commands, &begin), VK_SUCCESS);
+    peridot_recording recording = {.struct_size = sizeof recording,
+                                   .commands = commands,
+                                   .budget_ms = 0.5f,
+                                   .timeline = lane->timeline,
+                                   .value = lane->submitted + 1};
+    peridot_error error = {0};
+    if (peridot_session_record(session, &recording, NULL, &error) < 0)
+        fail_msg("%s", error.message);
+    assert_float_equal(adopt_shim_priority_in(commands), VK_COMPUTE_OCCUPANCY_PRIORITY_NORMAL_NV,
+                       0);
+    MUST(lane_end(lane, commands, &error));
+    MUST(lane_submit(lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_wait(lane, lane->submitted, &error));
+    lane_free_commands(lane, commands);
+}
+
+static void use_slices(struct device *engine, peridot_session *session, bool recorded) {
+    peridot_work work = {
+        .struct_size = sizeof work, .tokens = prompt, .token_count = PROMPT_COUNT, .generate = 2};
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = 0.5f};
+    peridot_work_status status = {.struct_size = sizeof status};
+    peridot_error error = {0};
+    struct lane lane;
+    MUST(lane_create(engine, &lane, &error));
+    MUST(peridot_session_start(session, &work, &error));
+    do {
+        if (recorded)
+            record_slice(&lane, session);
+        else if (peridot_session_advance(session, &advance, NULL, &error) < 0)
+            fail_msg("%s", error.message);
+        MUST(peridot_session_poll(session, &status, &error));
+    } while (status.active);
+    lane_destroy(&lane);
+}
+
+/* Every way of running: at which priorities there were dispatches, and how often one was set. */
+static uint32_t run(const struct enabled *enabled, peridot_priority priority, uint32_t *sets) {
+    const peridot_session_params params = {.struct_size = sizeof params, .context = 64};
+    adopt_shim_reset();
+    adopt_shim_offer_occupancy_priority();
+    peridot_device *device = adopt(enabled, priority);
+    peridot_model *model;
+    peridot_session *sessions[2];
+    MUST(peridot_model_load_wait(device, SMALL, NULL, &model, &error));
+    for (int i = 0; i < 2; i++)
+        MUST(peridot_session_create(model, &params, &sessions[i], &error));
+    use_calls_that_wait(sessions);
+    for (int i = 0; i < 2; i++)
+        use_slices(sessions[i]->lane.device, sessions[i], i == 1);
+    MUST(peridot_session_suspend_wait(sessions[0], &error));
+    MUST(peridot_session_resume_wait(sessions[0], &error));
+    for (int i = 0; i < 2; i++)
+        peridot_session_close_wait(sessions[i]);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    assert_int_equal(adopt_shim_trespasses(), 0);
+    assert_true(adopt_shim_transfers() > 0);
+    *sets = adopt_shim_calls(SET);
+    return adopt_shim_dispatch_priorities();
+}
+
+static void test_dispatches(void **state) {
+    (void)state;
+    static const struct enabled all = {true, true, VK_TRUE};
+    uint32_t sets;
+    assert_int_equal(run(&all, PERIDOT_PRIORITY_LOW, &sets), DISPATCHES_LOW);
+    assert_true(sets > 0);
+    assert_int_equal(run(&all, PERIDOT_PRIORITY_HIGH, &sets), DISPATCHES_HIGH);
+    assert_true(sets > 0);
+}
+
+static void test_left_alone(void **state) {
+    (void)state;
+    static const struct {
+        struct enabled enabled;
+        peridot_priority priority;
+    } cases[] = {
+        {{true, true, VK_TRUE}, PERIDOT_PRIORITY_DEFAULT},
+        {{true, true, VK_TRUE}, PERIDOT_PRIORITY_MEDIUM},
+        {{false, true, VK_TRUE}, PERIDOT_PRIORITY_LOW},
+        {{true, false, VK_FALSE}, PERIDOT_PRIORITY_LOW},
+        {{true, true, VK_FALSE}, PERIDOT_PRIORITY_HIGH},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t sets;
+        assert_int_equal(run(&cases[i].enabled, cases[i].priority, &sets), DISPATCHES_NORMAL);
+        assert_int_equal(sets, 0);
+    }
+}
+
+/* ---- What is asked for ---- */
+
+static bool recommends(const peridot_device_requirements *needs, const char *extension) {
+    bool has = false;
+    for (uint32_t i = 0; i < needs->extension_count; i++)
+        has |= strcmp(needs->extensions[i], extension) == 0;
+    return has;
+}
+
+/* The struct of features of a type in the chain; NULL: none. And the chain ends with vulkan13. */
+static const void *chained(const peridot_device_requirements *needs, VkStructureType type) {
+    const VkBaseInStructure *next = needs->features.pNext, *found = NULL, *last = NULL;
+    for (; next; next = next->pNext) {
+        last = next;
+        if (next->sType == type)
+            found = next;
+    }
+    assert_ptr_equal(last, &needs->vulkan13);
+    return found;
+}
+
+static void check_requirements(size_t known, bool offered) {
+    struct device_adoption from = adopt_shim_adoption();
+    peridot_device_requirements needs = {.struct_size = known};
+    const VkStructureType type =
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV;
+    adopt_shim_reset();
+    if (offered)
+        adopt_shim_offer_occupancy_priority();
+    MUST(peridot_requirements_for(from.instance, from.physical, from.get_instance_proc_addr, &needs,
+                                  &error));
+    assert_int_equal(recommends(&needs, VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME), offered);
+    const VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *features = chained(&needs, type);
+    assert_int_equal(features != NULL, offered && known == sizeof needs);
+    if (features) {
+        assert_ptr_equal(features, &needs.occupancy_priority);
+        assert_int_equal(features->computeOccupancyPriority, VK_TRUE);
+    }
+}
+
+/* The feature lies in a struct that an older caller does not have. */
+static void test_requirements(void **state) {
+    (void)state;
+    check_requirements(sizeof(peridot_device_requirements), false);
+    check_requirements(sizeof(peridot_device_requirements), true);
+    check_requirements(offsetof(peridot_device_requirements, memory_priority), true);
+    check_requirements(offsetof(peridot_device_requirements, occupancy_priority), true);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dispatches),
+        cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_requirements),
+    };
+    return cmocka_run_group_tests_name("occupancy priority", tests, adopt_shim_set_up,
+                                       adopt_shim_tear_down);
+}
