@@ -377,10 +377,11 @@ static peridot_result make_trie(struct peridot_model *model, peridot_error *erro
 
 peridot_result peridot_grammar_parse(peridot_model *model, const char *text, size_t length,
                                      peridot_grammar **grammar, peridot_error *error) {
+    if (grammar)
+        *grammar = NULL;
     if (!model || !text || !grammar)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_grammar_parse needs a model and a text");
-    *grammar = NULL;
+                    "peridot_grammar_parse needs a model, a text and a place for the grammar");
     if (!model->tokenizer)
         return fail(error, PERIDOT_ERROR_UNSUPPORTED,
                     "a grammar is about text, and the model has no tokenizer: put its "

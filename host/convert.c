@@ -335,6 +335,8 @@ peridot_result peridot_convert(const char *model, const char *target,
                                const peridot_convert_params *params, peridot_error *error) {
     struct conversion conversion = {.target = target};
     struct checkpoint *checkpoint;
+    if (!model || !target)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_convert needs a model and a target");
     peridot_result result = settle_params(params, &conversion.params, error);
     if (!result)
         result = checkpoint_open(model, &checkpoint, error);

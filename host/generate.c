@@ -337,6 +337,8 @@ peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t 
                                              uint32_t *generated, peridot_error *error) {
     if (generated)
         *generated = 0;
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_generate_wait needs a session");
     double start = platform_seconds();
     uint64_t submissions = count_submissions(session);
     peridot_result result = prepare(session, count, error);

@@ -128,6 +128,10 @@ static peridot_result copy_sources(struct peridot_loading *loading, const char *
         return fail(error, PERIDOT_ERROR_ARGUMENT, "a model in memory has 1 to %d files",
                     FILES_MAX);
     for (uint32_t i = 0; i < count; i++)
+        if (!files[i].name || (!files[i].data && files[i].size))
+            return fail(error, PERIDOT_ERROR_ARGUMENT,
+                        "file %u of a model in memory has no name or no data", i);
+    for (uint32_t i = 0; i < count; i++)
         loading->files[i] = (struct checkpoint_file){files[i].name, files[i].data, files[i].size};
     loading->file_count = count;
     return PERIDOT_OK;
@@ -497,6 +501,8 @@ peridot_result model_plan(peridot_device *device, const char *path, const perido
 peridot_result peridot_model_load_begin(peridot_device *device, const char *path,
                                         const peridot_model_params *params,
                                         peridot_loading **loading, peridot_error *error) {
+    if (loading)
+        *loading = NULL;
     if (!device || !path || !loading)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "peridot_model_load_begin needs a device, a path and a place for the loading");
@@ -506,6 +512,8 @@ peridot_result peridot_model_load_begin(peridot_device *device, const char *path
 peridot_result peridot_model_load_files_begin(peridot_device *device, const peridot_file *files,
                                               uint32_t count, const peridot_model_params *params,
                                               peridot_loading **loading, peridot_error *error) {
+    if (loading)
+        *loading = NULL;
     if (!device || !loading)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "peridot_model_load_files_begin needs a device and a place for the loading");
@@ -541,10 +549,11 @@ peridot_result peridot_loading_advance(peridot_loading *loading, float budget_ms
 
 peridot_result peridot_loading_finish(peridot_loading *loading, peridot_model **model,
                                       peridot_error *error) {
+    if (model)
+        *model = NULL;
     if (!loading || !model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "peridot_loading_finish needs a loading and a place for the model");
-    *model = NULL;
     if (loading->failure.code)
         return fail(error, loading->failure.code, "%s", loading->failure.message);
     if (loading->stage < STAGE_READY)
@@ -580,10 +589,11 @@ peridot_result peridot_model_load_wait(peridot_device *device, const char *path,
                                        const peridot_model_params *params, peridot_model **model,
                                        peridot_error *error) {
     struct peridot_loading *loading;
+    if (model)
+        *model = NULL;
     if (!device || !path || !model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_model_load_wait needs a device and a path");
-    *model = NULL;
+                    "peridot_model_load_wait needs a device, a path and a place for the model");
     peridot_result result = begin(device, path, NULL, 0, params, &loading, error);
     return result ? result : run(loading, STAGE_READY, model, error);
 }
@@ -592,9 +602,11 @@ peridot_result peridot_model_load_files_wait(peridot_device *device, const perid
                                              uint32_t count, const peridot_model_params *params,
                                              peridot_model **model, peridot_error *error) {
     struct peridot_loading *loading;
+    if (model)
+        *model = NULL;
     if (!device || !model)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_model_load_files_wait needs a device");
-    *model = NULL;
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_model_load_files_wait needs a device and a place for the model");
     peridot_result result = begin(device, NULL, files, count, params, &loading, error);
     return result ? result : run(loading, STAGE_READY, model, error);
 }

@@ -52,6 +52,9 @@ static void describe_kept_tuning(const struct device_info *info, peridot_device_
 peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capacity,
                                     uint32_t *count, peridot_error *error) {
     struct device_list list;
+    if (!count || (capacity && !devices))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_devices_list needs a place for the count, and for the records");
     *count = 0;
     if (capacity && devices->struct_size < sizeof devices->struct_size)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
@@ -135,6 +138,9 @@ peridot_result peridot_device_open(const peridot_device_params *params, peridot_
                                    peridot_error *error) {
     struct opening given;
     struct device *engine;
+    if (!device)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_device_open needs a place for the device");
     *device = NULL;
     peridot_result result = engine_params(params, &given, error);
     if (!result)
@@ -147,9 +153,11 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                     peridot_error *error) {
     peridot_adoption given;
     struct opening with;
+    if (device)
+        *device = NULL;
     if (!adoption || !device)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_device_adopt needs an adoption");
-    *device = NULL;
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_device_adopt needs an adoption and a place for the device");
     peridot_result result =
         caller_struct_read(&given, sizeof given, adoption, "peridot_adoption", error);
     if (!result)

@@ -316,6 +316,8 @@ peridot_result session_check_prompt(const struct peridot_session *session, const
 
 peridot_result peridot_session_prompt_wait(peridot_session *session, const int32_t *tokens,
                                            size_t count, float *logits, peridot_error *error) {
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_prompt_wait needs a session");
     peridot_result result = session_check_present(session, error);
     if (!result)
         result = session_check_prompt(session, tokens, count, error);

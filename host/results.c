@@ -28,12 +28,15 @@ static peridot_result read_rows(struct peridot_session *session, uint32_t first,
 
 peridot_result peridot_session_hidden_wait(peridot_session *session, uint32_t first, uint32_t count,
                                            float *hidden, peridot_error *error) {
+    if (!session || !hidden)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_hidden_wait needs a session and a place for the states");
     peridot_result result = session_check_present(session, error);
     if (!result)
         result = check_hidden(session, error);
     if (result)
         return result;
-    if (!hidden || count == 0 || first > session->computed || count > session->computed - first)
+    if (count == 0 || first > session->computed || count > session->computed - first)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "there are hidden states of tokens 0 to %u, and not of %u from %u on",
                     session->computed, count, first);
@@ -51,6 +54,9 @@ static void place(const struct buffer *buffer, uint32_t rows, uint32_t columns, 
 
 peridot_result peridot_session_result(const peridot_session *session, peridot_result_kind kind,
                                       peridot_result_buffer *result, peridot_error *error) {
+    if (!session || !result)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_result needs a session and a place for the buffer");
     const struct peridot_model *model = session->model;
     uint32_t vocabulary = model->config.vocabulary, context = session->context;
     peridot_result_buffer found;

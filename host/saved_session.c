@@ -85,9 +85,6 @@ static peridot_result read_cache(struct peridot_session *session, const struct h
 
 static peridot_result write_cache(struct peridot_session *session, const struct header *header,
                                   const uint8_t *tokens, uint8_t *kv, peridot_error *error) {
-    peridot_result result = kv_cache_reserve(session, header->computed, error);
-    if (result)
-        return result;
     return session_copy_run(&(struct session_copy){.session = session,
                                                    .rows = kv,
                                                    .positions = header->computed,
@@ -125,6 +122,9 @@ static bool write_contents(FILE *stream, void *user) {
 peridot_result peridot_session_save_wait(peridot_session *session, const char *path,
                                          const void *extra, size_t extra_size,
                                          peridot_error *error) {
+    if (!session || !path || (!extra && extra_size))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_save_wait needs a session, a path and the caller's bytes");
     peridot_result idle = session_check_idle(session, error);
     if (idle)
         return idle;
@@ -193,7 +193,10 @@ static peridot_result check_fit(const struct peridot_session *session, const str
 static peridot_result restore(struct peridot_session *session, const struct header *header,
                               const uint8_t *tokens, peridot_error *error) {
     uint8_t *kv = (uint8_t *)(uintptr_t)tokens + header->length * 4ull; /* only read */
-    peridot_result result = write_cache(session, header, tokens, kv, error);
+    peridot_result result = kv_cache_reserve(session, header->computed, error);
+    if (result)
+        return result; /* the session is as it was */
+    result = write_cache(session, header, tokens, kv, error);
     session->computed = 0; /* whatever was there is written over */
     session->length = 0;
     session->logits_valid = false;
@@ -250,6 +253,14 @@ peridot_result peridot_session_load_wait(peridot_session *session, const char *p
                                          size_t *extra_size, peridot_error *error) {
     struct file_bytes file;
     struct header header;
+    if (!session || !path || !extra != !extra_size)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_load_wait needs a session and a path, and places for the "
+                    "caller's bytes and their number or for neither");
+    if (extra) {
+        *extra = NULL;
+        *extra_size = 0;
+    }
     peridot_result result = session_check_present(session, error);
     if (!result)
         result = check_magic(path, error); /* other files may be large */
@@ -270,6 +281,7 @@ peridot_result peridot_session_load_wait(peridot_session *session, const char *p
         if (result && extra) {
             free(*extra);
             *extra = NULL;
+            *extra_size = 0;
         }
     }
     platform_free_file(&file);

@@ -411,9 +411,11 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
 
 peridot_result peridot_session_create(peridot_model *model, const peridot_session_params *params,
                                       peridot_session **session, peridot_error *error) {
+    if (session)
+        *session = NULL;
     if (!model || !session)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_create needs a model");
-    *session = NULL;
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_create needs a model and a place for the session");
     peridot_session_params given;
     peridot_result result =
         caller_struct_read(&given, sizeof given, params, "peridot_session_params", error);
@@ -518,6 +520,8 @@ const int32_t *peridot_session_tokens(const peridot_session *session) {
 
 peridot_result peridot_session_truncate(peridot_session *session, uint32_t length,
                                         peridot_error *error) {
+    if (!session)
+        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_truncate needs a session");
     if (length > session->length)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "cannot truncate %u tokens to %u",
                     session->length, length);
@@ -574,6 +578,9 @@ peridot_result peridot_session_sampling(peridot_session *session, const peridot_
 
 peridot_result peridot_session_logits_wait(peridot_session *session, float *logits,
                                            peridot_error *error) {
+    if (!session || !logits)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_logits_wait needs a session and a place for the logits");
     if (session->length == 0)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "there are no logits before the first token");
     peridot_result result = session_check_present(session, error);

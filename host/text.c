@@ -25,6 +25,9 @@ peridot_result peridot_tokenize(const peridot_model *model, const char *text, si
                                 bool special, int32_t *tokens, size_t capacity, size_t *count,
                                 peridot_error *error) {
     struct token_list list = {0};
+    if (!model || (!text && length) || (!tokens && capacity) || !count)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_tokenize needs a model, a text and places for tokens and their count");
     *count = 0;
     peridot_result result = need_tokenizer(model, error);
     if (!result)
@@ -36,6 +39,9 @@ peridot_result peridot_tokenize(const peridot_model *model, const char *text, si
 
 peridot_result peridot_token_bytes(const peridot_model *model, int32_t token, const char **bytes,
                                    size_t *length, peridot_error *error) {
+    if (!model || !bytes || !length)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_token_bytes needs a model and places for bytes and length");
     *bytes = "";
     *length = 0;
     peridot_result result = need_tokenizer(model, error);
@@ -47,12 +53,26 @@ peridot_result peridot_token_bytes(const peridot_model *model, int32_t token, co
     return result;
 }
 
+static peridot_result check_messages(const peridot_message *messages, size_t count,
+                                     peridot_error *error) {
+    for (size_t i = 0; i < count; i++)
+        if (!messages[i].role || (!messages[i].content && messages[i].length))
+            return fail(error, PERIDOT_ERROR_ARGUMENT, "message %zu has no role or no content", i);
+    return PERIDOT_OK;
+}
+
 peridot_result peridot_chat_tokens(const peridot_model *model, const peridot_message *messages,
                                    size_t message_count, int32_t *tokens, size_t capacity,
                                    size_t *count, peridot_error *error) {
     struct token_list list = {0};
+    if (!model || (!messages && message_count) || (!tokens && capacity) || !count)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_chat_tokens needs a model, messages and places for tokens and their "
+                    "count");
     *count = 0;
     peridot_result result = need_tokenizer(model, error);
+    if (!result)
+        result = check_messages(messages, message_count, error);
     if (result)
         return result;
     struct chat_message *own = calloc(message_count ? message_count : 1, sizeof *own);

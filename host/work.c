@@ -137,6 +137,8 @@ static bool is_token(const struct work_place *from, const struct work_place *pla
 peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
                                     peridot_slice_plan *plan, peridot_error *error) {
     peridot_result result = check_active(session, error);
+    if (!result && !plan)
+        result = fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_plan needs a place for it");
     if (result)
         return result;
     struct work_place place = session->work->place, from = place;

@@ -383,32 +383,186 @@ static void test_size_not_set(void **state) {
     peridot_model *loaded;
     peridot_session *created;
     peridot_error error = {0};
-#define REFUSED(call, type)                                                                        \
+#define REFUSED_SIZE(call, type)                                                                   \
     assert_int_equal(call, PERIDOT_ERROR_ARGUMENT);                                                \
     assert_non_null(strstr(error.message, #type))
-    REFUSED(peridot_device_open(&(peridot_device_params){0}, &own, &error), peridot_device_params);
-    REFUSED(peridot_device_adopt(&(peridot_adoption){0}, NULL, &own, &error), peridot_adoption);
-    REFUSED(peridot_model_load_wait(device, TEST_DATA "/small-f32", &(peridot_model_params){0},
-                                    &loaded, &error),
-            peridot_model_params);
-    REFUSED(peridot_session_create(model, &(peridot_session_params){0}, &created, &error),
-            peridot_session_params);
-    REFUSED(peridot_session_sampling(session, &(peridot_sampling){0}, &error), peridot_sampling);
+    REFUSED_SIZE(peridot_device_open(&(peridot_device_params){0}, &own, &error),
+                 peridot_device_params);
+    REFUSED_SIZE(peridot_device_adopt(&(peridot_adoption){0}, NULL, &own, &error),
+                 peridot_adoption);
+    REFUSED_SIZE(peridot_model_load_wait(device, TEST_DATA "/small-f32", &(peridot_model_params){0},
+                                         &loaded, &error),
+                 peridot_model_params);
+    REFUSED_SIZE(peridot_session_create(model, &(peridot_session_params){0}, &created, &error),
+                 peridot_session_params);
+    REFUSED_SIZE(peridot_session_sampling(session, &(peridot_sampling){0}, &error),
+                 peridot_sampling);
     const struct device *engine = device->engine;
-    REFUSED(peridot_requirements_for(engine->instance, engine->info.physical,
-                                     engine->vi.GetInstanceProcAddr,
-                                     &(peridot_device_requirements){0}, &error),
-            peridot_device_requirements);
+    REFUSED_SIZE(peridot_requirements_for(engine->instance, engine->info.physical,
+                                          engine->vi.GetInstanceProcAddr,
+                                          &(peridot_device_requirements){0}, &error),
+                 peridot_device_requirements);
+}
+
+/* ---- What is missing ---- */
+
+#define REFUSED(call)                                                                              \
+    do {                                                                                           \
+        memset(&error, 0, sizeof error);                                                           \
+        assert_int_equal(call, PERIDOT_ERROR_ARGUMENT);                                            \
+        assert_int_equal(error.code, PERIDOT_ERROR_ARGUMENT);                                      \
+        assert_true(error.message[0]);                                                             \
+    } while (0)
+
+/* and where a handle is to be written there is none */
+#define REFUSED_HANDLE(call, handle)                                                               \
+    do {                                                                                           \
+        memset(&(handle), POISON, sizeof(handle));                                                 \
+        REFUSED(call);                                                                             \
+        assert_null(handle);                                                                       \
+    } while (0)
+
+static void test_null_devices_and_models(void **state) {
+    (void)state;
+    const char *path = TEST_DATA "/small-f32";
+    const peridot_file nameless = {.data = path, .size = 1}, empty = {.name = "a", .size = 1};
+    peridot_error error;
+    peridot_device *own;
+    peridot_model *loaded;
+    peridot_loading *begun;
+    uint32_t count;
+    REFUSED(peridot_devices_list(NULL, 1, &count, &error));
+    REFUSED(peridot_devices_list(NULL, 0, NULL, &error));
+    REFUSED(peridot_device_open(NULL, NULL, &error));
+    REFUSED_HANDLE(peridot_device_adopt(NULL, NULL, &own, &error), own);
+    REFUSED(peridot_device_memory_limit(NULL, 1, &error));
+    REFUSED_HANDLE(peridot_model_load_wait(device, NULL, NULL, &loaded, &error), loaded);
+    REFUSED(peridot_model_load_wait(NULL, path, NULL, &loaded, &error));
+    REFUSED(peridot_model_load_wait(device, path, NULL, NULL, &error));
+    REFUSED_HANDLE(peridot_model_load_files_wait(NULL, &empty, 1, NULL, &loaded, &error), loaded);
+    REFUSED_HANDLE(peridot_model_load_files_wait(device, NULL, 1, NULL, &loaded, &error), loaded);
+    REFUSED(peridot_model_load_files_wait(device, &nameless, 1, NULL, &loaded, &error));
+    REFUSED(peridot_model_load_files_wait(device, &empty, 1, NULL, &loaded, &error));
+    REFUSED_HANDLE(peridot_model_load_begin(device, NULL, NULL, &begun, &error), begun);
+    REFUSED_HANDLE(peridot_model_load_files_begin(device, &empty, 1, NULL, &begun, &error), begun);
+    REFUSED(peridot_model_inspect(device, NULL, NULL, NULL, NULL, NULL, &error));
+    REFUSED(peridot_model_inspect_files(device, NULL, 1, NULL, NULL, NULL, NULL, &error));
+    REFUSED(peridot_loading_advance(NULL, 1, NULL, &error));
+    REFUSED(peridot_loading_finish(loading, NULL, &error));
+    REFUSED_HANDLE(peridot_loading_finish(NULL, &loaded, &error), loaded);
+    REFUSED(peridot_convert(NULL, "out.gguf", NULL, &error));
+    REFUSED(peridot_convert(path, NULL, NULL, &error));
+}
+
+static void test_null_texts(void **state) {
+    (void)state;
+    const peridot_message roleless = {.content = "a", .length = 1};
+    const peridot_message empty = {.role = "user", .length = 1};
+    peridot_error error;
+    peridot_grammar *grammar;
+    int32_t token;
+    const char *bytes;
+    size_t count;
+    REFUSED(peridot_tokenize(NULL, "a", 1, false, &token, 1, &count, &error));
+    REFUSED(peridot_tokenize(model, NULL, 1, false, &token, 1, &count, &error));
+    REFUSED(peridot_tokenize(model, "a", 1, false, NULL, 1, &count, &error));
+    REFUSED(peridot_tokenize(model, "a", 1, false, &token, 1, NULL, &error));
+    REFUSED(peridot_token_bytes(NULL, 1, &bytes, &count, &error));
+    REFUSED(peridot_token_bytes(model, 1, NULL, &count, &error));
+    REFUSED(peridot_token_bytes(model, 1, &bytes, NULL, &error));
+    REFUSED(peridot_chat_tokens(NULL, &empty, 1, &token, 1, &count, &error));
+    REFUSED(peridot_chat_tokens(model, NULL, 1, &token, 1, &count, &error));
+    REFUSED(peridot_chat_tokens(model, &empty, 1, NULL, 1, &count, &error));
+    REFUSED(peridot_chat_tokens(model, &empty, 1, &token, 1, NULL, &error));
+    if (model->tokenizer) {
+        REFUSED(peridot_chat_tokens(model, &empty, 1, &token, 1, &count, &error));
+        REFUSED(peridot_chat_tokens(model, &roleless, 1, &token, 1, &count, &error));
+    }
+    REFUSED_HANDLE(peridot_grammar_parse(model, NULL, 1, &grammar, &error), grammar);
+    REFUSED(peridot_grammar_parse(model, "root ::= .", 10, NULL, &error));
+}
+
+static void test_null_sessions(void **state) {
+    (void)state;
+    const peridot_sampling sampling = {.struct_size = sizeof sampling};
+    const peridot_work work = {.struct_size = sizeof work, .generate = 1};
+    const peridot_recording recording = {.struct_size = sizeof recording};
+    peridot_result_buffer buffer = {.struct_size = sizeof buffer};
+    peridot_slice_plan plan = {.struct_size = sizeof plan};
+    peridot_session *created;
+    peridot_error error;
+    const int32_t token = 3;
+    float floats[512];
+    uint32_t word = 1;
+    void *extra;
+    size_t size;
+    REFUSED_HANDLE(peridot_session_create(NULL, NULL, &created, &error), created);
+    REFUSED(peridot_session_create(model, NULL, NULL, &error));
+    REFUSED(peridot_session_sampling(NULL, &sampling, &error));
+    REFUSED(peridot_session_sampling(session, NULL, &error));
+    REFUSED(peridot_session_mask(NULL, &word, 1, &error));
+    REFUSED(peridot_session_grammar(NULL, NULL, &error));
+    REFUSED(peridot_session_prompt_wait(NULL, &token, 1, NULL, &error));
+    REFUSED(peridot_session_prompt_wait(session, NULL, 1, NULL, &error));
+    REFUSED(peridot_session_generate_wait(NULL, 1, NULL, NULL, NULL, &error));
+    REFUSED(peridot_session_generate_wait(session, 0, NULL, NULL, NULL, &error));
+    REFUSED(peridot_session_truncate(NULL, 0, &error));
+    REFUSED(peridot_session_logits_wait(NULL, floats, &error));
+    REFUSED(peridot_session_logits_wait(session, NULL, &error));
+    REFUSED(peridot_session_hidden_wait(NULL, 0, 1, floats, &error));
+    REFUSED(peridot_session_hidden_wait(session, 0, 1, NULL, &error));
+    REFUSED(peridot_session_result(NULL, PERIDOT_RESULT_LOGITS, &buffer, &error));
+    REFUSED(peridot_session_result(session, PERIDOT_RESULT_LOGITS, NULL, &error));
+    REFUSED(peridot_session_save_wait(NULL, "saved", NULL, 0, &error));
+    REFUSED(peridot_session_save_wait(session, NULL, NULL, 0, &error));
+    REFUSED(peridot_session_save_wait(session, "saved", NULL, 1, &error));
+    REFUSED(peridot_session_load_wait(NULL, "saved", NULL, NULL, &error));
+    REFUSED(peridot_session_load_wait(session, NULL, NULL, NULL, &error));
+    REFUSED(peridot_session_load_wait(session, "saved", &extra, NULL, &error));
+    REFUSED(peridot_session_load_wait(session, "saved", NULL, &size, &error));
+    REFUSED(peridot_session_suspend_wait(NULL, &error));
+    REFUSED(peridot_session_suspend_step(NULL, 0, &error));
+    REFUSED(peridot_session_resume_wait(NULL, &error));
+    REFUSED(peridot_session_resume_step(NULL, 0, &error));
+    REFUSED(peridot_session_move(NULL, model, &error));
+    REFUSED(peridot_session_start(NULL, &work, &error));
+    REFUSED(peridot_session_start(session, NULL, &error));
+    REFUSED(peridot_session_plan(NULL, 1, &plan, &error));
+    REFUSED(peridot_session_advance(NULL, NULL, NULL, &error));
+    REFUSED(peridot_session_record(NULL, &recording, NULL, &error));
+    REFUSED(peridot_session_poll(NULL, NULL, &error));
+    MUST(peridot_session_start(session, &work, &error));
+    REFUSED(peridot_session_plan(session, 1, NULL, &error));
+    REFUSED(peridot_session_record(session, NULL, NULL, &error));
+    peridot_session_cancel(session);
+    /* what accepts NULL */
+    peridot_session_cancel(NULL);
+    assert_int_equal(peridot_session_close(NULL), PERIDOT_OK);
+    peridot_session_close_wait(NULL);
+    assert_int_equal(peridot_loading_cancel(NULL), PERIDOT_OK);
+    peridot_model_close(NULL);
+    peridot_device_close(NULL);
+    peridot_grammar_free(NULL);
+    peridot_free(NULL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),       cmocka_unit_test(test_list_of_devices),
-        cmocka_unit_test(test_models),        cmocka_unit_test(test_plans),
-        cmocka_unit_test(test_statistics),    cmocka_unit_test(test_batch_statistics),
-        cmocka_unit_test(test_requirements),  cmocka_unit_test(test_work),
-        cmocka_unit_test(test_older_callers), cmocka_unit_test(test_newer_callers),
-        cmocka_unit_test(test_size_not_set),  cmocka_unit_test(test_loading_status),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_list_of_devices),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_batch_statistics),
+        cmocka_unit_test(test_requirements),
+        cmocka_unit_test(test_work),
+        cmocka_unit_test(test_older_callers),
+        cmocka_unit_test(test_newer_callers),
+        cmocka_unit_test(test_size_not_set),
+        cmocka_unit_test(test_loading_status),
+        cmocka_unit_test(test_null_devices_and_models),
+        cmocka_unit_test(test_null_texts),
+        cmocka_unit_test(test_null_sessions),
     };
     return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
 }
