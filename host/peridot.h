@@ -10,11 +10,16 @@
  *     peridot_session_generate_wait(session, 200, on_token, user, &generated, &error);
  *
  * Functions that can fail return a peridot_result and write one clear sentence to `error`, which
- * may be NULL. Nothing here exits, aborts or prints. A call that waits for the GPU has a name that
- * ends in _wait; no other one does, but for peridot_device_close of a device of Peridot's own. What
- * takes the host long, reading files and compiling pipelines, says so. Objects of one device may be
- * used from one thread at a time, a model on several devices being an object of each; different
- * devices are independent.
+ * may be NULL; where they were to write a handle, that is NULL after an error. Other pointers may
+ * be NULL where that is said, and `params` may, for the defaults; elsewhere a function that has an
+ * `error` answers ARGUMENT to NULL, and no other must be given it. Nothing here exits, aborts or
+ * prints. A call that waits for the GPU has a name that ends in _wait; no other one does, but for
+ * peridot_device_close of a device of Peridot's own. What takes the host long, reading files and
+ * compiling pipelines, says so. Objects of one device may be used from one thread at a time, a
+ * model on several devices being an object of each; different devices are independent. Functions
+ * that take no object, and those that say so, may be called from any thread. Callbacks come on the
+ * thread of the call, but for peridot_device_params.message and an adoption's allocator, which may
+ * be called on threads that compile pipelines.
  *
  * Structs grow at their end in later versions, and application and library need not be of the same
  * one:
@@ -121,12 +126,16 @@ typedef struct peridot_device_info {
 } peridot_device_info;
 
 /* Lists every Vulkan device: writes at most `capacity` records, and how many there are to `count`.
- * Errors: ARGUMENT (the first record's struct_size is not set), NO_VULKAN, VULKAN, HOST_MEMORY. */
+ * `devices` may be NULL where `capacity` is 0. From any thread. Errors: ARGUMENT (the first
+ * record's struct_size is not set), NO_VULKAN, NO_DEVICE (no driver), VULKAN, HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_devices_list(peridot_device_info *devices, uint32_t capacity,
                                                 uint32_t *count, peridot_error *error);
 
-/* Opens a device of its own. `params` may be NULL. Errors: ARGUMENT (struct_size is not set),
- * NO_VULKAN, NO_DEVICE, VULKAN, HOST_MEMORY. */
+/* Opens a device of its own, to be closed by peridot_device_close. What `params` points to is
+ * copied, but for `message_user`. From any thread. Errors: ARGUMENT (struct_size is not set; no
+ * such priority), NO_VULKAN, NO_DEVICE (no driver; `choice` means none, several, or one that cannot
+ * run Peridot: why), VULKAN (also: no validation layer), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST.
+ */
 PERIDOT_API peridot_result peridot_device_open(const peridot_device_params *params,
                                                peridot_device **device, peridot_error *error);
 
@@ -167,15 +176,19 @@ typedef struct peridot_adoption {
 } peridot_adoption;
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
- * peridot_device, and closing that leaves it as it was. Of `params` (may be NULL) minimal, threads,
+ * peridot_device, but for `extensions`, `features` and the two structs themselves, which the call
+ * alone reads; closing it leaves the device as it was. Of `params` (may be NULL) minimal, threads,
  * max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory and dispatches)
  * and, for warnings, message count. Of the extensions, VK_EXT_memory_budget tells what is free;
  * VK_EXT_memory_priority gives allocations a priority (its feature is enabled too), by which
  * drivers choose what leaves the card where VK_EXT_pageable_device_local_memory lets them;
  * VK_NV_compute_occupancy_priority gives dispatches one beside other work on the device, where
  * `features` has its feature too.
- * Errors: ARGUMENT (a required feature is not enabled: named; transfer_family cannot copy),
- * NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY. */
+ * From any thread. Errors: ARGUMENT (a handle is missing; one of two lock callbacks is; a required
+ * feature is not enabled: named; transfer_family cannot copy; the instance is older than
+ * Vulkan 1.3), NO_DEVICE (the physical device cannot run Peridot: why), VULKAN, HOST_MEMORY,
+ * DEVICE_MEMORY, DEVICE_LOST.
+ */
 PERIDOT_API peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                                 const peridot_device_params *params,
                                                 peridot_device **device, peridot_error *error);
@@ -244,8 +257,8 @@ PERIDOT_API void peridot_device_describe(const peridot_device *device, peridot_d
 /* Changes what Peridot may take of the device's memory, in bytes (0: what is free), at any time.
  * What it has stays its own: where that is more (peridot_device_info::memory_used tells), nothing
  * new is allocated, prompts and generation that need a larger KV cache answer DEVICE_MEMORY and
- * leave their session as it was, and suspending sessions gives back what they have. ARGUMENT: no
- * device. */
+ * leave their session as it was, and suspending sessions gives back what they have. Errors:
+ * ARGUMENT (no device). */
 PERIDOT_API peridot_result peridot_device_memory_limit(peridot_device *device, uint64_t bytes,
                                                        peridot_error *error);
 
@@ -315,10 +328,11 @@ typedef struct peridot_model_params {
 } peridot_model_params;
 
 /* Loads a Hugging Face directory (config.json, safetensors, and tokenizer.model if there is one),
- * or a GGUF file, by any of its parts if it is split. DEVICE_MEMORY: the message says what the
- * weights need and what is free, on which device; nothing was uploaded if that could be known
- * before. Other errors: ARGUMENT (of the params: a device twice, a share that is none), FILE,
- * FORMAT, UNSUPPORTED, HOST_MEMORY, CANCELLED, VULKAN, DEVICE_LOST. */
+ * or a GGUF file, by any of its parts if it is split. Errors: DEVICE_MEMORY (what the weights need
+ * and what is free, on which device; nothing was uploaded if that could be known before), ARGUMENT
+ * (of the params: a device twice, a share that is none), FILE (missing or unreadable), FORMAT
+ * (damaged, or files that contradict each other), UNSUPPORTED (no model that Peridot runs: why),
+ * HOST_MEMORY, CANCELLED (by `progress`), VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_model_load_wait(peridot_device *device, const char *path,
                                                    const peridot_model_params *params,
                                                    peridot_model **model, peridot_error *error);
@@ -329,7 +343,7 @@ typedef struct peridot_file {
     size_t size;
 } peridot_file;
 
-/* The same from files in memory, which must stay valid until the model is closed. */
+/* The same from 1 to 64 files in memory, which must stay valid until the model is closed. */
 PERIDOT_API peridot_result peridot_model_load_files_wait(peridot_device *device,
                                                          const peridot_file *files, uint32_t count,
                                                          const peridot_model_params *params,
@@ -365,7 +379,7 @@ typedef struct peridot_loading_status {
 /* Begins what peridot_model_load_wait does, with the same `params` and errors, most of which
  * advance reports; it reads nothing yet. What `params` points to is copied, but for devices and
  * `progress_user`; files in memory must stay valid until the model is closed or the loading
- * cancelled. Errors: ARGUMENT, HOST_MEMORY. */
+ * cancelled. Errors: ARGUMENT (struct_size is not set), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_model_load_begin(peridot_device *device, const char *path,
                                                     const peridot_model_params *params,
                                                     peridot_loading **loading,
@@ -390,13 +404,14 @@ PERIDOT_API peridot_result peridot_model_load_files_begin(peridot_device *device
  * the longest so far; writing the pipeline cache to disk. A disk that must still be read is waited
  * for. Rows of a piece are converted on as many threads as the device may have
  * (peridot_device_params), none of which outlives the call. With an infinite budget pieces are of
- * 16 MiB, and pipelines are compiled on those threads too. */
+ * 16 MiB, and pipelines are compiled on those threads too. Errors: as peridot_model_load_wait. */
 PERIDOT_API peridot_result peridot_loading_advance(peridot_loading *loading, float budget_ms,
                                                    peridot_loading_status *status,
                                                    peridot_error *error);
 
-/* Takes the model and frees the loading. NOT_READY: it is not there yet, and nothing changes, nor
- * does after an error, which is that of advance. */
+/* Takes the model, which is the caller's to close, and frees the loading. NOT_READY: it is not
+ * there yet, and nothing changes, nor does after an error. Errors: that of peridot_loading_advance,
+ * as peridot_model_load_wait has them. */
 PERIDOT_API peridot_result peridot_loading_finish(peridot_loading *loading, peridot_model **model,
                                                   peridot_error *error);
 
@@ -422,7 +437,7 @@ typedef struct peridot_model_info {
     uint32_t device_count;                       /* the first, and more_devices */
     uint32_t device_layers[PERIDOT_DEVICES_MAX]; /* on each; all others hold nothing */
 } peridot_model_info;
-/* Its sizes, types and tokens. */
+/* Its sizes, types and tokens, as they stay. From any thread while the model is open. */
 PERIDOT_API void peridot_model_describe(const peridot_model *model, peridot_model_info *info);
 /* Accepts NULL; close its sessions first. */
 PERIDOT_API void peridot_model_close(peridot_model *model);
@@ -444,37 +459,45 @@ typedef struct peridot_convert_params {
 /* Writes a model, a directory or GGUF file as peridot_model_load_wait takes it, to a new GGUF file
  * with its tokenizer, on the CPU alone. The file takes the place of `target` when it is whole and
  * on disk; on any error what was there stays. The embedding keeps 8 bits, and rows that no block
- * fits get a float type. Errors: ARGUMENT (struct_size is not set; `target` is one of the model's
- * own files), FILE (also a full disk), FORMAT (a weight that is NaN or infinite: which tensor,
- * which row), UNSUPPORTED (a weight too large for float16; NF4), HOST_MEMORY, CANCELLED. */
+ * fits get a float type. From any thread. Errors: ARGUMENT (struct_size is not set; no such type;
+ * `target` is one of the model's own files), FILE (also a full disk), FORMAT (also a weight that is
+ * NaN or infinite: which tensor, which row), UNSUPPORTED (a weight too large for float16; NF4),
+ * HOST_MEMORY, CANCELLED. */
 PERIDOT_API peridot_result peridot_convert(const char *model, const char *target,
                                            const peridot_convert_params *params,
                                            peridot_error *error);
 
 /* ---- Text --------------------------------------------------------------------------------------
- */
+ *
+ * These read what does not change while the model is open, and may be called from any thread, by
+ * several at once and whatever else goes on. */
 
 /* Text to token ids, without <bos>. With `special`, pieces such as <start_of_turn> are recognised;
- * without it they are plain text, as what a person types must be. Writes at most `capacity` ids and
- * the full number to `count`. Errors: UNSUPPORTED (no tokenizer), HOST_MEMORY. */
+ * without it they are plain text, as what a person types must be. `text` is UTF-8 of `length`
+ * bytes; bytes that are not become U+FFFD. Writes at most `capacity` ids to `tokens` (may be NULL
+ * for 0) and the full number to `count`. Errors: UNSUPPORTED (no tokenizer), ARGUMENT (a text of
+ * 512 MiB or more), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_tokenize(const peridot_model *model, const char *text,
                                             size_t length, bool special, int32_t *tokens,
                                             size_t capacity, size_t *count, peridot_error *error);
 
 /* The bytes that a token adds to a text: perhaps none, perhaps a part of a character. Owned by the
- * model. ARGUMENT: token out of range; UNSUPPORTED: no tokenizer. */
+ * model, as long as it is open; no zero ends them. Errors: ARGUMENT (token out of range),
+ * UNSUPPORTED (no tokenizer). */
 PERIDOT_API peridot_result peridot_token_bytes(const peridot_model *model, int32_t token,
                                                const char **bytes, size_t *length,
                                                peridot_error *error);
 
 typedef struct peridot_message {
-    const char *role; /* "user", "model" (or "assistant"), "system" */
-    const char *content;
-    size_t length;
+    const char *role;    /* "user", "model" (or "assistant"), "system" */
+    const char *content; /* UTF-8 */
+    size_t length;       /* its bytes */
 } peridot_message;
 
-/* A conversation in Gemma's chat template, ending with the model's header. Errors: ARGUMENT (roles
- * do not alternate), UNSUPPORTED (no tokenizer, or one without turn markers), HOST_MEMORY. */
+/* A conversation in Gemma's chat template as token ids, from <bos> to the model's header: system
+ * messages first, if any, then user and model in turn, a user's last. `tokens`, `capacity` and
+ * `count` as peridot_tokenize has them. Errors: ARGUMENT (roles do not alternate: which message;
+ * one without a role), UNSUPPORTED (no tokenizer, or one without turn markers), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_chat_tokens(const peridot_model *model,
                                                const peridot_message *messages,
                                                size_t message_count, int32_t *tokens,
@@ -500,11 +523,11 @@ typedef enum peridot_activations {
  * at temperature 1), temperature. */
 typedef struct peridot_sampling {
     size_t struct_size;
-    float temperature;        /* 0: the most likely token, lowest id on a tie */
+    float temperature;        /* to 100; 0: the most likely token, lowest id on a tie */
     uint32_t top_k;           /* 0: off */
-    float top_p;              /* 0 or 1: off */
-    float min_p;              /* 0: off */
-    float repetition_penalty; /* 0 or 1: off */
+    float top_p;              /* to 1; 0 or 1: off */
+    float min_p;              /* to 1; 0: off */
+    float repetition_penalty; /* to 100; 0 or 1: off */
     uint32_t penalty_window;  /* tokens looked back at; 0: 64 */
     uint32_t min_tokens;      /* no stop token before so many have been sampled after the prompt */
     uint64_t seed; /* the same seed gives the same text, however many steps a submission has */
@@ -514,8 +537,8 @@ typedef struct peridot_session_params {
     size_t struct_size;
     uint32_t context; /* positions; 0: the model's, or as many as there is memory for */
     peridot_kv kv;
-    uint32_t prefill_rows;         /* prompt tokens in one pass at most; 0: 512 */
-    uint32_t steps_per_submission; /* decode steps in one submission; 0: 4 */
+    uint32_t prefill_rows;         /* prompt tokens in one pass at most, to 4096; 0: 512 */
+    uint32_t steps_per_submission; /* decode steps in one submission, to 64; 0: 4 */
     float submission_ms; /* GPU time of one submission at most, as predicted and measured; 0: 500 */
     uint64_t shuffle_seed; /* for tests: not 0 shuffles dispatches between barriers */
     peridot_activations activations;
@@ -527,10 +550,11 @@ typedef struct peridot_session_params {
 
 #define PERIDOT_HIDDEN_NORMED UINT32_MAX /* after the last layer and the final norm */
 
-/* Compiles the pipelines that are missing. Errors: ARGUMENT (context over the model's),
- * DEVICE_MEMORY (the message says what is needed, what is free and which context, or type of KV
- * cache, would fit; the whole context must fit, although the KV cache grows as tokens come),
- * HOST_MEMORY, VULKAN, CANCELLED, DEVICE_LOST. */
+/* Begins a conversation, with nothing in it. Compiles the pipelines that are missing. Errors:
+ * ARGUMENT (struct_size is not set; context over the model's, or another value out of its range),
+ * UNSUPPORTED (hidden states of a model on several devices), DEVICE_MEMORY (the message says what
+ * is needed, what is free and which context, or type of KV cache, would fit; the whole context must
+ * fit, although the KV cache grows as tokens come), HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
@@ -581,7 +605,8 @@ PERIDOT_API peridot_result peridot_model_inspect_files(
     const peridot_model_params *params, const peridot_session_params *session,
     peridot_model_info *info, peridot_memory_plan *plan, peridot_error *error);
 
-/* Takes effect with the next prompt or token. ARGUMENT: a value out of its range. */
+/* Copies settings, which take effect with the next token; without a call all are zero. Errors:
+ * ARGUMENT (struct_size is not set; a value out of its range; the session has work). */
 PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
                                                     const peridot_sampling *sampling,
                                                     peridot_error *error);
@@ -596,9 +621,9 @@ PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
  * stop_tokens if so; where only such are allowed, min_tokens gives way. For choosing one of N
  * actions: a mask of N tokens, and generate one.
  * From within on_token it is for the next token, if there was a mask or a grammar when
- * peridot_session_generate_wait was called. A session with a mask or a grammar runs one step in a
- * submission, whatever its params say. Errors: ARGUMENT (another number of words; a mask that
- * allows nothing), HOST_MEMORY. */
+ * peridot_session_generate_wait or peridot_session_start was called. A session with a mask or a
+ * grammar runs one step in a submission, whatever its params say. Errors: ARGUMENT (another number
+ * of words; a mask that allows nothing), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_session_mask(peridot_session *session, const uint32_t *words,
                                                 size_t word_count, peridot_error *error);
 
@@ -612,12 +637,12 @@ PERIDOT_API peridot_result peridot_session_mask(peridot_session *session, const 
  * `*grammar` is for sessions of this model, any number of them, and the caller's to free, after
  * those sessions have let go of it and before the model is closed. The first one for a model takes
  * a moment: the tokens' texts are put in order. Errors: FORMAT (in which line, what is wrong),
- * UNSUPPORTED (no tokenizer; more than a million nodes, 65536 rules, 16 MiB), ARGUMENT,
- * HOST_MEMORY. */
+ * UNSUPPORTED (no tokenizer; more than a million nodes, 65536 rules, 16 MiB), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_grammar_parse(peridot_model *model, const char *text,
                                                  size_t length, peridot_grammar **grammar,
                                                  peridot_error *error);
-PERIDOT_API void peridot_grammar_free(peridot_grammar *grammar); /* accepts NULL */
+/* Accepts NULL. */
+PERIDOT_API void peridot_grammar_free(peridot_grammar *grammar);
 
 /* What the session holds from its present length on follows the grammar; NULL: nothing need, any
  * more. Not copied. Before each token the host finds, while the layers run, which tokens can come:
@@ -638,9 +663,10 @@ PERIDOT_API peridot_result peridot_session_grammar(peridot_session *session,
 
 /* ---- Prompt and answer ---- */
 
-/* Appends tokens to the context and runs them. With `logits` not NULL, float32
- * [count][vocabulary] for every token. A failed call leaves the session as it was before.
- * Errors: ARGUMENT (no tokens; a token out of range: which), CONTEXT_FULL (how many fit),
+/* Appends tokens to the context and runs them; `tokens` is copied. `logits` may be NULL, else it
+ * gets float32 [count][vocabulary], those after every token. A failed call leaves the session as it
+ * was before. Errors: ARGUMENT (no tokens; a token out of range: which; the session is suspended or
+ * has work), CONTEXT_FULL (how many fit), DEVICE_MEMORY (for the KV cache), HOST_MEMORY, VULKAN,
  * DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_prompt_wait(peridot_session *session,
                                                        const int32_t *tokens, size_t count,
@@ -654,14 +680,15 @@ typedef struct peridot_token {
 } peridot_token;
 
 /* Called on the calling thread for each token as it comes; false stops: the tokens after this one
- * are dropped, the session is as if they had never been sampled. */
+ * are dropped, the session is as if they had never been sampled. It may read the session's length
+ * and tokens, with this one, and set its mask or grammar, and calls nothing else for it. */
 typedef bool (*peridot_on_token)(const peridot_token *token, void *user);
 
-/* Samples up to `count` tokens after the prompt, until a stop token or the context's end.
- * `generated` (may be NULL): how many there were. Errors: ARGUMENT (no prompt yet), CONTEXT_FULL
- * (not one fits), DEVICE_LOST; with a mask or a grammar those that peridot_session_grammar tells
- * of.
- */
+/* Samples up to `count` tokens, 1 at least, after the prompt, until a stop token or the context's
+ * end. `on_token` may be NULL; `generated` (may be NULL): how many there were. Tokens that came
+ * before an error stay. Errors: ARGUMENT (no prompt yet; none to make; the session is suspended or
+ * has work), CONTEXT_FULL (not one fits), DEVICE_MEMORY (for the KV cache), HOST_MEMORY, VULKAN,
+ * DEVICE_LOST; with a mask or a grammar those that peridot_session_grammar tells of. */
 PERIDOT_API peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t count,
                                                          peridot_on_token on_token, void *user,
                                                          uint32_t *generated, peridot_error *error);
@@ -672,19 +699,22 @@ PERIDOT_API uint32_t peridot_session_length(const peridot_session *session);
 PERIDOT_API uint32_t peridot_session_context(const peridot_session *session);
 /* The tokens held: `length` of them; owned by the session, valid until it changes. */
 PERIDOT_API const int32_t *peridot_session_tokens(const peridot_session *session);
-/* Forgets all tokens from `length` on; exact, as if they had never been there. ARGUMENT: longer
- * than it is. */
+/* Forgets all tokens from `length` on; exact, as if they had never been there. Errors: ARGUMENT
+ * (longer than it is; it has work). */
 PERIDOT_API peridot_result peridot_session_truncate(peridot_session *session, uint32_t length,
                                                     peridot_error *error);
 
-/* The logits after the last token, float32 [vocabulary]. ARGUMENT: no token yet. */
+/* The logits after the last token, float32 [vocabulary]; computes them if that is still to be done.
+ * Errors: ARGUMENT (no token yet; the session is suspended or has work), DEVICE_MEMORY,
+ * HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_logits_wait(peridot_session *session, float *logits,
                                                        peridot_error *error);
 
 /* Hidden states of tokens [first, first + count), float32 [count][d_model], of the layer that the
- * session's params name: embeddings, for one. ARGUMENT: none are kept; tokens that are not
- * there, or were sampled and have not been run through the model yet (the last one of an answer).
- */
+ * session's params name: embeddings, for one. Errors: ARGUMENT (none are kept; no tokens, or some
+ * that are not there, or were sampled and have not been run through the model yet, as the last one
+ * of an answer; the session is suspended or has work), DEVICE_MEMORY, HOST_MEMORY, VULKAN,
+ * DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_hidden_wait(peridot_session *session, uint32_t first,
                                                        uint32_t count, float *hidden,
                                                        peridot_error *error);
@@ -713,8 +743,8 @@ typedef struct peridot_result_buffer {
  * written by Peridot's compute shaders: read it behind a call that blocked, or in commands that
  * come after the slice that makes it (behind a memory barrier from compute shader writes, or a
  * semaphore), and before more work is begun; a barrier from those reads to Peridot's writes is not
- * needed on the same queue if it is compute or transfer that reads. Errors: ARGUMENT (the session
- * keeps no hidden states; it is suspended). */
+ * needed on the same queue if it is compute or transfer that reads. Errors: ARGUMENT (no such kind;
+ * the session keeps no hidden states; it is suspended). */
 PERIDOT_API peridot_result peridot_session_result(const peridot_session *session,
                                                   peridot_result_kind kind,
                                                   peridot_result_buffer *result,
@@ -723,18 +753,22 @@ PERIDOT_API peridot_result peridot_session_result(const peridot_session *session
 /* ---- Saved sessions ---- */
 
 /* Writes tokens, sampling settings, KV cache and `extra_size` bytes of the caller's to a file,
- * atomically and with a checksum. Errors: ARGUMENT (`extra_size` over 64 MiB), FILE, HOST_MEMORY,
+ * atomically and with a checksum. `extra` may be NULL where that is 0. Errors: ARGUMENT
+ * (`extra_size` over 64 MiB; the session has work), FILE, HOST_MEMORY, DEVICE_MEMORY, VULKAN,
  * DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_save_wait(peridot_session *session, const char *path,
                                                      const void *extra, size_t extra_size,
                                                      peridot_error *error);
-/* Reads them back; `*extra` is the caller's to free with peridot_free. Refuses another model's file
- * (UNSUPPORTED) and a damaged one (FORMAT), leaving the session as it was. Other errors: FILE,
- * CONTEXT_FULL, HOST_MEMORY, DEVICE_LOST. */
+/* Reads them back; `*extra` is the caller's to free with peridot_free, and has a zero byte behind
+ * its `*extra_size`; both may be NULL. What the session held is gone; an error leaves it as it was,
+ * but for one of the device's while keys and values are copied, which leaves it empty. Errors:
+ * UNSUPPORTED (another model's file, or of another type of KV cache), FORMAT (a damaged one), FILE,
+ * CONTEXT_FULL, ARGUMENT (the session is suspended or has work), HOST_MEMORY, DEVICE_MEMORY,
+ * VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_load_wait(peridot_session *session, const char *path,
                                                      void **extra, size_t *extra_size,
                                                      peridot_error *error);
-/* Frees what a function here gave to its caller; accepts NULL. From any thread. */
+/* Frees what a function here gave to its caller for that; accepts NULL. From any thread. */
 PERIDOT_API void peridot_free(void *memory);
 
 /* Counted since the session was created. */
@@ -779,7 +813,8 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
  * and gives back the session's device memory, command buffers and semaphores. The
  * copy passes through at most 16 MiB of host-visible memory, beyond the limit
  * on the device's if need be. On an error the session is as it was. OK if it is suspended already.
- * Errors: ARGUMENT (work in slices is active), HOST_MEMORY, DEVICE_MEMORY, DEVICE_LOST, VULKAN. */
+ * Errors: ARGUMENT (work in slices is active; it is being resumed), HOST_MEMORY, DEVICE_MEMORY,
+ * DEVICE_LOST, VULKAN. */
 PERIDOT_API peridot_result peridot_session_suspend_wait(peridot_session *session,
                                                         peridot_error *error);
 /* The same without a wait: each call looks whether the last piece has come and submits the next,
@@ -791,7 +826,7 @@ PERIDOT_API peridot_result peridot_session_suspend_step(peridot_session *session
 
 /* Brings a suspended session back to its device. OK if it is not
  * suspended. On an error it stays suspended, and nothing is lost. Errors: DEVICE_MEMORY (what it
- * needs and what is free), HOST_MEMORY, DEVICE_LOST, VULKAN. */
+ * needs and what is free), ARGUMENT (it is being suspended), HOST_MEMORY, DEVICE_LOST, VULKAN. */
 PERIDOT_API peridot_result peridot_session_resume_wait(peridot_session *session,
                                                        peridot_error *error);
 /* The same without a wait, as peridot_session_suspend_step; its first call allocates. */
@@ -801,9 +836,10 @@ PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session,
 /* Makes a suspended session one of another handle of the same model, on any device or devices, to
  * be resumed there; the old handle may be closed then. Compiles the pipelines that are missing
  * there. On an error it stays with the old one. Where the devices differ, so
- * may the roundings of what is computed from now on. Errors: ARGUMENT (it is not suspended; it has
- * a grammar, which is the old handle's), UNSUPPORTED (another model), HOST_MEMORY, VULKAN,
- * DEVICE_LOST. */
+ * may the roundings of what is computed from now on. The call counts as one for both devices.
+ * Errors: ARGUMENT (it is not suspended; it has a grammar, which is the old handle's), UNSUPPORTED
+ * (another model; hidden states, and a model on several devices), HOST_MEMORY, DEVICE_MEMORY,
+ * VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_move(peridot_session *session, peridot_model *model,
                                                 peridot_error *error);
 
@@ -876,7 +912,8 @@ PERIDOT_API void peridot_batch_describe(const peridot_batch *batch,
  *
  * A session has one piece of work at a time. From peridot_session_start until poll says that it is
  * not active any more, the other functions that change the session, or read its results, answer
- * ARGUMENT. A model on several devices has no slices: UNSUPPORTED. */
+ * ARGUMENT, but for peridot_session_mask, peridot_session_grammar and peridot_session_result. A
+ * model on several devices has no slices: UNSUPPORTED. */
 
 #define PERIDOT_SLICES_MAX 8 /* in flight, of a session */
 
@@ -891,8 +928,9 @@ typedef struct peridot_work {
 } peridot_work;
 
 /* Takes up work; nothing is submitted. Command buffers for passes of a size that is new to the
- * session are recorded here. Errors: ARGUMENT (work is active; nothing to do; a token out of
- * range), CONTEXT_FULL, HOST_MEMORY, DEVICE_MEMORY, UNSUPPORTED. */
+ * session are recorded here. On an error the session is as it was. Errors: ARGUMENT (work is
+ * active; the session is suspended; nothing to do; a token out of range), CONTEXT_FULL, UNSUPPORTED
+ * (a model on several devices), HOST_MEMORY, DEVICE_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_start(peridot_session *session, const peridot_work *work,
                                                  peridot_error *error);
 
@@ -927,9 +965,10 @@ typedef struct peridot_advance {
 
 /* Submits the next slice to the device's queue, in one vkQueueSubmit2, and returns. Nothing is
  * submitted when the slices in flight are as many as a session may have (PERIDOT_SLICES_MAX), or
- * when a token must be polled first, as with a mask or a grammar: NOT_READY. `slice` (may be NULL):
- * what was submitted. Errors: ARGUMENT (no work), DEVICE_LOST, DEVICE_MEMORY, HOST_MEMORY, VULKAN;
- * with a mask or a grammar those that peridot_session_grammar tells of, at which the work ends. */
+ * when a token must be polled first, as with a mask or a grammar: NOT_READY. `advance` may be NULL,
+ * for all zero; `slice` (may be NULL): what was submitted. Errors: ARGUMENT (no work), DEVICE_LOST,
+ * DEVICE_MEMORY, HOST_MEMORY, VULKAN; with a mask or a grammar those that peridot_session_grammar
+ * tells of, at which the work ends. */
 PERIDOT_API peridot_result peridot_session_advance(peridot_session *session,
                                                    const peridot_advance *advance,
                                                    peridot_slice_plan *slice, peridot_error *error);
@@ -957,9 +996,9 @@ typedef struct peridot_recording {
  * buffer changed in nothing but the bound compute pipeline and the push constants. Where dispatches
  * have a priority (peridot_device_params), it is set before them, and normal and without throttling
  * after them: what the application had set is to be set again. To read a buffer of Peridot's after
- * it, wait for compute shader writes. NOT_READY and errors as
+ * it, wait for compute shader writes. NOT_READY as
  * peridot_session_advance; on an error the command buffer may hold a part of the slice, and the
- * work ends. */
+ * work ends. Errors: as peridot_session_advance, and ARGUMENT (no command buffer, no timeline). */
 PERIDOT_API peridot_result peridot_session_record(peridot_session *session,
                                                   const peridot_recording *recording,
                                                   peridot_slice_plan *slice, peridot_error *error);
@@ -976,13 +1015,14 @@ typedef struct peridot_work_status {
 
 /* Looks at what the device has done, without waiting: takes over tokens that came, in order, calls
  * on_token for each on this thread, and learns from the times measured. When on_token returns false
- * or a stop token came, the work ends. Errors: ARGUMENT (never had work?), DEVICE_LOST, VULKAN. */
+ * or a stop token came, the work ends, as it does on an error. `status` may be NULL. Errors:
+ * ARGUMENT (the session never had work), DEVICE_LOST, HOST_MEMORY, DEVICE_MEMORY, VULKAN. */
 PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
                                                 peridot_work_status *status, peridot_error *error);
 
 /* Ends the work: nothing more of it is submitted; what is in flight runs out, and poll tells when.
  * Tokens that were appended stay in the context, and those received; what was not computed is
- * computed with the next work. */
+ * computed with the next work. Without work nothing happens, nor with NULL. */
 PERIDOT_API void peridot_session_cancel(peridot_session *session);
 
 #ifdef __cplusplus

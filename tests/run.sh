@@ -211,6 +211,7 @@ if [ -x "$renderer" ] && [ -n "$lavapipe" ]; then
 else
     echo "renderer.py: left out, the renderer example was not built"
 fi
+script "the public header" unit/check_reference "$here/host/peridot.h" "$here/engine/peridot_result.h"
 # these need the gguf package, which comes from pip, into the build folder: one after the other
 script "beside the gguf package" unit/check_blocks "$build/tests/libblocks.so" "$build/tests/python"
 finish_all
