@@ -446,6 +446,47 @@ static void test_less_memory(void **state) {
     check_pressure(true);
 }
 
+/* A saved session that there is no room for leaves the one that it was to take the place of. */
+static void test_no_room_to_load(void **state) {
+    (void)state;
+    char path[] = "/tmp/peridot-guest-XXXXXX";
+    static float before[VOCABULARY_MOST], after[VOCABULARY_MOST];
+    int32_t tokens[600];
+    for (int i = 0; i < 600; i++)
+        tokens[i] = i ? 3 + i * 41 % 290 : 2;
+    adopt_shim_reset();
+    peridot_device *device = adopt();
+    peridot_model *model = load(device, TEST_DATA "/long-f16");
+    peridot_session *large = create(model, &whole_context), *small = create(model, &whole_context);
+    assert_int_equal(close(mkstemp(path)), 0);
+    MUST(peridot_session_prompt_wait(large, tokens, 600, NULL, &error));
+    MUST(peridot_session_save_wait(large, path, "mine", 4, &error));
+    MUST(peridot_session_prompt_wait(small, tokens, 90, NULL, &error));
+    MUST(peridot_session_logits_wait(small, before, &error));
+    MUST(peridot_device_memory_limit(device, used(device), &error));
+    void *extra = tokens;
+    size_t extra_size = 1;
+    assert_int_equal(peridot_session_load_wait(small, path, &extra, &extra_size, NULL),
+                     PERIDOT_ERROR_DEVICE_MEMORY);
+    assert_null(extra);
+    assert_int_equal(extra_size, 0);
+    MUST(peridot_device_memory_limit(device, 0, &error));
+    assert_int_equal(peridot_session_length(small), 90);
+    MUST(peridot_session_logits_wait(small, after, &error));
+    assert_memory_equal(before, after, sizeof after);
+    MUST(peridot_session_load_wait(small, path, &extra, &extra_size, &error));
+    assert_int_equal(peridot_session_length(small), 600);
+    assert_int_equal(extra_size, 4);
+    assert_string_equal(extra, "mine");
+    peridot_free(extra);
+    peridot_session_close_wait(small);
+    peridot_session_close_wait(large);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    check_guest();
+    remove(path);
+}
+
 /* A sliced answer that needs a chunk more than there is stops, and goes on when it may. */
 static void test_limit_while_running(void **state) {
     (void)state;
@@ -891,11 +932,17 @@ int main(int count, char **arguments) {
     if (count > 1)
         cmocka_set_test_filter(arguments[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_suspended),     cmocka_unit_test(test_away),
-        cmocka_unit_test(test_less_memory),   cmocka_unit_test(test_limit_while_running),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_lost),
-        cmocka_unit_test(test_no_surprises),  cmocka_unit_test(test_threads_are_seen),
-        cmocka_unit_test(test_what_is_given), cmocka_unit_test(test_a_thousand_sessions),
+        cmocka_unit_test(test_suspended),
+        cmocka_unit_test(test_away),
+        cmocka_unit_test(test_less_memory),
+        cmocka_unit_test(test_no_room_to_load),
+        cmocka_unit_test(test_limit_while_running),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_no_surprises),
+        cmocka_unit_test(test_threads_are_seen),
+        cmocka_unit_test(test_what_is_given),
+        cmocka_unit_test(test_a_thousand_sessions),
         cmocka_unit_test(test_two_devices),
     };
     return cmocka_run_group_tests_name("guest", tests, open_application, close_application);
