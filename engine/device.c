@@ -267,7 +267,9 @@ static void enable(struct device_setup *setup, const char *extension) {
 /* Links a struct of features, unless it is empty. */
 static void link_features(struct device_setup *setup, void *features) {
     VkBaseOutStructure *head = features;
-    if (!head->sType)
+    VkStructureType type; /* written as another struct's */
+    memcpy(&type, features, sizeof type);
+    if (!type)
         return;
     head->pNext = (void *)(uintptr_t)setup->info.pNext;
     setup->info.pNext = head;

@@ -1,6 +1,7 @@
 /* VK_NV_compute_occupancy_priority, on a physical device that only pretends to have it: dispatches
- * get the priority that was asked for, an application's command buffer gets its own back, and
- * nothing is called where nothing was asked for or enabled. */
+ * get the priority that was asked for, an application's command buffer is left with the normal one,
+ * and nothing is called where nothing was asked for or enabled. A device of Peridot's own is
+ * created with it, and with what priorities of memory need. */
 #include "guest_adoption.h"
 #include "must.h"
 #include "session.h"
@@ -201,11 +202,183 @@ static void test_requirements(void **state) {
     check_requirements(offsetof(peridot_device_requirements, occupancy_priority), true);
 }
 
+/* ---- A device of Peridot's own ---- */
+
+/* Between it and the loader: the physical device pretends to have what gives priorities. */
+static struct {
+    bool on;
+    PFN_vkGetInstanceProcAddr get;
+    PFN_vkGetDeviceProcAddr get_device;
+    VkInstance instance;
+    uint32_t extensions, features; /* of those below, that the device was created with: bits */
+    uint32_t sets;
+    float priority;
+} loader;
+
+static const struct {
+    const char *extension;
+    VkStructureType features;
+} offered[] = {{VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME,
+                VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT},
+               {VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME,
+                VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PAGEABLE_DEVICE_LOCAL_MEMORY_FEATURES_EXT},
+               {VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME,
+                VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV}};
+#define OFFERED (sizeof offered / sizeof *offered)
+#define ALL_OFFERED ((1u << OFFERED) - 1)
+#define REAL(name) ((PFN_##name)loader.get(loader.instance, #name))
+
+static VKAPI_ATTR VkResult VKAPI_CALL list_extensions(VkPhysicalDevice physical, const char *layer,
+                                                      uint32_t *count,
+                                                      VkExtensionProperties *extensions) {
+    uint32_t room = extensions ? *count - (uint32_t)OFFERED : 0;
+    VkResult code = REAL(vkEnumerateDeviceExtensionProperties)(
+        physical, layer, extensions ? &room : count, extensions);
+    for (size_t i = 0; i < OFFERED && extensions; i++)
+        strcpy(extensions[room + i].extensionName, offered[i].extension);
+    *count = (extensions ? room : *count) + (uint32_t)OFFERED;
+    return code;
+}
+
+static VKAPI_ATTR void VKAPI_CALL list_features(VkPhysicalDevice physical,
+                                                VkPhysicalDeviceFeatures2 *features) {
+    VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *asked = features->pNext;
+    if (asked && asked->sType == offered[2].features)
+        asked->computeOccupancyPriority = VK_TRUE;
+    else
+        REAL(vkGetPhysicalDeviceFeatures2)(physical, features);
+}
+
+static int32_t offered_extension(const char *name) {
+    for (size_t i = 0; i < OFFERED; i++)
+        if (strcmp(offered[i].extension, name) == 0)
+            return (int32_t)i;
+    return -1;
+}
+
+/* A struct with one feature, which is on; taken out of the chain, as the driver does not know it.
+ */
+static bool take_features(VkBaseOutStructure *before) {
+    VkBaseOutStructure *next = before->pNext;
+    VkBool32 value;
+    for (size_t i = 0; i < OFFERED; i++) {
+        if (next->sType != offered[i].features)
+            continue;
+        memcpy(&value, next + 1, sizeof value);
+        loader.features |= (value == VK_TRUE) << i;
+        before->pNext = next->pNext;
+        return true;
+    }
+    return false;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL create_device(VkPhysicalDevice physical,
+                                                    const VkDeviceCreateInfo *info,
+                                                    const VkAllocationCallbacks *callbacks,
+                                                    VkDevice *device) {
+    const char *names[32];
+    VkDeviceCreateInfo known = *info;
+    known.ppEnabledExtensionNames = names;
+    known.enabledExtensionCount = 0;
+    for (uint32_t i = 0; i < info->enabledExtensionCount; i++) {
+        int32_t which = offered_extension(info->ppEnabledExtensionNames[i]);
+        if (which >= 0)
+            loader.extensions |= 1u << which;
+        else
+            names[known.enabledExtensionCount++] = info->ppEnabledExtensionNames[i];
+    }
+    VkBaseOutStructure head = {.pNext = (void *)(uintptr_t)info->pNext}, *at = &head;
+    while (at->pNext)
+        if (!take_features(at))
+            at = at->pNext;
+    known.pNext = head.pNext;
+    return REAL(vkCreateDevice)(physical, &known, callbacks, device);
+}
+
+static VKAPI_ATTR void VKAPI_CALL
+set_priority(VkCommandBuffer commands, const VkComputeOccupancyPriorityParametersNV *parameters) {
+    (void)commands;
+    loader.sets++;
+    loader.priority = parameters->occupancyPriority;
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_function(VkDevice device,
+                                                                    const char *name) {
+    if (strcmp(name, SET) == 0)
+        return (PFN_vkVoidFunction)set_priority;
+    return loader.get_device(device, name);
+}
+
+static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance,
+                                                             const char *name) {
+    static const struct {
+        const char *name;
+        PFN_vkVoidFunction function;
+    } table[] = {
+        {"vkEnumerateDeviceExtensionProperties", (PFN_vkVoidFunction)list_extensions},
+        {"vkGetPhysicalDeviceFeatures2", (PFN_vkVoidFunction)list_features},
+        {"vkCreateDevice", (PFN_vkVoidFunction)create_device},
+        {"vkGetDeviceProcAddr", (PFN_vkVoidFunction)get_device_function},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table && instance; i++) {
+        if (strcmp(table[i].name, name) != 0)
+            continue;
+        loader.instance = instance;
+        loader.get_device = REAL(vkGetDeviceProcAddr);
+        return table[i].function;
+    }
+    return loader.get(instance, name);
+}
+
+/* Named by the linker, see tests/CMakeLists.txt: how Peridot comes by the loader's function. */
+void *__real_platform_library_symbol(void *library, const char *name); /* NOLINT */
+void *__wrap_platform_library_symbol(void *library, const char *name); /* NOLINT */
+
+void *__wrap_platform_library_symbol(void *library, const char *name) { /* NOLINT */
+    void *symbol = __real_platform_library_symbol(library, name);
+    PFN_vkGetInstanceProcAddr own = get_function;
+    if (!loader.on || !symbol)
+        return symbol;
+    memcpy(&loader.get, &symbol, sizeof symbol);
+    memcpy(&symbol, &own, sizeof symbol);
+    return symbol;
+}
+
+static void open_own(peridot_priority priority) {
+    peridot_device_params params = guest_params;
+    peridot_device *device;
+    peridot_model *model;
+    peridot_session *session;
+    params.priority = priority;
+    memset(&loader, 0, sizeof loader);
+    loader.on = true;
+    MUST(peridot_device_open(&params, &device, &error));
+    loader.on = false;
+    MUST(peridot_model_load_wait(device, SMALL, NULL, &model, &error));
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    assert_int_equal(loader.extensions, ALL_OFFERED);
+    assert_int_equal(loader.features, ALL_OFFERED);
+}
+
+static void test_own_device(void **state) {
+    (void)state;
+    open_own(PERIDOT_PRIORITY_LOW);
+    assert_true(loader.sets > 0);
+    assert_float_equal(loader.priority, VK_COMPUTE_OCCUPANCY_PRIORITY_LOW_NV, 0);
+    open_own(PERIDOT_PRIORITY_DEFAULT);
+    assert_int_equal(loader.sets, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dispatches),
         cmocka_unit_test(test_left_alone),
         cmocka_unit_test(test_requirements),
+        cmocka_unit_test(test_own_device),
     };
     return cmocka_run_group_tests_name("occupancy priority", tests, adopt_shim_set_up,
                                        adopt_shim_tear_down);
