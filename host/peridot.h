@@ -106,11 +106,11 @@ typedef struct peridot_device_info {
     size_t struct_size;
     uint32_t index;
     char name[256];
-    char driver[320];        /* driver name and version, in words */
-    char uuid[37];           /* 8-4-4-4-12 hexadecimal digits */
-    const char *kind;        /* "discrete", "integrated", "virtual", "software" or "other" */
-    uint64_t memory_total;   /* bytes of device-local memory */
-    uint64_t memory_free;    /* of those, free now, where the driver tells; else memory_total */
+    char driver[320];      /* driver name and version, in words */
+    char uuid[37];         /* 8-4-4-4-12 hexadecimal digits */
+    const char *kind;      /* "discrete", "integrated", "virtual", "software" or "other"; static */
+    uint64_t memory_total; /* bytes of device-local memory */
+    uint64_t memory_free;  /* of those, free now, where the driver tells; else memory_total */
     uint64_t max_allocation; /* bytes of one allocation */
     uint32_t subgroup_size;
     bool chosen;      /* the one that NULL chooses */
@@ -293,7 +293,7 @@ typedef enum peridot_weights {
 } peridot_weights;
 
 typedef struct peridot_progress {
-    const char *stage;  /* "reading", "uploading", "compiling", "converting" */
+    const char *stage;  /* "reading", "uploading", "compiling", "converting"; static */
     uint64_t done, all; /* bytes, or pipelines when compiling */
 } peridot_progress;
 
@@ -370,7 +370,7 @@ PERIDOT_API peridot_result peridot_model_load_files_wait(peridot_device *device,
 
 typedef struct peridot_loading_status {
     size_t struct_size;
-    const char *stage;  /* "reading", "uploading", "compiling", "finished" */
+    const char *stage;  /* "reading", "uploading", "compiling", "finished"; static */
     uint64_t done, all; /* of the stage: bytes of the file, or pipelines; 0 while reading */
     bool waiting;       /* the GPU copies what it was sent: nothing else can be done before */
     bool finished;      /* the model is there for peridot_loading_finish */
