@@ -173,15 +173,18 @@ typedef struct peridot_adoption {
     /* held around each submission to transfer_queue; NULL: that is not shared. */
     void (*lock_transfer_queue)(void *user);
     void (*unlock_transfer_queue)(void *user);
+    /* What peridot_requirements_for filled in and `device` was created with: tells the features
+     * where `features` is NULL, and the extensions where `extensions` is. NULL: those two do. */
+    const struct peridot_device_requirements *created_with;
 } peridot_adoption;
 
 /* Runs on the application's device. It stays the application's: all that was passed in outlives the
- * peridot_device, but for `extensions`, `features` and the two structs themselves, which the call
- * alone reads; closing it leaves the device as it was. Of `params` (may be NULL) minimal, threads,
- * max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory and dispatches)
- * and, for warnings, message count. Of the extensions, VK_EXT_memory_budget tells what is free;
- * VK_EXT_memory_priority gives allocations a priority (its feature is enabled too), by which
- * drivers choose what leaves the card where VK_EXT_pageable_device_local_memory lets them;
+ * peridot_device, but for `extensions`, `features`, `created_with` and the two structs themselves,
+ * which the call alone reads; closing it leaves the device as it was. Of `params` (may be NULL)
+ * minimal, threads, max_allocation, memory_limit, cache_directory, no_tuning, priority (of memory
+ * and dispatches) and, for warnings, message count. Of the extensions, VK_EXT_memory_budget tells
+ * what is free; VK_EXT_memory_priority gives allocations a priority (its feature is enabled too),
+ * by which drivers choose what leaves the card where VK_EXT_pageable_device_local_memory lets them;
  * VK_NV_compute_occupancy_priority gives dispatches one beside other work on the device, where
  * `features` has its feature too.
  * From any thread. Errors: ARGUMENT (a handle is missing; one of two lock callbacks is; a required
@@ -242,8 +245,8 @@ typedef struct peridot_device_requirements {
     } occupancy_priority;
 } peridot_device_requirements;
 
-/* Asks one physical device, before a device is made on it; creates nothing. Of what it writes,
- * extensions and features are what peridot_adoption wants to be told was enabled. One that cannot
+/* Asks one physical device, before a device is made on it; creates nothing. What it writes
+ * peridot_adoption takes as created_with. One that cannot
  * run Peridot is no error. May be called from any thread. Errors: ARGUMENT (an argument is NULL;
  * struct_size is not set; the instance is older than Vulkan 1.3). */
 PERIDOT_API peridot_result

@@ -148,6 +148,25 @@ peridot_result peridot_device_open(const peridot_device_params *params, peridot_
     return result ? result : wrap(engine, &given, device, error);
 }
 
+/* What was enabled, as the application tells in either way. */
+static peridot_result take_requirements(peridot_adoption *given, peridot_error *error) {
+    const peridot_device_requirements *with = given->created_with;
+    if (!with)
+        return PERIDOT_OK;
+    if (with->struct_size < offsetof(peridot_device_requirements, vulkan11))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_adoption::created_with must be as peridot_requirements_for filled it "
+                    "in: its struct_size is %zu",
+                    with->struct_size);
+    if (!given->features)
+        given->features = &with->features;
+    if (!given->extensions) {
+        given->extensions = with->extensions;
+        given->extension_count = with->extension_count;
+    }
+    return PERIDOT_OK;
+}
+
 peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                                     const peridot_device_params *params, peridot_device **device,
                                     peridot_error *error) {
@@ -160,6 +179,8 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
                     "peridot_device_adopt needs an adoption and a place for the device");
     peridot_result result =
         caller_struct_read(&given, sizeof given, adoption, "peridot_adoption", error);
+    if (!result)
+        result = take_requirements(&given, error);
     if (!result)
         result = engine_params(params, &with, error);
     if (result)

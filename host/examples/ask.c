@@ -18,7 +18,8 @@ int main(int argc, char **argv) {
     VkInstanceCreateInfo with = {VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
     peridot_error error = {PERIDOT_ERROR_NO_DEVICE, "no Vulkan device here can run Peridot"};
     peridot_device_requirements needs = {.struct_size = sizeof needs}; /* of the first that can */
-    peridot_adoption lent = {sizeof lent, .get_instance_proc_addr = vkGetInstanceProcAddr};
+    peridot_adoption lent = {sizeof lent, .get_instance_proc_addr = vkGetInstanceProcAddr,
+                             .created_with = &needs};
     VkPhysicalDevice found[16];
     uint32_t count = 16;
     bool good = !vkCreateInstance(&with, NULL, &lent.instance) &&
@@ -26,18 +27,17 @@ int main(int argc, char **argv) {
     for (uint32_t i = 0; good && !needs.usable && i < count; i++)
         good = !peridot_requirements_for(lent.instance, lent.physical_device = found[i],
                                          vkGetInstanceProcAddr, &needs, &error);
-    lent.queue_family = needs.queue_family;
     VkDeviceQueueCreateInfo queue = {
-        VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, NULL, 0, lent.queue_family, 1, &(float){0}};
-    VkDeviceCreateInfo info = {VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .pQueueCreateInfos = &queue};
-    info.queueCreateInfoCount = 1;
-    info.pNext = lent.features = &needs.features; /* the device has it, and Peridot is told so */
-    info.ppEnabledExtensionNames = lent.extensions = needs.extensions;
-    info.enabledExtensionCount = lent.extension_count = needs.extension_count;
+        VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, NULL, 0, needs.queue_family, 1, &(float){0}};
+    VkDeviceCreateInfo info = {VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = &needs.features,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = needs.extension_count,
+                               .ppEnabledExtensionNames = needs.extensions};
     good = good && needs.usable && !vkCreateDevice(lent.physical_device, &info, NULL, &lent.device);
     if (good)
-        vkGetDeviceQueue(lent.device, lent.queue_family, 0, &lent.queue);
-
+        vkGetDeviceQueue(lent.device, lent.queue_family = needs.queue_family, 0, &lent.queue);
     peridot_device *guest = NULL;
     peridot_model *model = NULL;
     peridot_session *session = NULL;

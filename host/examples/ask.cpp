@@ -22,20 +22,21 @@ int main(int argc, char **argv) try {
     needs.struct_size = sizeof needs;
     peridot_adoption lent{};
     lent.struct_size = sizeof lent;
-    lent.get_instance_proc_addr = vkGetInstanceProcAddr;
     for (vk::PhysicalDevice found : instance->enumeratePhysicalDevices())
         if (!needs.usable)
             peridot_requirements_for(lent.instance = *instance, lent.physical_device = found,
-                                     vkGetInstanceProcAddr, &needs, &error);
+                                     lent.get_instance_proc_addr = vkGetInstanceProcAddr, &needs,
+                                     &error);
     if (!needs.usable)
         throw std::runtime_error(error.message);
     float priority = 0;
-    vk::DeviceQueueCreateInfo queue({}, lent.queue_family = needs.queue_family, 1, &priority);
-    vk::DeviceCreateInfo info(
-        {}, 1, &queue, 0, nullptr, lent.extension_count = needs.extension_count,
-        lent.extensions = needs.extensions, nullptr, lent.features = &needs.features);
+    vk::DeviceQueueCreateInfo queue({}, needs.queue_family, 1, &priority);
+    vk::DeviceCreateInfo info({}, 1, &queue, 0, nullptr, needs.extension_count, needs.extensions,
+                              nullptr, &needs.features);
     vk::UniqueDevice device = vk::PhysicalDevice(lent.physical_device).createDeviceUnique(info);
-    lent.queue = vk::Device(lent.device = *device).getQueue(lent.queue_family, 0);
+    lent.queue =
+        vk::Device(lent.device = *device).getQueue(lent.queue_family = needs.queue_family, 0);
+    lent.created_with = &needs;
     peridot_device *guest = nullptr;
     peridot_model *model = nullptr;
     peridot_session *session = nullptr;

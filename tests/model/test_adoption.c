@@ -557,14 +557,18 @@ static void test_requirements_of_a_device(void **state) {
     DEVICE(vkGetDeviceQueue)(from.device, needs.queue_family, 0, &from.queue);
     from.get_instance_proc_addr = app.get;
     from.queue_family = needs.queue_family;
-    from.features = &needs.features;
-    from.extensions = needs.extensions;
-    from.extension_count = needs.extension_count;
+    from.created_with = &needs;
     peridot_device *device;
     peridot_device_params params = {.struct_size = sizeof params, .cache_directory = ""};
     if (peridot_device_adopt(&from, &params, &device, &error))
         fail_msg("%s", error.message);
     peridot_device_close(device);
+    needs.vulkan12.timelineSemaphore = VK_FALSE; /* what it tells is what counts */
+    assert_int_equal(peridot_device_adopt(&from, &params, &device, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "timelineSemaphore"));
+    needs.struct_size = 0;
+    assert_int_equal(peridot_device_adopt(&from, &params, &device, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "created_with"));
     DEVICE(vkDestroyDevice)(from.device, NULL);
 }
 
