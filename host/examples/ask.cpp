@@ -22,11 +22,12 @@ int main(int argc, char **argv) try {
     needs.struct_size = sizeof needs;
     peridot_adoption lent{};
     lent.struct_size = sizeof lent;
+    lent.get_instance_proc_addr = vkGetInstanceProcAddr;
+    lent.instance = *instance;
     for (vk::PhysicalDevice found : instance->enumeratePhysicalDevices())
         if (!needs.usable)
-            peridot_requirements_for(lent.instance = *instance, lent.physical_device = found,
-                                     lent.get_instance_proc_addr = vkGetInstanceProcAddr, &needs,
-                                     &error);
+            peridot_requirements_for(*instance, lent.physical_device = found, vkGetInstanceProcAddr,
+                                     &needs, &error);
     if (!needs.usable)
         throw std::runtime_error(error.message);
     float priority = 0;
@@ -34,8 +35,8 @@ int main(int argc, char **argv) try {
     vk::DeviceCreateInfo info({}, 1, &queue, 0, nullptr, needs.extension_count, needs.extensions,
                               nullptr, &needs.features);
     vk::UniqueDevice device = vk::PhysicalDevice(lent.physical_device).createDeviceUnique(info);
-    lent.queue =
-        vk::Device(lent.device = *device).getQueue(lent.queue_family = needs.queue_family, 0);
+    lent.device = *device;
+    lent.queue = device->getQueue(lent.queue_family = needs.queue_family, 0);
     lent.created_with = &needs;
     peridot_device *guest = nullptr;
     peridot_model *model = nullptr;
@@ -53,9 +54,7 @@ int main(int argc, char **argv) try {
     peridot_session_close_wait(session);
     peridot_model_close(model);
     peridot_device_close(guest);
-    if (!good)
-        throw std::runtime_error(error.message);
-    std::cout << std::endl;
+    good ? void(std::cout << std::endl) : throw std::runtime_error(error.message);
 } catch (const std::exception &failure) {
     return std::cerr << "ask: " << failure.what() << std::endl, 1;
 }
