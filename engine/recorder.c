@@ -82,6 +82,13 @@ uint32_t grid_longest_side(const uint32_t grid[3]) {
     return grid[2] > grid[side] ? 2 : side;
 }
 
+static void take_grid(const struct recording_range *range, struct dispatch *dispatch) {
+    for (uint32_t i = 0; i < range->grid_count; i++)
+        if (range->grids[i].buffer == dispatch->indirect)
+            memcpy(dispatch->grid, range->grids[i].grid, sizeof dispatch->grid);
+    dispatch->indirect = NULL;
+}
+
 void recording_part(const struct recording *whole, const struct recording_range *range,
                     struct recording *part) {
     recording_begin(part, whole->device);
@@ -90,8 +97,7 @@ void recording_part(const struct recording *whole, const struct recording_range 
     for (uint32_t i = range->first; i <= range->last; i++) {
         struct dispatch dispatch = whole->dispatches[i];
         if (dispatch.indirect)
-            memcpy(dispatch.grid, range->indirect_grid, sizeof dispatch.grid);
-        dispatch.indirect = NULL;
+            take_grid(range, &dispatch);
         uint32_t side = grid_longest_side(dispatch.grid);
         uint32_t begin = i == range->first ? range->first_group : 0;
         uint32_t end = i == range->last ? range->end_group : dispatch.grid[side];

@@ -61,13 +61,20 @@ void recording_also(struct recording *recording, struct dispatch *dispatch, uint
 void recording_free(struct recording *recording);
 uint32_t recording_count(const struct recording *recording); /* of dispatches */
 
+/* What the indirect grid in a buffer holds. */
+struct indirect_grid {
+    const struct buffer *buffer;
+    uint32_t grid[3];
+};
+
 /* Part of a recording: dispatches `first` to `last`, of the first one only its groups from
  * `first_group` on, of the last one only those before `end_group`, all counted along the longest
  * side of the grid. */
 struct recording_range {
     uint32_t first, first_group;
     uint32_t last, end_group;
-    uint32_t indirect_grid[3]; /* what the indirect grid of its dispatches holds */
+    const struct indirect_grid *grids; /* of its dispatches that have an indirect one */
+    uint32_t grid_count;
 };
 /* The side along which a grid is cut, 0 to 2. */
 uint32_t grid_longest_side(const uint32_t grid[3]);

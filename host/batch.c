@@ -2,6 +2,7 @@
 #include "batch.h"
 #include "caller_struct.h"
 #include "forward.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +25,6 @@ static peridot_result check_session(peridot_session *const *sessions, uint32_t i
         if (sessions[i] == session)
             return fail(error, PERIDOT_ERROR_ARGUMENT,
                         "sessions %u and %u of the batch are the same", i, index);
-    if (session->hidden_layer)
-        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                    "session %u of the batch keeps hidden states, which batches do not: create it "
-                    "without a hidden_layer",
-                    index);
     if (session->suspension)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "session %u of the batch is suspended: call peridot_session_resume_wait first",
@@ -75,6 +71,13 @@ static void take_settings(struct peridot_session *own, peridot_session *const *s
     }
 }
 
+static bool any_normed(const struct peridot_session *own) {
+    bool any = false;
+    for (uint32_t i = 0; i < own->member_count; i++)
+        any |= own->members[i]->hidden_layer == PERIDOT_HIDDEN_NORMED;
+    return any;
+}
+
 /* Rows of activations, zero as padding must be. What else a pass needs its members have. */
 static peridot_result create_scratch(struct peridot_session *own, peridot_error *error) {
     struct scratch *s = &own->scratch;
@@ -84,6 +87,7 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
         enum session_buffer which;
         const struct buffer **place;
     } rows[] = {{SESSION_X, &s->x},
+                {SESSION_NORMED, any_normed(own) ? &s->normed : NULL},
                 {SESSION_QUERY, &s->query},
                 {SESSION_ATTENDED, &s->attended},
                 {SESSION_HIDDEN, &s->hidden},
@@ -95,7 +99,7 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
     for (size_t i = 0; i < sizeof rows / sizeof *rows && !result; i++) {
         const char *name;
         uint64_t bytes = session_buffer_bytes(&own->model->config, &shape, rows[i].which, &name);
-        if (bytes)
+        if (bytes && rows[i].place)
             result = arena_buffer(own->arena, bytes, name, rows[i].place, error);
     }
     if (!result)
@@ -103,7 +107,7 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
     if (result)
         return result;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (*rows[i].place)
+        if (rows[i].place && *rows[i].place)
             own->lane.device->vk.CmdFillBuffer(commands, (*rows[i].place)->handle, 0, VK_WHOLE_SIZE,
                                                0);
     return session_send(own, commands, error);
@@ -180,6 +184,7 @@ static peridot_result open_batch(struct peridot_batch *batch, peridot_error *err
         result = pipelines_compile(device, NULL, NULL, error);
     if (!result)
         result = lane_create(device, &own->lane, error);
+    schedule_start(&own->schedule, device, own->submission_seconds);
     if (!result)
         result = create_scratch(own, error);
     return result ? result : batch_record(batch, error);
@@ -206,7 +211,7 @@ peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t c
 }
 
 peridot_result peridot_batch_close(peridot_batch *batch) {
-    if (batch && session_is_busy(&batch->own))
+    if (batch && (work_holds(&batch->own) || session_is_busy(&batch->own)))
         return PERIDOT_NOT_READY;
     peridot_batch_close_wait(batch);
     return PERIDOT_OK;
@@ -217,11 +222,60 @@ void peridot_batch_close_wait(peridot_batch *batch) {
         return;
     if (batch->own.lane.device) {
         (void)lane_wait(&batch->own.lane, batch->own.lane.submitted, NULL);
+        slices_drain(&batch->own);
+        work_cancel(&batch->own); /* its sessions are free again */
+        slices_close(&batch->own);
         forget_recordings(batch);
         lane_destroy(&batch->own.lane);
     }
     arena_destroy(batch->own.arena);
     free(batch);
+}
+
+/* ---- What may be asked of it ---- */
+
+peridot_result batch_name_session(const struct peridot_session *own, uint32_t index,
+                                  peridot_result result, peridot_error *error) {
+    if (!result || !error || !own->member_count)
+        return result;
+    peridot_error told = *error;
+    return fail(error, result, "session %u of the batch: %s", index, told.message);
+}
+
+static peridot_result check_member(const struct peridot_session *member,
+                                   const struct peridot_model *model, uint32_t count,
+                                   peridot_error *error) {
+    peridot_result result = session_check_present(member, error);
+    if (!result && member->model != model)
+        result = fail(error, PERIDOT_ERROR_ARGUMENT,
+                      "it was moved to another model: close the batch and make another one");
+    if (result || !count)
+        return result;
+    if (member->length == 0)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "generating needs a prompt: give it one by peridot_session_start or "
+                    "peridot_session_prompt_wait");
+    if (member->length >= member->context)
+        return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
+                    "the context of %u tokens is full: truncate the session, or let it sit out",
+                    member->context);
+    return PERIDOT_OK;
+}
+
+peridot_result batch_check_counts(const struct peridot_batch *batch, const uint32_t *counts,
+                                  peridot_error *error) {
+    const struct peridot_session *own = &batch->own;
+    uint32_t any = 0;
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < own->member_count && !result; i++) {
+        any |= counts[i];
+        result = check_member(own->members[i], own->model, counts[i], error);
+        result = batch_name_session(own, i, result, error);
+    }
+    if (!result && !any)
+        result = fail(error, PERIDOT_ERROR_ARGUMENT,
+                      "no session of the batch is to generate a token: all counts are 0");
+    return result;
 }
 
 /* ---- What it is ---- */

@@ -13,6 +13,14 @@ struct peridot_batch {
     peridot_batch_statistics statistics;
 };
 
+/* Whether each session with a count can generate now, and any has one. Errors, which name the
+ * session: as peridot_batch_start. */
+peridot_result batch_check_counts(const struct peridot_batch *batch, const uint32_t *counts,
+                                  peridot_error *error);
+/* Says in the message of a failure which session of a batch it is about; `own`: the batch's, or of
+ * a session alone, which needs no name. */
+peridot_result batch_name_session(const struct peridot_session *own, uint32_t index,
+                                  peridot_result result, peridot_error *error);
 /* Records what a call needs that is not recorded yet, but for samplers. */
 peridot_result batch_record(struct peridot_batch *batch, peridot_error *error);
 /* Sets the image of the batch's block: its rows, and where their sessions are. */

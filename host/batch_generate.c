@@ -1,5 +1,6 @@
-/* Generation of a batch: steps in which each session samples a token, several to a submission; all
- * sessions' tokens are taken from their rings as the steps end. */
+/* Generation of a batch: steps in which each session samples a token, several to a submission, or
+ * one where the host says what tokens may come in a session; all sessions' tokens are taken from
+ * their rings as the steps end. */
 #include "batch.h"
 #include "constraint.h"
 #include "forward.h"
@@ -22,6 +23,8 @@ struct call {
     uint32_t lengths[BATCH_MAX], ends[BATCH_MAX], taken[BATCH_MAX];
     uint32_t kinds[BATCH_MAX];      /* of sampler */
     bool live[BATCH_MAX];           /* more tokens are to be taken */
+    bool stopped[BATCH_MAX];        /* its kernels are told that it is done */
+    bool masked;                    /* the host says what tokens may come in some */
     uint32_t submitted, received;   /* steps */
     uint64_t values[RING_CAPACITY]; /* the timeline value of step i, at i % RING_CAPACITY */
     double step_seconds;            /* smoothed; 0: not measured yet */
@@ -38,12 +41,6 @@ static uint32_t wanted_steps(const struct call *call) {
 }
 
 /* ---- What the device is told ---- */
-
-static void write_block(const struct peridot_session *of, VkCommandBuffer commands, size_t from) {
-    const struct session_block *state = &of->head_state;
-    of->model->device->engine->vk.CmdUpdateBuffer(commands, of->block->handle, from,
-                                                  sizeof *state - from, (const char *)state + from);
-}
 
 /* Makes room for what `steps` more steps run through the layers, and writes what kernels must know
  * of it: all blocks before the first step, then the addresses of new KV chunks. Adds the update, if
@@ -70,28 +67,38 @@ static peridot_result make_room(struct call *call, uint32_t steps, peridot_error
     arrput(call->updates, commands);
     for (uint32_t i = 0; i < own->member_count; i++)
         if (first || grown[i])
-            write_block(own->members[i], commands,
-                        first ? 0 : offsetof(struct session_block, kv_chunks));
+            session_write_block(own->members[i], commands,
+                                first ? 0 : offsetof(struct session_block, kv_chunks));
     if (first)
-        write_block(own, commands, 0);
+        session_write_block(own, commands, 0);
     return lane_end(&own->lane, commands, error);
 }
 
 /* ---- Submitting ---- */
 
-/* The command buffers of step `step`: a pass precedes all samplings but the first. */
-static uint32_t step_commands(const struct call *call, uint32_t step, VkCommandBuffer *commands) {
+/* The command buffers of the pass that precedes the samplings of a step, but for the first one's.
+ */
+static uint32_t pass_commands(struct call *call, uint32_t step, VkCommandBuffer *commands) {
     const struct peridot_session *own = &call->batch->own;
     uint32_t count = 0;
-    for (uint32_t i = 0; i < own->member_count; i++)
-        if (call->ends[i] == step && step > 0)
+    if (step == 0)
+        return 0;
+    for (uint32_t i = 0; i < own->member_count; i++) {
+        if (call->ends[i] <= step && !call->stopped[i])
             commands[count++] = call->batch->stops[i].commands;
-    if (step > 0) {
-        commands[count++] = own->passes[0].embed.commands;
-        for (uint32_t i = 0; i < own->model->layer_count; i++)
-            commands[count++] = own->passes[0].layers[i].commands;
-        commands[count++] = own->head.commands;
+        call->stopped[i] |= call->ends[i] <= step;
     }
+    commands[count++] = own->passes[0].embed.commands;
+    for (uint32_t i = 0; i < own->model->layer_count; i++)
+        commands[count++] = own->passes[0].layers[i].commands;
+    commands[count++] = own->head.commands;
+    return count;
+}
+
+static uint32_t sampler_commands(const struct call *call, uint32_t step,
+                                 VkCommandBuffer *commands) {
+    const struct peridot_session *own = &call->batch->own;
+    uint32_t count = 0;
     for (uint32_t i = 0; i < own->member_count; i++)
         if (step < call->ends[i])
             commands[count++] = own->members[i]->samplers[call->kinds[i]].commands;
@@ -109,6 +116,16 @@ static uint32_t steps_at_once(const struct call *call) {
     return steps < left ? steps : left;
 }
 
+/* Room for the command buffers of so many steps: an update; stops and samplers, embedding and head
+ * beside the layers. */
+static peridot_result make_list(const struct peridot_session *own, uint32_t steps,
+                                VkCommandBuffer **commands, peridot_error *error) {
+    uint32_t per_step = own->model->layer_count + 2 * BATCH_MAX + 2;
+    *commands = malloc((steps * per_step + 1) * sizeof **commands);
+    return *commands ? PERIDOT_OK
+                     : fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
+}
+
 /* Sends `steps` steps in one vkQueueSubmit2, each of which signals the timeline. */
 static peridot_result submit_steps(struct call *call, uint32_t steps, peridot_error *error) {
     struct peridot_session *own = &call->batch->own;
@@ -116,17 +133,18 @@ static peridot_result submit_steps(struct call *call, uint32_t steps, peridot_er
     peridot_result result = make_room(call, steps, error);
     if (result)
         return result;
-    /* an update; stops and samplers, embedding and head beside the layers */
-    uint32_t per_step = own->model->layer_count + 2 * BATCH_MAX + 2;
-    VkCommandBuffer *commands = malloc((steps * per_step + 1) * sizeof *commands), *at = commands;
-    if (!commands)
-        return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
+    VkCommandBuffer *commands, *at;
+    result = make_list(own, steps, &commands, error);
+    if (result)
+        return result;
+    at = commands;
     struct batch batches[STEPS_MAX];
     for (uint32_t i = 0; i < steps; i++) {
         batches[i] = (struct batch){at, 0};
         if (i == 0 && updates < arrlen(call->updates))
             at[batches[i].count++] = arrlast(call->updates);
-        batches[i].count += step_commands(call, call->submitted + i, at + batches[i].count);
+        batches[i].count += pass_commands(call, call->submitted + i, at + batches[i].count);
+        batches[i].count += sampler_commands(call, call->submitted + i, at + batches[i].count);
         at += batches[i].count;
     }
     result = lane_submit(&own->lane, batches, steps, error);
@@ -136,12 +154,52 @@ static peridot_result submit_steps(struct call *call, uint32_t steps, peridot_er
     return result;
 }
 
+/* What may come next, where the host says so; the samplers of the tokens before have run. */
+static peridot_result write_masks(const struct call *call, peridot_error *error) {
+    const struct peridot_session *own = &call->batch->own;
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < own->member_count && !result; i++)
+        if (call->live[i] && (call->kinds[i] & SAMPLER_MASK))
+            result = batch_name_session(own, i, constraint_write(own->members[i], error), error);
+    return result;
+}
+
+/* The samplings of one step, and behind them the pass of the next one, which then need not wait for
+ * the masks. */
+static peridot_result submit_one_step(struct call *call, peridot_error *error) {
+    struct peridot_session *own = &call->batch->own;
+    uint32_t step = call->submitted, count = 0;
+    bool more = step + 1 < wanted_steps(call);
+    ptrdiff_t updates = arrlen(call->updates);
+    VkCommandBuffer *commands;
+    peridot_result result = write_masks(call, error);
+    if (!result)
+        result = make_room(call, 1 + more, error);
+    if (!result)
+        result = make_list(own, 2, &commands, error);
+    if (result)
+        return result;
+    if (updates < arrlen(call->updates))
+        commands[count++] = arrlast(call->updates);
+    count += sampler_commands(call, step, commands + count);
+    struct batch batches[2] = {{commands, count}, {commands + count, 0}};
+    if (more)
+        batches[1].count = pass_commands(call, step + 1, commands + count);
+    result = lane_submit(&own->lane, batches, more ? 2 : 1, error);
+    free(commands);
+    if (!result)
+        call->values[call->submitted++ % RING_CAPACITY] = own->lane.submitted - more;
+    return result;
+}
+
 /* Keeps the device busy: up to two submissions ahead of what was received. */
 static peridot_result feed(struct call *call, peridot_error *error) {
     double start = platform_seconds();
     peridot_result result = PERIDOT_OK;
     uint32_t ahead = steps_at_once(call);
-    while (!result && call->submitted < wanted_steps(call) &&
+    if (call->masked)
+        result = submit_one_step(call, error);
+    while (!result && !call->masked && call->submitted < wanted_steps(call) &&
            call->submitted - call->received <= ahead)
         result = submit_steps(call, steps_at_once(call), error);
     call->batch->statistics.decode_host_seconds += platform_seconds() - start;
@@ -210,29 +268,6 @@ static peridot_result run(struct call *call, peridot_error *error) {
 
 /* ---- Before it ---- */
 
-static peridot_result check_member(const struct peridot_session *member,
-                                   const struct peridot_model *model, uint32_t count,
-                                   peridot_error *error) {
-    peridot_result result = session_check_present(member, error);
-    if (!result && member->model != model)
-        result = fail(error, PERIDOT_ERROR_ARGUMENT,
-                      "it was moved to another model: close the batch and make another one");
-    if (result || !count)
-        return result;
-    if (constraint_is_on(member))
-        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                    "with a mask or a grammar the host is needed between its tokens: use "
-                    "peridot_session_generate_wait, and let it sit out here");
-    if (member->length == 0)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "generating needs a prompt: give it one by peridot_session_prompt_wait");
-    if (member->length >= member->context)
-        return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
-                    "the context of %u tokens is full: truncate the session, or let it sit out",
-                    member->context);
-    return PERIDOT_OK;
-}
-
 /* A member's logits, and its block as its own generation would begin with; of one that sits out,
  * done. */
 static peridot_result prepare_member(struct call *call, uint32_t index, uint32_t count,
@@ -245,6 +280,7 @@ static peridot_result prepare_member(struct call *call, uint32_t index, uint32_t
         return PERIDOT_OK;
     }
     call->kinds[index] = session_sampler_kind(member);
+    call->masked |= (call->kinds[index] & SAMPLER_MASK) != 0;
     if (!member->logits_valid)
         result = session_compute(member, NULL, error);
     if (!result)
@@ -258,28 +294,11 @@ static peridot_result prepare_member(struct call *call, uint32_t index, uint32_t
     return PERIDOT_OK;
 }
 
-/* Says in the message which session it is about. */
-static peridot_result name_session(uint32_t index, peridot_result result, peridot_error *error) {
-    if (!result || !error)
-        return result;
-    peridot_error told = *error;
-    return fail(error, result, "session %u of the batch: %s", index, told.message);
-}
-
 static peridot_result prepare(struct call *call, const uint32_t *counts, peridot_error *error) {
     struct peridot_session *own = &call->batch->own;
-    uint32_t any = 0;
-    peridot_result result = PERIDOT_OK;
-    for (uint32_t i = 0; i < own->member_count && !result; i++) {
-        any |= counts[i];
-        result =
-            name_session(i, check_member(own->members[i], own->model, counts[i], error), error);
-    }
-    if (!result && !any)
-        result = fail(error, PERIDOT_ERROR_ARGUMENT,
-                      "no session of the batch is to generate a token: all counts are 0");
+    peridot_result result = batch_check_counts(call->batch, counts, error);
     for (uint32_t i = 0; i < own->member_count && !result; i++)
-        result = name_session(i, prepare_member(call, i, counts[i], error), error);
+        result = batch_name_session(own, i, prepare_member(call, i, counts[i], error), error);
     if (!result)
         result = batch_record(call->batch, error);
     if (!result)

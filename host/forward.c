@@ -406,27 +406,36 @@ static void add_shares(struct peridot_session *session, struct recording *record
 /* ---- Hidden states ---- */
 
 static void add_capture(struct peridot_session *session, struct recording *recording,
-                        const struct buffer *x, uint32_t rows) {
-    const struct buffer *y = session->scratch.hidden_states;
+                        const struct buffer *from, const struct share *share) {
+    const struct peridot_session *own = share->session;
+    const struct buffer *y = own->scratch.hidden_states;
     uint32_t stride = session->model->d_padded;
     struct pipeline *pipeline = session->kernels.capture;
+    struct operand x = rows_from(from, share->first, share->rows, stride);
     struct capture_constants constants = {
-        .x = x->address, .y = y->address, .session = session->block->address, .stride = stride};
-    struct operand operands[] = {rows_of(x, rows, stride), WHOLE(y), WHOLE(session->block)};
-    struct cost cost = {.bytes = 8.0 * rows * stride};
+        .x = address_of(&x), .y = y->address, .session = own->block->address, .stride = stride};
+    struct operand operands[] = {x, WHOLE(y), WHOLE(own->block)};
+    struct cost cost = {.bytes = 8.0 * share->rows * stride};
     add(recording, pipeline, &constants, operands,
-        divide_up(stride / 4, pipeline->key.spec[SPEC_WORKGROUP]), rows, 1, cost);
+        divide_up(stride / 4, pipeline->key.spec[SPEC_WORKGROUP]), share->rows, 1, cost);
 }
 
-/* After a layer, counted from 1: what the application wants of it. */
+/* After a layer, counted from 1: what the application wants of it in each session. */
 static void add_hidden_states(struct peridot_session *session, struct recording *recording,
                               uint32_t rows, uint32_t layer) {
     const struct peridot_model *model = session->model;
-    if (session->hidden_layer == layer) {
-        add_capture(session, recording, session->scratch.x, rows);
-    } else if (session->hidden_layer == PERIDOT_HIDDEN_NORMED && layer == model->config.layers) {
-        add_norm(session, recording, model->final_norm, rows);
-        add_capture(session, recording, session->scratch.normed, rows);
+    bool is_last = layer == model->config.layers, normed = false;
+    for (uint32_t i = 0; i < share_count(session); i++) {
+        struct share share = share_of(session, rows, i);
+        uint32_t wanted = share.session->hidden_layer;
+        if (wanted == layer)
+            add_capture(session, recording, session->scratch.x, &share);
+        if (wanted != PERIDOT_HIDDEN_NORMED || !is_last)
+            continue;
+        if (!normed)
+            add_norm(session, recording, model->final_norm, rows);
+        normed = true;
+        add_capture(session, recording, session->scratch.normed, &share);
     }
 }
 
@@ -475,8 +484,7 @@ static void record_layer(struct peridot_session *session, struct recording *reco
     job.x = s->hidden, job.x_stride = model->hidden_padded;
     job.y = s->x, job.y_stride = model->d_padded;
     add_projection(session, recording, &job);
-    if (session->hidden_layer)
-        add_hidden_states(session, recording, pass->rows, index + 1);
+    add_hidden_states(session, recording, pass->rows, index + 1);
 }
 
 /* What comes before the layers. */

@@ -54,6 +54,17 @@ void session_begin_sampling(struct peridot_session *session) {
     memcpy(state->stop_tokens, info.stop_tokens, sizeof state->stop_tokens);
 }
 
+void session_write_block(const struct peridot_session *session, VkCommandBuffer commands,
+                         size_t from) {
+    const struct session_block *state = &session->head_state;
+    const struct buffer *marks = session->scratch.marks; /* a batch's own has none */
+    const struct device_functions *vk = &session->model->device->engine->vk;
+    vk->CmdUpdateBuffer(commands, session->block->handle, from, sizeof *state - from,
+                        (const char *)state + from);
+    if (from == 0 && marks && session->sampling.repetition_penalty != 1)
+        vk->CmdFillBuffer(commands, marks->handle, 0, VK_WHOLE_SIZE, 0);
+}
+
 /* A one-time command buffer that updates the block: all of it, or the addresses of new KV chunks.
  */
 static peridot_result add_update(struct generation *generation, bool all, peridot_error *error) {
@@ -63,10 +74,7 @@ static peridot_result add_update(struct generation *generation, bool all, perido
     if (result)
         return result;
     generation->update_count++;
-    const struct session_block *state = &session->head_state;
-    size_t from = all ? 0 : offsetof(struct session_block, kv_chunks);
-    session->lane.device->vk.CmdUpdateBuffer(*commands, session->block->handle, from,
-                                             sizeof *state - from, (const char *)state + from);
+    session_write_block(session, *commands, all ? 0 : offsetof(struct session_block, kv_chunks));
     return lane_end(&session->lane, *commands, error);
 }
 

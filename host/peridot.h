@@ -849,10 +849,12 @@ PERIDOT_API peridot_result peridot_session_move(peridot_session *session, perido
 /* ---- Batches -----------------------------------------------------------------------------------
  *
  * Several sessions that decode together: each step runs one token of each through the layers, and
- * reads the weights, most of what a step costs, once for all of them. Tokens and log-probabilities
- * are those of separate runs. Each session keeps its own prompt, length, sampling settings and
- * seed, and outside of peridot_batch_generate_wait it is used as before: prompts are read one by
- * one. */
+ * reads the weights, most of what a step costs, once for all of them. Tokens, log-probabilities and
+ * hidden states are those of separate runs. Each session keeps its own prompt, length, sampling
+ * settings and seed, mask and grammar, and outside of peridot_batch_generate_wait and of work in
+ * slices it is used as before: prompts are read one by one. With a mask or a grammar in one of
+ * those that generate, a submission has one step, as in a session's own generation. For an
+ * application that draws frames batches come in slices too (peridot_batch_start, below). */
 
 #define PERIDOT_BATCH_MAX 8 /* sessions in a batch */
 
@@ -861,11 +863,12 @@ PERIDOT_API peridot_result peridot_session_move(peridot_session *session, perido
  * batches. It stays the caller's, and is closed after them. The pipelines for so many
  * sessions that are missing are compiled. The batch has a few megabytes of device memory and runs
  * as many steps in a submission as the session with the fewest, for as long as the shortest
- * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices; a
- * session that keeps hidden states), DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+ * submission_ms. Errors: ARGUMENT (which session, why), UNSUPPORTED (a model on several devices),
+ * DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
                                                 peridot_batch **batch, peridot_error *error);
-/* Closes a batch; accepts NULL. NOT_READY: something of it still runs, and nothing has happened. */
+/* Closes a batch; accepts NULL. NOT_READY: something of it still runs; its work in slices is
+ * cancelled, and nothing else has happened. */
 PERIDOT_API peridot_result peridot_batch_close(peridot_batch *batch);
 /* The same, but waits for that. */
 PERIDOT_API void peridot_batch_close_wait(peridot_batch *batch);
@@ -879,10 +882,10 @@ typedef bool (*peridot_on_batch_token)(uint32_t session, const peridot_token *to
  * end; 0: it sits out. What peridot_session_generate_wait would give one
  * by one, to the bit; a session that is done costs the others little. `generated` (may be NULL,
  * else one number a session): how many tokens there were. `counts` has one number a session.
- * Errors, which name the session: ARGUMENT (one of them has work in slices, is suspended or was
- * moved to another model; one that is to generate has no prompt yet; all counts are 0), UNSUPPORTED
- * (one that is to generate has a mask or a grammar), CONTEXT_FULL (of one that is to generate), and
- * as peridot_session_generate_wait. Tokens that came before an error stay. */
+ * Errors, which name the session: ARGUMENT (one of them is at work in slices, is suspended or was
+ * moved to another model; one that is to generate has no prompt yet; all counts are 0),
+ * CONTEXT_FULL (of one that is to generate), and as peridot_session_generate_wait; the first one
+ * ends it for all. Tokens that came before an error stay. */
 PERIDOT_API peridot_result peridot_batch_generate_wait(peridot_batch *batch, const uint32_t *counts,
                                                        peridot_on_batch_token on_token, void *user,
                                                        uint32_t *generated, peridot_error *error);
@@ -1027,6 +1030,66 @@ PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
  * Tokens that were appended stay in the context, and those received; what was not computed is
  * computed with the next work. Without work nothing happens, nor with NULL. */
 PERIDOT_API void peridot_session_cancel(peridot_session *session);
+
+/* A batch's work in slices: several sessions that answer together, a slice a frame. What is said
+ * above of a session's functions is true of these, with the batch in its place: from
+ * peridot_batch_start until poll says that the work is not active any more, functions that change
+ * one of its sessions, or read its results, answer ARGUMENT, those that have a count of 0 included,
+ * and peridot_session_close NOT_READY. Tokens and log-probabilities are those of separate runs, to
+ * the bit, however the work is sliced. */
+
+typedef struct peridot_batch_work {
+    size_t struct_size;
+    const uint32_t *counts; /* tokens to sample at most, one number a session; 0: it sits out.
+                               Copied. */
+    peridot_on_batch_token on_token; /* called by peridot_batch_poll; NULL: none */
+    void *user;
+} peridot_batch_work;
+
+/* Takes up work; nothing is submitted. Where the tokens of a session that is to generate have not
+ * all been run, or its last logits are gone (its work was cancelled, it was truncated), the work
+ * begins with that. Errors, which name the session: ARGUMENT (the batch's work, or a session's, is
+ * active; no counts, or all are 0; one that is to generate has no prompt yet; one is suspended or
+ * was moved to another model), CONTEXT_FULL (of one that is to generate), HOST_MEMORY,
+ * DEVICE_MEMORY, VULKAN. */
+PERIDOT_API peridot_result peridot_batch_start(peridot_batch *batch, const peridot_batch_work *work,
+                                               peridot_error *error);
+
+/* As peridot_session_plan, up to the next token of each session; a budget of 0 is the shortest
+ * submission_ms of the sessions. Errors: ARGUMENT (no work; no place for the plan). */
+PERIDOT_API peridot_result peridot_batch_plan(peridot_batch *batch, float budget_ms,
+                                              peridot_slice_plan *plan, peridot_error *error);
+
+/* As peridot_session_advance: NOT_READY when PERIDOT_SLICES_MAX slices of the batch are in flight,
+ * or when tokens must be polled first. Errors as peridot_session_advance; those of a session's mask
+ * or grammar name the session, and end the work of all. */
+PERIDOT_API peridot_result peridot_batch_advance(peridot_batch *batch,
+                                                 const peridot_advance *advance,
+                                                 peridot_slice_plan *slice, peridot_error *error);
+
+/* As peridot_session_record; errors as peridot_batch_advance. */
+PERIDOT_API peridot_result peridot_batch_record(peridot_batch *batch,
+                                                const peridot_recording *recording,
+                                                peridot_slice_plan *slice, peridot_error *error);
+
+typedef struct peridot_batch_status {
+    size_t struct_size;
+    bool active;          /* there is work, or slices of it are still running */
+    uint32_t prompt_left; /* of all sessions' tokens, those not yet run through the model */
+    uint32_t generated[PERIDOT_BATCH_MAX]; /* tokens of each sampled and received by this work */
+    uint32_t slices_in_flight;             /* submitted or recorded, and not known to be done */
+    float slice_ms;           /* GPU time of the last slice that was measured; 0: none yet */
+    float slice_estimated_ms; /* what it was estimated at */
+} peridot_batch_status;
+
+/* As peridot_session_poll: calls on_token for each token that came, step by step, within a step in
+ * the order of the sessions. When that returns false, or a stop token came, that session's part
+ * ends; the work ends when all have. Errors: ARGUMENT (never had work), DEVICE_LOST, VULKAN. */
+PERIDOT_API peridot_result peridot_batch_poll(peridot_batch *batch, peridot_batch_status *status,
+                                              peridot_error *error);
+
+/* Ends the work of all, as peridot_session_cancel. */
+PERIDOT_API void peridot_batch_cancel(peridot_batch *batch);
 
 #ifdef __cplusplus
 }

@@ -90,6 +90,7 @@ struct peridot_session {
     uint32_t sampled;    /* ring entries written by the device */
     peridot_sampling sampling;
     struct work *work;             /* in slices (slices.h); NULL: never had any */
+    struct peridot_session *batch; /* the own of one whose work it takes part in; NULL: of none */
     struct suspension *suspension; /* suspension.h; NULL: the session is on its devices */
     uint32_t returns;              /* how often it came back to them */
 
@@ -193,6 +194,10 @@ peridot_result session_check_present(const struct peridot_session *session, peri
 /* ARGUMENT: it is suspended, or on its way. */
 peridot_result suspension_check(const struct peridot_session *session, bool away_will_do,
                                 peridot_error *error);
+/* The image of the block, from an offset on, to the block; all of it is for a first token, for
+ * which the sampler's marks must be none. */
+void session_write_block(const struct peridot_session *session, VkCommandBuffer commands,
+                         size_t from);
 /* What changes between passes, written ahead of the work that reads it. */
 void session_write_header(struct peridot_session *session, VkCommandBuffer commands, uint32_t base,
                           uint32_t rows);

@@ -1,4 +1,5 @@
 #include "slices.h"
+#include "batch.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
@@ -14,22 +15,25 @@ static struct slice_run *run_at(struct slice_cut *cut, const struct work_place *
                                 const struct work_unit *unit) {
     const struct slice_run *last = arrlen(cut->runs) ? &arrlast(cut->runs) : NULL;
     if (!last || last->ends_segment) {
-        bool begins = place->segment == 0 && place->dispatch == 0 && place->group == 0;
         struct slice_run run = {.at = *place,
                                 .segment = unit->segment,
                                 .range = {.first = place->dispatch, .first_group = place->group},
-                                .begins_stage = begins};
+                                .begins_stage = work_list_between(place)};
         arrput(cut->runs, run);
     }
     return &arrlast(cut->runs);
 }
 
 /* Whether the token to sample next has no mask yet: it gets one when the tokens before it are
- * known, and behind what else there is to submit, so that the device works meanwhile. */
+ * known: before a slice that begins with sampling, else behind what there is to submit, so that the
+ * device works meanwhile. */
 static bool waits_for_mask(const struct work *work, const struct slice_cut *cut) {
-    if (!(work->goal.kind & SAMPLER_MASK) || cut->after.sampled < work->masked)
+    uint32_t index = cut->after.member, sampled = cut->after.members[index].sampled;
+    const struct work_member *member = &work->members[index];
+    if (!(work->goal.members[index].kind & SAMPLER_MASK) || sampled < member->masked)
         return false;
-    return cut->after.sampled > work->received || cut->dispatches > 0;
+    return sampled > member->received ||
+           (cut->dispatches > 0 && cut->runs[0].at.stage != STAGE_SAMPLE);
 }
 
 /* Whether the slice ends before this place, however much of it is left. */
@@ -38,13 +42,15 @@ static bool stops_at(const struct peridot_session *session, const struct slice_c
     const struct work_place *place = &cut->after;
     if (place->stage == STAGE_END)
         return true;
-    if (place->stage != STAGE_SAMPLE || place->dispatch || place->group)
+    if (place->stage != STAGE_SAMPLE || !work_list_between(place))
         return false;
     if (waits_for_mask(session->work, cut))
         return true;
-    if (place->sampled - session->work->received >= TOKENS_AHEAD)
+    uint32_t sampled = place->members[place->member].sampled;
+    if (sampled - session->work->members[place->member].received >= TOKENS_AHEAD)
         return true;
-    return !limited && place->sampled - from->sampled >= session->steps_per_submission;
+    return !limited &&
+           sampled - from->members[place->member].sampled >= session->steps_per_submission;
 }
 
 void slice_cut_make(const struct peridot_session *session, const struct work_place *place,
@@ -134,43 +140,56 @@ static void order_copies(const struct writer *writer) {
     writer->session->lane.device->vk.CmdPipelineBarrier2(writer->open, &info);
 }
 
-static void update_block(const struct writer *writer, size_t from) {
-    const struct peridot_session *session = writer->session;
-    const struct session_block *state = &session->head_state;
-    session->lane.device->vk.CmdUpdateBuffer(writer->open, session->block->handle, from,
-                                             sizeof *state - from, (const char *)state + from);
-}
-
 /* A part of a new chunk; with the last part kernels learn of it. */
 static void write_clearing(struct writer *writer, const struct slice_run *run) {
-    const struct peridot_session *session = writer->session;
-    const struct buffer *chunk = session->chunks[run->at.chunks].buffer;
+    const struct peridot_session *member = work_list_member(writer->session, run->at.member);
+    uint32_t index = run->at.members[run->at.member].chunks;
+    const struct buffer *chunk = member->chunks[index].buffer;
     uint64_t begin = (uint64_t)run->range.first_group * CLEAR_BYTES;
     uint64_t end = (uint64_t)run->range.end_group * CLEAR_BYTES;
     end = end < chunk->size ? end : chunk->size;
     order_copies(writer);
-    session->lane.device->vk.CmdFillBuffer(writer->open, chunk->handle, begin, end - begin, 0);
+    member->lane.device->vk.CmdFillBuffer(writer->open, chunk->handle, begin, end - begin, 0);
     writer->clears = true;
     if (run->ends_segment)
-        update_block(writer, offsetof(struct session_block, kv_chunks));
+        session_write_block(member, writer->open, offsetof(struct session_block, kv_chunks));
 }
 
-/* What a stage's kernels find in the session's block. */
+/* Before a batch's first step where its rows are; before each who is done. */
+static void write_step_header(const struct writer *writer, const struct work_place *at) {
+    struct peridot_session *batch = writer->session;
+    if (at->steps == 0) {
+        batch_set_block(batch);
+        session_write_block(batch, writer->open, 0);
+    }
+    for (uint32_t i = 0; i < batch->member_count; i++)
+        if (at->stops >> i & 1)
+            batch->lane.device->vk.CmdFillBuffer(writer->open, batch->members[i]->block->handle,
+                                                 offsetof(struct session_block, done), 4, 1);
+}
+
+/* What a stage's kernels find in the members' blocks and the batch's. */
 static void write_stage_header(struct writer *writer, const struct work_place *at) {
-    struct peridot_session *session = writer->session;
+    struct peridot_session *member = work_list_member(writer->session, at->member);
+    order_copies(writer);
     if (at->stage == STAGE_PASS) {
-        order_copies(writer);
-        session_write_header(session, writer->open, at->base, at->rows);
-    } else if (at->stage == STAGE_SAMPLE && at->sampled == 0) {
-        order_copies(writer);
-        session_begin_sampling(session);
-        update_block(writer, 0);
+        session_write_header(member, writer->open, at->base, at->rows);
+    } else if (at->stage == STAGE_SAMPLE) {
+        session_begin_sampling(member);
+        session_write_block(member, writer->open, 0);
+    } else {
+        write_step_header(writer, at);
     }
 }
 
-static bool has_header(const struct slice_run *run) {
-    return run->begins_stage &&
-           (run->at.stage == STAGE_PASS || (run->at.stage == STAGE_SAMPLE && run->at.sampled == 0));
+static bool has_header(const struct peridot_session *session, const struct slice_run *run) {
+    const struct work_place *at = &run->at;
+    if (!run->begins_stage)
+        return false;
+    if (at->stage == STAGE_STEP)
+        return session->member_count && (at->steps == 0 || at->stops);
+    return at->stage == STAGE_PASS ||
+           (at->stage == STAGE_SAMPLE && at->members[at->member].sampled == 0);
 }
 
 static peridot_result write_run(struct writer *writer, const struct slice_run *run,
@@ -179,7 +198,7 @@ static peridot_result write_run(struct writer *writer, const struct slice_run *r
     bool whole = run->segment && run->ends_segment && run->at.dispatch == 0 && run->at.group == 0 &&
                  !writer->recorded;
     peridot_result result = PERIDOT_OK;
-    if (!whole || has_header(run))
+    if (!whole || has_header(session, run))
         result = open_commands(writer, error);
     if (result)
         return result;
@@ -187,16 +206,17 @@ static peridot_result write_run(struct writer *writer, const struct slice_run *r
         write_clearing(writer, run);
         return PERIDOT_OK;
     }
-    if (has_header(run))
+    if (has_header(session, run))
         write_stage_header(writer, &run->at);
     if (whole) {
         result = close_commands(writer, error);
         arrput(writer->list, run->segment->commands);
         return result;
     }
+    struct indirect_grid grids[BATCH_MAX];
     struct recording_range range = run->range;
-    if (run->at.stage != STAGE_SAMPLE)
-        work_list_attention_grid(session, &run->at, range.indirect_grid);
+    range.grids = grids;
+    range.grid_count = work_list_grids(session, &run->at, grids);
     struct recording part;
     recording_part(&run->segment->recording, &range, &part);
     struct emit_options options = {.shuffle_seed = session->shuffle_seed,
@@ -230,9 +250,10 @@ static peridot_result add_chunks(struct peridot_session *session, const struct s
                                  peridot_error *error) {
     peridot_result result = PERIDOT_OK;
     for (ptrdiff_t i = 0; i < arrlen(cut->runs) && !result; i++) {
-        const struct slice_run *run = &cut->runs[i];
-        if (!run->segment && session->chunk_count == run->at.chunks)
-            result = kv_cache_add(session, error);
+        const struct work_place *at = &cut->runs[i].at;
+        struct peridot_session *member = work_list_member(session, at->member);
+        if (!cut->runs[i].segment && member->chunk_count == at->members[at->member].chunks)
+            result = kv_cache_add(member, error);
     }
     return result;
 }
@@ -349,7 +370,6 @@ void slices_drop(struct peridot_session *session) {
     work->flight_count--;
 }
 
-/* Peridot's own lane is waited for by the caller. */
 static void wait_for_recorded(const struct peridot_session *session,
                               const struct slice_flight *flight) {
     struct device *device = session->lane.device;
@@ -369,14 +389,19 @@ void slices_release(struct peridot_session *session) {
     work->queries = VK_NULL_HANDLE;
 }
 
+void slices_drain(struct peridot_session *session) {
+    struct work *work = session->work;
+    while (work && work->flight_count) {
+        wait_for_recorded(session, &work->flights[work->first_flight]);
+        slices_drop(session);
+    }
+}
+
 void slices_close(struct peridot_session *session) {
     struct work *work = session->work;
     if (!work)
         return;
-    while (work->flight_count) {
-        wait_for_recorded(session, &work->flights[work->first_flight]);
-        slices_drop(session);
-    }
+    slices_drain(session);
     slices_release(session);
     slicer_free(&work->slicer);
     free(work);

@@ -1,5 +1,6 @@
-/* Work in slices: a session's tokens computed by parts of bounded time, in submissions of Peridot's
- * own or in the application's command buffers, without a wait. */
+/* Work in slices: a session's tokens, or a batch's, computed by parts of bounded time, in
+ * submissions of Peridot's own or in the application's command buffers, without a wait. `session`
+ * is a session or a batch's own (batch.h). */
 #ifndef HOST_SLICES_H
 #define HOST_SLICES_H
 
@@ -22,14 +23,19 @@ struct work {
     bool ending; /* nothing more is submitted, and no token taken */
     struct work_goal goal;
     struct work_place place; /* behind what was submitted */
-    uint32_t received;       /* tokens taken over */
-    uint32_t masked;         /* tokens whose masks are written, where there are any */
-    peridot_on_token on_token;
+    struct work_member {
+        uint32_t received; /* tokens taken over */
+        uint32_t masked;   /* tokens whose masks are written, where there are any */
+        bool ended;        /* before its goal: no more tokens are taken */
+    } members[BATCH_MAX];
+    peridot_on_token on_token; /* a session's; */
+    peridot_on_batch_token on_batch_token;
     void *user;
     struct slicer slicer;
     VkQueryPool queries;
     struct slice_flight flights[PERIDOT_SLICES_MAX]; /* a ring */
     uint32_t first_flight, flight_count, next_query;
+    uint32_t unsure; /* of the next flights to land, how many may have returned at once in part */
     float measured_ms, estimated_ms; /* of the last slice measured */
 };
 
@@ -71,7 +77,9 @@ void slices_drop(struct peridot_session *session);
 double slices_measure(struct peridot_session *session);
 /* Gives back what idle work has on the device. */
 void slices_release(struct peridot_session *session);
-/* Blocks until all have run, and frees all. */
+/* Blocks until all have run; Peridot's own lane is waited for by the caller. */
+void slices_drain(struct peridot_session *session);
+/* The same, and frees all. */
 void slices_close(struct peridot_session *session);
 
 #endif

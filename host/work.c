@@ -1,36 +1,26 @@
-/* A session's work from start to end, in slices. */
+/* Work from start to end, in slices, whoever's it is. */
+#include "work.h"
+#include "batch.h"
 #include "caller_struct.h"
 #include "constraint.h"
-#include "slices.h"
-#include "suspension.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-peridot_result session_check_idle(const struct peridot_session *session, peridot_error *error) {
-    if (session->work && session->work->active)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the session's work is not done: call peridot_session_poll until it is, or "
-                    "peridot_session_cancel first");
-    return suspension_check(session, true, error);
-}
-
-peridot_result session_check_present(const struct peridot_session *session, peridot_error *error) {
-    peridot_result result = session_check_idle(session, error);
-    return result ? result : suspension_check(session, false, error);
-}
 
 /* ---- Starting ---- */
 
+bool work_is_active(const struct peridot_session *session) {
+    return session->work && session->work->active;
+}
+
 /* What was learned stays from work to work; a suspended session has given its queries back. */
-static peridot_result make_work(struct peridot_session *session, peridot_error *error) {
+peridot_result work_make(struct peridot_session *session, peridot_error *error) {
     struct device *device = session->lane.device;
     struct work *work = session->work;
     if (!work) {
         work = calloc(1, sizeof *work);
         if (!work)
-            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session's work");
+            return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for work in slices");
         slicer_start(&work->slicer, &session->schedule, timestamps_supported(device));
         session->work = work;
     }
@@ -39,87 +29,35 @@ static peridot_result make_work(struct peridot_session *session, peridot_error *
     return timestamps_create(device, 2 * PERIDOT_SLICES_MAX, &work->queries, error);
 }
 
-static peridot_result check_work(const struct peridot_session *session, const peridot_work *given,
-                                 peridot_error *error) {
-    if (session->next)
-        return fail(error, PERIDOT_ERROR_UNSUPPORTED,
-                    "a model on several devices does not run in slices: use "
-                    "peridot_session_prompt_wait and peridot_session_generate_wait");
-    peridot_result result = session_check_present(session, error);
-    if (!result && given->token_count)
-        result = session_check_prompt(session, given->tokens, given->token_count, error);
-    if (result)
-        return result;
-    uint32_t length = session->length + (uint32_t)given->token_count;
-    if (length == 0 || (!given->generate && session->computed == length))
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "there is no work: neither tokens to append nor any to generate after some");
-    if (given->generate && length >= session->context)
-        return fail(error, PERIDOT_ERROR_CONTEXT_FULL,
-                    "the context of %u tokens is full: no token can be generated after the prompt",
-                    session->context);
-    return PERIDOT_OK;
+struct member_goal work_member_goal(const struct peridot_session *member, uint32_t length,
+                                    uint32_t generate) {
+    uint32_t room = member->context - length;
+    return (struct member_goal){.prompt_end = length,
+                                .generate = generate < room ? generate : room,
+                                .kind = session_sampler_kind(member)};
 }
 
-/* Takes the tokens into the session, and back out if recording fails. */
-static peridot_result set_goal(struct peridot_session *session, const peridot_work *given,
-                               struct work_goal *goal, peridot_error *error) {
-    uint32_t before = session->length, computed = session->computed;
-    if (given->token_count)
-        memcpy(session->held + before, given->tokens, given->token_count * sizeof *given->tokens);
-    uint32_t length = before + (uint32_t)given->token_count, room = session->context - length;
-    *goal = (struct work_goal){.prompt_end = length,
-                               .generate = given->generate < room ? given->generate : room,
-                               .kind = session_sampler_kind(session)};
-    if (session->computed == length && !session->logits_valid && goal->generate)
-        session->computed--; /* its keys and values are written again, alike */
-    peridot_result result = work_list_record(session, goal, error);
-    if (result) {
-        session->computed = computed;
-        return result;
-    }
-    session->length = length;
-    if (given->token_count) {
-        session->logits_valid = false;
-        session->prompt_end = length;
-    }
-    return PERIDOT_OK;
+/* While a batch works its sessions do nothing else. */
+static void take_members(struct peridot_session *session, bool into) {
+    for (uint32_t i = 0; i < session->member_count; i++)
+        session->members[i]->batch = into ? session : NULL;
 }
 
-peridot_result peridot_session_start(peridot_session *session, const peridot_work *given,
-                                     peridot_error *error) {
-    peridot_work copy;
-    if (!session || !given)
-        return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_start needs work");
-    peridot_result result = caller_struct_read(&copy, sizeof copy, given, "peridot_work", error);
-    if (!result)
-        result = check_work(session, &copy, error);
-    if (!result)
-        result = make_work(session, error);
-    struct work_goal goal;
-    if (!result)
-        result = set_goal(session, &copy, &goal, error);
-    if (result)
-        return result;
+void work_begin(struct peridot_session *session, const struct work_goal *goal) {
     struct work *work = session->work;
     work->active = true;
     work->ending = false;
-    work->goal = goal;
-    work->received = work->masked = 0;
-    work->on_token = copy.on_token;
-    work->user = copy.user;
-    work_list_begin(session, &goal, &work->place);
-    return PERIDOT_OK;
+    work->goal = *goal;
+    work->unsure = 0;
+    work->on_token = NULL;
+    work->on_batch_token = NULL;
+    for (uint32_t i = 0; i < BATCH_MAX; i++)
+        work->members[i] = (struct work_member){0};
+    take_members(session, true);
+    work_list_begin(session, goal, &work->place);
 }
 
 /* ---- Slices ---- */
-
-static peridot_result check_active(const struct peridot_session *session, peridot_error *error) {
-    if (!session || !session->work || !session->work->active)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the session has no work: give it some by peridot_session_start");
-    return PERIDOT_OK;
-}
 
 static void describe_slice(const struct slice_cut *cut, peridot_slice_plan *out) {
     out->slices = cut->dispatches > 0;
@@ -130,17 +68,15 @@ static void describe_slice(const struct slice_cut *cut, peridot_slice_plan *out)
     out->largest_ms = out->left_ms = out->estimated_ms;
 }
 
+/* Whether the tokens after `from` are sampled, of a batch each member's. */
 static bool is_token(const struct work_place *from, const struct work_place *place) {
-    return place->stage == STAGE_END || place->sampled > from->sampled;
+    bool sampled = false;
+    for (uint32_t i = 0; i < BATCH_MAX; i++)
+        sampled |= place->members[i].sampled > from->members[i].sampled;
+    return place->stage == STAGE_END || (sampled && place->stage != STAGE_SAMPLE);
 }
 
-peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
-                                    peridot_slice_plan *plan, peridot_error *error) {
-    peridot_result result = check_active(session, error);
-    if (!result && !plan)
-        result = fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_plan needs a place for it");
-    if (result)
-        return result;
+void work_plan(struct peridot_session *session, float budget_ms, peridot_slice_plan *plan) {
     struct work_place place = session->work->place, from = place;
     peridot_slice_plan sum = {0};
     while (!session->work->ending && !is_token(&from, &place)) {
@@ -161,7 +97,6 @@ peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
             sum.largest_ms = one.estimated_ms;
     }
     caller_struct_write(plan, &sum, sizeof sum);
-    return PERIDOT_OK;
 }
 
 /* Cuts the next slice; without dispatches where there can be none now. */
@@ -176,17 +111,29 @@ static void next_slice(const struct peridot_session *session, float budget_ms, b
         slice_cut_make(session, &work->place, budget_ms / 1e3, cut);
 }
 
-/* Writes the mask of the next token to sample, once, where there is one and the tokens before it
- * are known. */
-static peridot_result write_mask(struct peridot_session *session, peridot_error *error) {
+/* Writes the mask of a member's next token, once, where there is one and the tokens before it are
+ * known. */
+static peridot_result write_mask(struct peridot_session *session, uint32_t index,
+                                 peridot_error *error) {
     struct work *work = session->work;
-    if (!(work->goal.kind & SAMPLER_MASK) || work->ending || work->masked > work->received ||
-        work->place.sampled > work->received || work->received >= work->goal.generate ||
-        session->length != work->goal.prompt_end + work->received)
+    struct work_member *state = &work->members[index];
+    const struct member_goal *goal = &work->goal.members[index];
+    struct peridot_session *member = work_list_member(session, index);
+    if (!(goal->kind & SAMPLER_MASK) || work->ending || state->masked > state->received ||
+        work->place.members[index].sampled > state->received || state->received >= goal->generate ||
+        member->length != goal->prompt_end + state->received)
         return PERIDOT_OK;
-    peridot_result result = constraint_write(session, error);
+    peridot_result result =
+        batch_name_session(session, index, constraint_write(member, error), error);
     if (!result)
-        work->masked = work->received + 1;
+        state->masked = state->received + 1;
+    return result;
+}
+
+static peridot_result write_masks(struct peridot_session *session, peridot_error *error) {
+    peridot_result result = PERIDOT_OK;
+    for (uint32_t i = 0; i < work_list_members(session) && !result; i++)
+        result = write_mask(session, i, error);
     return result;
 }
 
@@ -195,7 +142,7 @@ static peridot_result prepare_sampling(struct peridot_session *session, peridot_
     struct work *work = session->work;
     if (work->place.stage != STAGE_SAMPLE)
         return PERIDOT_OK;
-    peridot_result result = write_mask(session, error);
+    peridot_result result = write_masks(session, error);
     if (result)
         work->ending = true;
     return result;
@@ -216,12 +163,11 @@ static peridot_result submit_nothing(struct peridot_session *session,
                                advance->wait_count, advance->signals, advance->signal_count, error);
 }
 
-peridot_result peridot_session_advance(peridot_session *session, const peridot_advance *advance,
-                                       peridot_slice_plan *slice, peridot_error *error) {
+peridot_result work_advance(struct peridot_session *session, const peridot_advance *advance,
+                            peridot_slice_plan *slice, peridot_error *error) {
     peridot_advance given;
-    peridot_result result = check_active(session, error);
-    if (!result)
-        result = caller_struct_read(&given, sizeof given, advance, "peridot_advance", error);
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, advance, "peridot_advance", error);
     if (!result)
         result = prepare_sampling(session, error);
     if (result)
@@ -233,19 +179,18 @@ peridot_result peridot_session_advance(peridot_session *session, const peridot_a
     if (cut.dispatches) {
         result = slices_submit(session, &cut, &given, error);
         if (!result) /* while the device works; what is wrong is told when it matters */
-            (void)write_mask(session, NULL);
+            (void)write_masks(session, NULL);
     } else if (given.signal_count) {
         result = submit_nothing(session, &given, error);
     }
     return finish_slice(&cut, &one, slice, result);
 }
 
-peridot_result peridot_session_record(peridot_session *session, const peridot_recording *recording,
-                                      peridot_slice_plan *slice, peridot_error *error) {
+peridot_result work_record(struct peridot_session *session, const peridot_recording *recording,
+                           peridot_slice_plan *slice, peridot_error *error) {
     peridot_recording given;
-    peridot_result result = check_active(session, error);
-    if (!result)
-        result = caller_struct_read(&given, sizeof given, recording, "peridot_recording", error);
+    peridot_result result =
+        caller_struct_read(&given, sizeof given, recording, "peridot_recording", error);
     if (!result && (!given.commands || !given.timeline))
         result = fail(error, PERIDOT_ERROR_ARGUMENT,
                       "recording a slice needs a command buffer, and a timeline semaphore that "
@@ -261,38 +206,78 @@ peridot_result peridot_session_record(peridot_session *session, const peridot_re
     if (cut.dispatches)
         result = slices_record(session, &cut, &given, error);
     if (cut.dispatches && !result)
-        (void)write_mask(session, NULL);
+        (void)write_masks(session, NULL);
     return finish_slice(&cut, &one, slice, result);
 }
 
 /* ---- What has come ---- */
 
-/* Tokens that the oldest slice brought; false: the work ends with one of them. */
-static peridot_result take_tokens(struct peridot_session *session, uint32_t sampled,
+/* The member whose token comes next, step by step: of those sampled by a slice that has run. */
+static bool next_token(const struct peridot_session *session, const struct work_place *after,
+                       uint32_t *index) {
+    const struct work *work = session->work;
+    bool found = false;
+    for (uint32_t i = 0; i < work_list_members(session); i++) {
+        const struct work_member *member = &work->members[i];
+        bool is_there = !member->ended && member->received < after->members[i].sampled;
+        if (is_there && (!found || member->received < work->members[*index].received)) {
+            *index = i;
+            found = true;
+        }
+    }
+    return found;
+}
+
+static bool hand_over(const struct work *work, uint32_t index, const peridot_token *token) {
+    if (work->on_batch_token)
+        return work->on_batch_token(index, token, work->user);
+    return !work->on_token || work->on_token(token, work->user);
+}
+
+/* A member's part is over before its goal; the work too, if it was the last one's. */
+static void end_member(struct peridot_session *session, uint32_t index) {
+    struct work *work = session->work;
+    bool left = false;
+    work->members[index].ended = true;
+    work->unsure = work->flight_count;
+    for (uint32_t i = 0; i < work_list_members(session); i++)
+        left |=
+            !work->members[i].ended && work->members[i].received < work->goal.members[i].generate;
+    work->ending |= !left;
+    if (left)
+        work_list_end_member(session, &work->goal, &work->place, index);
+}
+
+/* Tokens that the oldest slice brought. */
+static peridot_result take_tokens(struct peridot_session *session, const struct work_place *after,
                                   peridot_error *error) {
     struct work *work = session->work;
-    while (work->received < sampled && !work->ending) {
+    for (uint32_t i; !work->ending && next_token(session, after, &i);) {
         peridot_token token;
-        peridot_result result = session_take_token(session, work->received, &token, error);
+        peridot_result result = session_take_token(work_list_member(session, i),
+                                                   work->members[i].received, &token, error);
         if (result)
-            return result;
-        work->received++;
-        bool more = !work->on_token || work->on_token(&token, work->user);
-        if (!more || token.stop)
-            work->ending = true;
+            return batch_name_session(session, i, result, error);
+        work->members[i].received++;
+        if (!hand_over(work, i, &token) || token.stop)
+            end_member(session, i);
     }
     return PERIDOT_OK;
 }
 
-/* What has keys and values now, and whether the logits are the last token's. */
-static void take_progress(struct peridot_session *session, const struct work_place *after) {
+/* What of a member has keys and values now, and whether the logits are the last token's. */
+static void take_progress(struct peridot_session *session, const struct work_place *after,
+                          uint32_t index) {
     const struct work *work = session->work;
-    bool between = !after->segment && !after->dispatch && !after->group;
-    if (work->ending && work->received > 0)
+    const struct work_member *state = &work->members[index];
+    const struct member_place *place = &after->members[index];
+    struct peridot_session *member = work_list_member(session, index);
+    bool sits_out = session->member_count && !work->goal.members[index].generate;
+    if (sits_out || state->ended || (work->ending && state->received > 0))
         return; /* take_tokens has set it */
-    session->computed = after->computed < session->length ? after->computed : session->length;
-    session->logits_valid = between && session->computed == session->length &&
-                            after->sampled == work->received && !work->ending;
+    member->computed = place->computed < member->length ? place->computed : member->length;
+    member->logits_valid =
+        place->computed == member->length && !work_list_head_runs(session, after);
 }
 
 static void learn(struct peridot_session *session) {
@@ -312,10 +297,12 @@ static void learn(struct peridot_session *session) {
 static peridot_result land(struct peridot_session *session, peridot_error *error) {
     struct work *work = session->work;
     struct work_place after = work->flights[work->first_flight].after;
-    peridot_result result = take_tokens(session, after.sampled, error);
-    if (!work->ending)
+    peridot_result result = take_tokens(session, &after, error);
+    if (!work->ending && !work->unsure)
         learn(session); /* what follows a stop token returns at once, and teaches nothing */
-    take_progress(session, &after);
+    work->unsure -= work->unsure > 0;
+    for (uint32_t i = 0; i < work_list_members(session); i++)
+        take_progress(session, &after, i);
     slices_drop(session);
     return result;
 }
@@ -323,31 +310,16 @@ static peridot_result land(struct peridot_session *session, peridot_error *error
 static void end_work(struct peridot_session *session) {
     struct work *work = session->work;
     work->active = false;
-    if (session->chunk_count > work->place.chunks) /* one that was not cleared to its end */
-        kv_cache_release(session, work->place.chunks * KV_CHUNK);
+    take_members(session, false);
+    for (uint32_t i = 0; i < work_list_members(session); i++) {
+        struct peridot_session *member = work_list_member(session, i);
+        uint32_t chunks = work->place.members[i].chunks;
+        if (member->chunk_count > chunks) /* one that was not cleared to its end */
+            kv_cache_release(member, chunks * KV_CHUNK);
+    }
 }
 
-static void write_status(const struct peridot_session *session, peridot_work_status *status) {
-    const struct work *work = session->work;
-    peridot_work_status now = {
-        .active = work->active,
-        .prompt_left = work->goal.prompt_end > session->computed
-                           ? work->goal.prompt_end - session->computed
-                           : 0,
-        .generated = work->received,
-        .slices_in_flight = work->flight_count,
-        .slice_ms = work->measured_ms,
-        .slice_estimated_ms = work->estimated_ms,
-    };
-    if (status)
-        caller_struct_write(status, &now, sizeof now);
-}
-
-peridot_result peridot_session_poll(peridot_session *session, peridot_work_status *status,
-                                    peridot_error *error) {
-    if (!session || !session->work)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the session has no work: give it some by peridot_session_start");
+peridot_result work_poll(struct peridot_session *session, peridot_error *error) {
     struct work *work = session->work;
     peridot_result result = PERIDOT_OK;
     bool done = true;
@@ -364,28 +336,27 @@ peridot_result peridot_session_poll(peridot_session *session, peridot_work_statu
     bool left = !work->ending && work->place.stage != STAGE_END;
     if (work->active && !work->flight_count && !left)
         end_work(session);
-    write_status(session, status);
     return result;
 }
 
-void peridot_session_cancel(peridot_session *session) {
-    struct work *work = session ? session->work : NULL;
-    if (!work || !work->active)
+void work_cancel(struct peridot_session *session) {
+    struct work *work = session->work;
+    if (!work_is_active(session))
         return;
     work->ending = true;
     if (!work->flight_count)
         end_work(session);
 }
 
-peridot_result peridot_session_close(peridot_session *session) {
-    peridot_session_cancel(session);
-    if (session && session->work && session->work->active) {
-        (void)peridot_session_poll(session, NULL, NULL);
-        if (session->work->flight_count)
-            return PERIDOT_NOT_READY;
-    }
-    if (session && session_is_busy(session))
-        return PERIDOT_NOT_READY;
-    peridot_session_close_wait(session);
-    return PERIDOT_OK;
+bool work_holds(struct peridot_session *session) {
+    work_cancel(session);
+    if (work_is_active(session))
+        (void)work_poll(session, NULL);
+    return session->work && session->work->flight_count;
+}
+
+uint32_t work_prompt_left(const struct peridot_session *session, uint32_t member) {
+    uint32_t end = session->work->goal.members[member].prompt_end;
+    uint32_t computed = work_list_member(session, member)->computed;
+    return end > computed ? end - computed : 0;
 }

@@ -85,6 +85,46 @@ static void make_frames(uint32_t family) {
          !vkAllocateCommandBuffers(device, &buffer, &commands));
 }
 
+/* What is said together is what was said alone. */
+struct scene {
+    const int32_t *tokens; /* of the one alone */
+    uint32_t length, said[4];
+};
+
+static bool on_batch_token(uint32_t session, const peridot_token *token, void *user) {
+    struct scene *scene = user;
+    must(token->position < scene->length && scene->tokens[token->position] == token->token);
+    scene->said[session]++;
+    return true;
+}
+
+static void talk_together(peridot_model *model, const peridot_session_params *wanted,
+                          const peridot_work *question, struct scene *scene) {
+    peridot_session *sessions[4];
+    peridot_batch *batch;
+    peridot_error error;
+    peridot_work prompt = *question;
+    peridot_batch_status status = {.struct_size = sizeof status, .active = true};
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = 2};
+    prompt.generate = 0;
+    for (int i = 0; i < 4; i++) {
+        must(!peridot_session_create(model, wanted, &sessions[i], &error) &&
+             !peridot_session_start(sessions[i], &prompt, &error));
+        peridot_session_cancel(sessions[i]); /* the batch runs it */
+    }
+#include "9-1.h" /* several characters */
+    while (status.active) {
+        must(peridot_batch_advance(batch, &advance, NULL, &error) >= 0);
+        must(peridot_batch_poll(batch, &status, &error) == PERIDOT_OK);
+    }
+    must(scene->said[0] && scene->said[1] && !scene->said[2] && scene->said[3]);
+    while (peridot_batch_close(batch) == PERIDOT_NOT_READY)
+        draw_frame();
+    for (int i = 0; i < 4; i++)
+        while (peridot_session_close(sessions[i]) == PERIDOT_NOT_READY)
+            draw_frame();
+}
+
 int main(int argc, char **argv) {
     must(argc == 3);
     const char *way = argv[1], *text = argv[2];
@@ -139,6 +179,8 @@ int main(int argc, char **argv) {
     if (status.generated == 0)
         report("there is no answer");
     puts("");
-#include "10-1.h" /* the end */
+    struct scene scene = {peridot_session_tokens(session), peridot_session_length(session), {0}};
+    talk_together(model, &wanted, &work, &scene);
+#include "11-1.h" /* the end */
     return 0;
 }

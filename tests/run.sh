@@ -108,6 +108,7 @@ done
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
 [ -z "$lavapipe" ] || run "lavapipe" test_constraint VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_QUICK=1
 [ -z "$lavapipe" ] || run "lavapipe" test_batch VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_QUICK=1
+[ -z "$lavapipe" ] || run "lavapipe" test_batch_slices VK_DRIVER_FILES="$lavapipe"
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_batch VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1 PERIDOT_TEST_QUICK=1 PERIDOT_TEST_ONLY=test_every_number
 [ -z "$lavapipe" ] || run "lavapipe" test_timed_steps VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
 [ -z "$swiftshader" ] || run "SwiftShader" test_timed_steps VK_DRIVER_FILES="$swiftshader"
@@ -170,6 +171,7 @@ if [ -n "$lavapipe" ]; then
     for program in test_kernels test_model test_slices test_batch test_sampling test_constraint test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
+    run "lavapipe, synchronization validation" test_batch_slices VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_TEST_ONLY=test_masks
     run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"
     # Every address checked on the device. Debian 12's layer, 1.3.239, takes its own waits for hangs. What the filter
     # drops is the layer's account of the features it enables for itself.

@@ -1,8 +1,8 @@
 /* Sessions that decode in one pass give the tokens, the probabilities and the logits of separate
  * runs, to the bit: with any prompts, lengths, sampling settings and ends, in every weight type. */
+#include "any_sampling.h"
 #include "conformance.h"
 #include "open_device.h"
-#include "reference/random.h"
 #include "session.h"
 
 #include <setjmp.h>
@@ -65,22 +65,9 @@ static bool take_of(uint32_t session, const peridot_token *token, void *user) {
     return take(token, (struct answer *)user + session);
 }
 
-static void choose_sampling(peridot_sampling *sampling) {
-    *sampling = (peridot_sampling){.struct_size = sizeof *sampling, .seed = below(1u << 30)};
-    if (below(3))
-        sampling->temperature = 0.5f + 0.1f * (float)below(20);
-    if (below(2))
-        sampling->top_k = 1 + below(100);
-    if (below(2))
-        sampling->top_p = 0.5f + 0.01f * (float)below(50);
-    if (below(2))
-        sampling->repetition_penalty = 1.2f;
-    sampling->min_tokens = below(8);
-}
-
 static void choose_talk(struct talk *talk, uint32_t length, uint32_t tokens, uint32_t vocabulary) {
     memset(talk, 0, sizeof *talk);
-    choose_sampling(&talk->sampling);
+    talk->sampling = any_sampling(&generator);
     talk->prompt[0] = 2;
     for (uint32_t i = 1; i < PROMPT_MOST; i++)
         talk->prompt[i] = 3 + (int32_t)below(vocabulary - 3);
@@ -387,12 +374,6 @@ static void test_refusals(void **state) {
     REFUSE(odd, 4, "sessions 0 and 3 of the batch are the same");
     odd[3] = NULL;
     REFUSE(odd, 4, "session 3 of the batch is NULL");
-    peridot_session *hidden;
-    params.hidden_layer = 1;
-    MUST(peridot_session_create(model, &params, &hidden, &error));
-    expect_refusal(peridot_batch_create(&hidden, 1, &batch, &error), &error,
-                   PERIDOT_ERROR_UNSUPPORTED, "session 0 of the batch keeps hidden states");
-    peridot_session_close_wait(hidden);
 
     MUST(peridot_batch_create(sessions, 3, &batch, &error));
 #define REFUSE_RUN(want, words)                                                                    \
@@ -410,10 +391,6 @@ static void test_refusals(void **state) {
     MUST(peridot_session_suspend_wait(sessions[0], &error));
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 0 of the batch: the session is suspended");
     MUST(peridot_session_resume_wait(sessions[0], &error));
-    uint32_t mask[LOGITS_MOST / 32] = {1};
-    MUST(peridot_session_mask(sessions[1], mask, (vocabulary + 31) / 32, &error));
-    REFUSE_RUN(PERIDOT_ERROR_UNSUPPORTED, "session 1 of the batch: with a mask");
-    MUST(peridot_session_mask(sessions[1], NULL, 0, &error));
     MUST(peridot_batch_generate_wait(batch, counts, NULL, NULL, generated, &error));
     assert_int_equal(generated[0] + generated[1] + generated[2], 1); /* the context's end */
     REFUSE_RUN(PERIDOT_ERROR_CONTEXT_FULL, "session 1 of the batch: the context of 5 tokens");

@@ -365,6 +365,47 @@ static void test_work(void **state) {
     MUST(peridot_session_truncate(session, 7, &error));
 }
 
+static void fill_batch_slices(void *out) {
+    MUST(peridot_batch_plan(batch, 0.001f, out, &error));
+}
+
+static void fill_batch_status(void *out) {
+    MUST(peridot_batch_poll(batch, out, &error));
+}
+
+/* The same of a batch. */
+static void test_batch_work(void **state) {
+    (void)state;
+    static const uint32_t counts[] = {3};
+    static const struct field slices[] = {FIELD(peridot_slice_plan, dispatches),
+                                          FIELD(peridot_slice_plan, bytes),
+                                          FIELD(peridot_slice_plan, left_ms)};
+    static const struct field statuses[] = {
+        FIELD(peridot_batch_status, active),    FIELD(peridot_batch_status, prompt_left),
+        FIELD(peridot_batch_status, generated), FIELD(peridot_batch_status, slices_in_flight),
+        FIELD(peridot_batch_status, slice_ms),  FIELD(peridot_batch_status, slice_estimated_ms),
+    };
+    peridot_error error = {0};
+    peridot_batch_status status = {.struct_size = sizeof status};
+    OLDER(peridot_batch_work, work, on_token);
+    OLDER(peridot_advance, advance, waits);
+    MUST(peridot_batch_create(&session, 1, &batch, &error));
+    work.counts = counts;
+    assert_int_equal(peridot_batch_start(batch, &(peridot_batch_work){0}, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "peridot_batch_work"));
+    MUST(peridot_batch_start(batch, &work, &error));
+    CHECK_FILLING(fill_batch_slices, peridot_slice_plan, slices);
+    CHECK_FILLING(fill_batch_status, peridot_batch_status, statuses);
+    do {
+        assert_true(peridot_batch_advance(batch, &advance, NULL, &error) >= 0);
+        MUST(peridot_batch_poll(batch, &status, &error));
+    } while (status.active);
+    assert_int_equal(status.generated[0], 3);
+    peridot_batch_close_wait(batch);
+    MUST(peridot_session_truncate(session, 7, &error));
+}
+
 /* What a newer header has behind is not looked at. */
 static void test_newer_callers(void **state) {
     (void)state;
@@ -566,6 +607,7 @@ int main(void) {
         cmocka_unit_test(test_null_devices_and_models),
         cmocka_unit_test(test_null_texts),
         cmocka_unit_test(test_null_sessions),
+        cmocka_unit_test(test_batch_work),
     };
     return cmocka_run_group_tests_name("public structs", tests, open_all, close_all);
 }

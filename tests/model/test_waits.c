@@ -113,8 +113,8 @@ static void submit(peridot_session *session) {
     (void)again(peridot_session_advance(session, &advance, &plan, &told));
 }
 
-/* In a command buffer of the application's, which stays until its lane goes. */
-static void record(peridot_session *session, struct lane *lane) {
+/* A slice of either's in a command buffer of the application's, which stays until its lane goes. */
+static void record(peridot_session *session, peridot_batch *batch, struct lane *lane) {
     VkCommandBuffer commands;
     MUST(lane_commands(lane, &commands, &error));
     MUST(lane_begin(lane, commands, false, &error));
@@ -123,7 +123,8 @@ static void record(peridot_session *session, struct lane *lane) {
                                          .budget_ms = 1,
                                          .timeline = lane->timeline,
                                          .value = lane->submitted + 1};
-    (void)again(peridot_session_record(session, &recording, NULL, &told));
+    (void)again(batch ? peridot_batch_record(batch, &recording, NULL, &told)
+                      : peridot_session_record(session, &recording, NULL, &told));
     MUST(lane_end(lane, commands, &error));
     MUST(lane_submit(lane, &(struct batch){&commands, 1}, 1, &error));
 }
@@ -153,6 +154,13 @@ static void check_held(peridot_model *model) {
     close_session(session);
 }
 
+static void close_lane(struct lane *lane) {
+    bool reached = false;
+    while (!reached)
+        MUST(lane_poll(lane, lane->submitted, &reached, &error));
+    lane_destroy(lane);
+}
+
 static void check_running(peridot_model *model) {
     peridot_session *session = create(model);
     struct lane lane;
@@ -162,12 +170,42 @@ static void check_running(peridot_model *model) {
         submit(session);
     start(session, 3);
     while (poll(session))
-        record(session, &lane);
+        record(session, NULL, &lane);
     assert_int_equal(peridot_session_length(session), 2 * (sizeof prompt / sizeof *prompt + 3));
-    bool reached = false;
-    while (!reached)
-        MUST(lane_poll(&lane, lane.submitted, &reached, &error));
-    lane_destroy(&lane);
+    close_lane(&lane);
+    close_session(session);
+}
+
+/* A batch's slices, in both ways; its session has a prompt that was not run. */
+static void check_batch(peridot_model *model) {
+    peridot_session *session = create(model);
+    peridot_batch *batch;
+    peridot_batch_status status = {.struct_size = sizeof status};
+    const peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = 1};
+    const peridot_batch_work work = {.struct_size = sizeof work, .counts = (uint32_t[]){3}};
+    peridot_slice_plan plan = {.struct_size = sizeof plan};
+    struct lane lane;
+    MUST(peridot_batch_create(&session, 1, &batch, &error));
+    MUST(lane_create(model->device->engine, &lane, &error));
+    start(session, 0);
+    peridot_session_cancel(session);
+    for (int recorded = 0; recorded < 2; recorded++) {
+        MUST(peridot_batch_start(batch, &work, &error));
+        do {
+            MUST(peridot_batch_plan(batch, 1, &plan, &error));
+            if (recorded)
+                record(NULL, batch, &lane);
+            else
+                (void)again(peridot_batch_advance(batch, &advance, NULL, &told));
+            MUST(peridot_batch_poll(batch, &status, &error));
+        } while (status.active);
+    }
+    MUST(peridot_batch_start(batch, &work, &error));
+    (void)again(peridot_batch_advance(batch, &advance, NULL, &told));
+    peridot_batch_cancel(batch);
+    close_lane(&lane);
+    while (again(peridot_batch_close(batch)))
+        continue;
     close_session(session);
 }
 
@@ -228,6 +266,7 @@ static void test_nothing_waits(void **state) {
     peridot_device *device = adopt();
     peridot_model *model = load(device, DEMO_MODEL);
     check_running(model);
+    check_batch(model);
     check_held(model);
     check_settings(model);
     check_away(model);
