@@ -84,22 +84,69 @@ static bool take(const peridot_token *token, void *user) {
     return text->count < FRAMES;
 }
 
-/* A conversation without an end, and how its slices kept to the budget. */
+#define CHARACTERS 4
+
+/* A conversation without an end, or a batch of them, and how its slices kept to the budget. */
 struct run {
     peridot_session *session;
+    peridot_batch *batch; /* NULL: none */
+    peridot_session *characters[CHARACTERS];
     struct text text;
     uint32_t frames, slices, over; /* after the frames of learning */
     double worst;                  /* share of the budget */
     double used;                   /* mean share */
 };
 
-static void begin(struct run *run, const struct simulated_gpu *gpu) {
+static peridot_session *open_session(uint64_t own_seed) {
+    peridot_session *session;
     peridot_sampling sampling = {
-        .struct_size = sizeof sampling, .temperature = 1, .min_tokens = FAR_OFF};
+        .struct_size = sizeof sampling, .temperature = 1, .min_tokens = FAR_OFF, .seed = own_seed};
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    return session;
+}
+
+static bool take_of(uint32_t character, const peridot_token *token, void *user) {
+    return character || take(token, user);
+}
+
+/* One of them says little. Their prompts are the batch's to run. */
+static void begin_batch(struct run *run, const struct simulated_gpu *gpu) {
+    static const uint32_t counts[CHARACTERS] = {FAR_OFF, 20, FAR_OFF, FAR_OFF};
+    peridot_batch_work work = {sizeof work, counts, take_of, &run->text};
     memset(run, 0, sizeof *run);
     simulated_gpu_model(gpu);
-    MUST(peridot_session_create(model, NULL, &run->session, &error));
-    MUST(peridot_session_sampling(run->session, &sampling, &error));
+    for (uint32_t i = 0; i < CHARACTERS; i++) {
+        peridot_work said = {sizeof said, prompt, PROMPT_COUNT - i, 0, NULL, NULL};
+        run->characters[i] = open_session(i);
+        MUST(peridot_session_start(run->characters[i], &said, &error));
+        peridot_session_cancel(run->characters[i]);
+    }
+    MUST(peridot_batch_create(run->characters, CHARACTERS, &run->batch, &error));
+    MUST(peridot_batch_start(run->batch, &work, &error));
+    simulated_gpu_start();
+}
+
+static peridot_result advance_run(const struct run *run, const peridot_advance *advance,
+                                  peridot_slice_plan *slice, peridot_error *error) {
+    return run->batch ? peridot_batch_advance(run->batch, advance, slice, error)
+                      : peridot_session_advance(run->session, advance, slice, error);
+}
+
+static bool poll_run(const struct run *run) {
+    peridot_work_status status = {.struct_size = sizeof status};
+    peridot_batch_status of_batch = {.struct_size = sizeof of_batch};
+    if (run->batch)
+        MUST(peridot_batch_poll(run->batch, &of_batch, &error));
+    else
+        MUST(peridot_session_poll(run->session, &status, &error));
+    return status.active || of_batch.active;
+}
+
+static void begin(struct run *run, const struct simulated_gpu *gpu) {
+    memset(run, 0, sizeof *run);
+    simulated_gpu_model(gpu);
+    run->session = open_session(0);
     peridot_work work = {sizeof work, prompt, PROMPT_COUNT, FAR_OFF, take, &run->text};
     MUST(peridot_session_start(run->session, &work, &error));
     simulated_gpu_start();
@@ -107,12 +154,11 @@ static void begin(struct run *run, const struct simulated_gpu *gpu) {
 
 static void do_frames(struct run *run, uint32_t frames, float budget_ms, uint32_t uncounted) {
     peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
-    peridot_work_status status = {.struct_size = sizeof status};
     for (uint32_t i = 0; i < frames; i++) {
         peridot_slice_plan slice = {.struct_size = sizeof slice};
         peridot_error error = {0};
         uint32_t before = simulated_gpu_submissions();
-        peridot_result result = peridot_session_advance(run->session, &advance, &slice, &error);
+        peridot_result result = advance_run(run, &advance, &slice, &error);
         if (result < 0)
             fail_msg("%s", error.message);
         assert_int_equal(simulated_gpu_submissions() - before, result == PERIDOT_OK);
@@ -124,17 +170,21 @@ static void do_frames(struct run *run, uint32_t frames, float budget_ms, uint32_
             run->worst = share > run->worst ? share : run->worst;
         }
         simulated_gpu_next_frame();
-        MUST(peridot_session_poll(run->session, &status, &error));
-        assert_true(status.active);
+        assert_true(poll_run(run));
     }
     run->frames += frames;
 }
 
 /* Lets what is in flight be seen, and closes without a wait. */
 static void end(struct run *run) {
+    while (peridot_batch_close(run->batch) == PERIDOT_NOT_READY)
+        simulated_gpu_next_frame();
     while (peridot_session_close(run->session) == PERIDOT_NOT_READY)
         simulated_gpu_next_frame();
     simulated_gpu_stop();
+    for (uint32_t i = 0; i < CHARACTERS; i++) /* what they submitted was before the simulation */
+        while (peridot_session_close(run->characters[i]) == PERIDOT_NOT_READY)
+            continue;
 }
 
 static void show(const char *what, const struct run *run, float budget_ms) {
@@ -163,6 +213,18 @@ static void test_drift_and_spikes(void **state) {
                                                                     : runs[i + 1].text.count;
         assert_memory_equal(runs[i].text.tokens, runs[i + 1].text.tokens, both * sizeof(int32_t));
     }
+}
+
+static void test_batch(void **state) {
+    (void)state;
+    static struct run run;
+    begin_batch(&run, &steady);
+    do_frames(&run, FRAMES, 2, LEARNING);
+    show("batch", &run, 2);
+    assert_true(run.over * 100 <= run.slices);
+    assert_true(run.used / run.slices > 0.5);
+    assert_true(run.text.count > 20);
+    end(&run);
 }
 
 /* All at once everything takes ten times as long. */
@@ -218,9 +280,8 @@ static void test_odd_clocks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drift_and_spikes),
-        cmocka_unit_test(test_ten_times_slower),
-        cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_drift_and_spikes), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_ten_times_slower), cmocka_unit_test(test_preemption),
         cmocka_unit_test(test_odd_clocks),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
