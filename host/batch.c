@@ -295,6 +295,8 @@ void peridot_batch_describe(const peridot_batch *batch, peridot_batch_statistics
     peridot_batch_statistics now = batch->statistics;
     now.sessions = own->member_count;
     now.scratch_bytes = arena_allocated(own->arena);
+    now.slices = own->statistics.slices;
+    now.slice_seconds = own->statistics.slice_seconds;
     count_recording(&pass->embed.recording, &now);
     for (uint32_t i = 0; i < own->model->layer_count; i++)
         count_recording(&pass->layers[i].recording, &now);

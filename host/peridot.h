@@ -791,6 +791,9 @@ typedef struct peridot_session_statistics {
     uint64_t pipeline_cache_bytes; /* found on disk when the device was opened */
     char warning[512];             /* a pipeline cache that cannot be kept; empty: none */
     bool suspended;                /* to the host's memory */
+    /* Of work in slices, of which tokens and seconds above know nothing: slices that have run, */
+    uint64_t slices, slice_tokens; /* and tokens sampled, in a batch's too; */
+    double slice_seconds;          /* measured GPU time; 0: the queue has no timestamps */
 } peridot_session_statistics;
 /* Fills in the figures as they are now. */
 PERIDOT_API void peridot_session_describe(const peridot_session *session,
@@ -900,6 +903,8 @@ typedef struct peridot_batch_statistics {
     double decode_host_seconds; /* of those, CPU time of the calling thread spent submitting */
     uint64_t submissions;       /* vkQueueSubmit2 calls */
     uint64_t scratch_bytes;     /* on the device, beside the sessions' */
+    uint64_t slices;            /* that have run; their tokens each session counts */
+    double slice_seconds;       /* measured GPU time of those; 0: the queue has no timestamps */
 } peridot_batch_statistics;
 /* Fills in the figures as they are now. */
 PERIDOT_API void peridot_batch_describe(const peridot_batch *batch,

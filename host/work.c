@@ -259,6 +259,7 @@ static peridot_result take_tokens(struct peridot_session *session, const struct 
         if (result)
             return batch_name_session(session, i, result, error);
         work->members[i].received++;
+        work_list_member(session, i)->statistics.slice_tokens++;
         if (!hand_over(work, i, &token) || token.stop)
             end_member(session, i);
     }
@@ -280,17 +281,23 @@ static void take_progress(struct peridot_session *session, const struct work_pla
         place->computed == member->length && !work_list_head_runs(session, after);
 }
 
+/* What the oldest slice took; what follows a stop token returns at once, and teaches nothing. */
 static void learn(struct peridot_session *session) {
     struct work *work = session->work;
+    peridot_session_statistics *statistics = &session->statistics;
     const struct slice_flight *flight = &work->flights[work->first_flight];
     double seconds = slices_measure(session);
+    statistics->slices++;
+    statistics->slice_seconds += seconds;
+    if (work->ending || work->unsure)
+        return;
     slicer_learn(&work->slicer, &flight->fill, seconds);
     if (!(seconds > 0))
         return;
     work->measured_ms = (float)(seconds * 1e3);
     work->estimated_ms = (float)(flight->fill.estimated * 1e3);
-    if (work->measured_ms > session->statistics.longest_submission_ms)
-        session->statistics.longest_submission_ms = work->measured_ms;
+    if (work->measured_ms > statistics->longest_submission_ms)
+        statistics->longest_submission_ms = work->measured_ms;
 }
 
 /* The oldest slice has run. */
@@ -298,8 +305,7 @@ static peridot_result land(struct peridot_session *session, peridot_error *error
     struct work *work = session->work;
     struct work_place after = work->flights[work->first_flight].after;
     peridot_result result = take_tokens(session, &after, error);
-    if (!work->ending && !work->unsure)
-        learn(session); /* what follows a stop token returns at once, and teaches nothing */
+    learn(session);
     work->unsure -= work->unsure > 0;
     for (uint32_t i = 0; i < work_list_members(session); i++)
         take_progress(session, &after, i);

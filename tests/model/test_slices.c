@@ -108,6 +108,9 @@ static void run_work(struct application *app, peridot_session *session, enum way
                          .on_token = take,
                          .user = answer};
     peridot_work_status status = {.struct_size = sizeof status};
+    peridot_session_statistics before = {.struct_size = sizeof before};
+    uint32_t slices = answer->slices, tokens_before = answer->count;
+    peridot_session_describe(session, &before);
     MUST(peridot_session_start(session, &work, &error));
     do {
         float budget = way == OWN ? 0 : any_budget(&random);
@@ -118,6 +121,11 @@ static void run_work(struct application *app, peridot_session *session, enum way
     } while (status.active);
     assert_int_equal(status.slices_in_flight, 0);
     assert_int_equal(status.generated, answer->count);
+    peridot_session_statistics statistics = {.struct_size = sizeof statistics};
+    peridot_session_describe(session, &statistics);
+    assert_int_equal(statistics.slices - before.slices, answer->slices - slices);
+    assert_int_equal(statistics.slice_tokens - before.slice_tokens, answer->count - tokens_before);
+    assert_true(statistics.slice_seconds > before.slice_seconds);
 }
 
 /* ---- The same in every way ---- */
