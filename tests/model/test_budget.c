@@ -252,7 +252,10 @@ static void test_preemption(void **state) {
     begin(&run, &busy);
     do_frames(&run, FRAMES, 2, LEARNING);
     show("preempted", &run, 2);
-    assert_true(run.text.count > 50);
+    /* slices stay as large as they may be, so those that are preempted take long; where every spike
+     * is learned they shrink, and the mean is near 1 */
+    assert_true(run.used / run.slices > 2);
+    assert_true(run.text.count > 20);
     end(&run);
 }
 
