@@ -33,7 +33,7 @@ static int open_all(void **state) {
     seed = random_seed();
     const char *quick = getenv("PERIDOT_TEST_QUICK");
     if (quick && *quick == '1')
-        draws = 100;
+        draws = 60;
     print_message("seed %llu\n", (unsigned long long)seed);
     return 0;
 }
