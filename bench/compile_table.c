@@ -79,7 +79,7 @@ peridot_result compile_table_read(const char *path, cJSON **rows, peridot_error 
     peridot_result result = platform_read_file(path, &file, error);
     if (result)
         return result;
-    const char *at = (const char *)file.data, *end = at + file.size;
+    const char *at = file.size ? (const char *)file.data : "", *end = at + file.size;
     char line[LINE_MAX];
     bool good = true, too_long = false;
     uint32_t number = 0;

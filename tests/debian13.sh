@@ -57,12 +57,14 @@ enter '
     . host/install.sh
     install_missing $test_packages g++ clang
     for compiler in gcc clang; do
+        folder=build-$compiler choice=-DCMAKE_C_COMPILER=$compiler
+        [ $compiler = clang ] || folder=build choice= # that was made with gcc
         echo "$($compiler --version | head -n 1), without a warning"
-        cmake -S . -B build-$compiler -G Ninja -DCMAKE_C_COMPILER=$compiler -DCMAKE_C_FLAGS=-Werror
-        cmake --build build-$compiler
+        cmake -S . -B $folder -G Ninja -DPERIDOT_TESTS=ON $choice -DCMAKE_C_FLAGS=-Werror
+        cmake --build $folder
     done
     g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -Ihost -Iengine -fsyntax-only host/examples/ask.cpp
-    cd build-gcc
+    cd build
     export VK_DRIVER_FILES=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json) PERIDOT_TEST_QUICK=1
     ctest -L unit --output-on-failure
     for test in device memory mirror model demo; do

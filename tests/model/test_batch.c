@@ -4,6 +4,7 @@
 #include "conformance.h"
 #include "open_device.h"
 #include "session.h"
+#include "test_filter.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -416,8 +417,6 @@ int main(void) {
         cmocka_unit_test(test_stop_tokens),  cmocka_unit_test(test_refusals),
     };
     /* one of them, for a device that takes minutes to compile the pipelines of all */
-    const char *only = getenv("PERIDOT_TEST_ONLY");
-    if (only && *only)
-        cmocka_set_test_filter(only);
+    TAKE_TEST_FILTER();
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -7,6 +7,7 @@
 #include "conformance.h"
 #include "guest_adoption.h"
 #include "must.h"
+#include "test_filter.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -700,8 +701,6 @@ int main(void) {
         cmocka_unit_test(test_cancel),    cmocka_unit_test(test_lost),
         cmocka_unit_test(test_refusals),
     };
-    const char *only = getenv("PERIDOT_TEST_ONLY");
-    if (only && *only)
-        cmocka_set_test_filter(only);
+    TAKE_TEST_FILTER();
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
