@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#define DRAWS_MOST 2000
+#define DRAWS_MOST 1000
 #define VOCABULARY 384 /* of small-f32 */
 
 static peridot_device *device;
