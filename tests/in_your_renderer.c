@@ -181,6 +181,6 @@ int main(int argc, char **argv) {
     puts("");
     struct scene scene = {peridot_session_tokens(session), peridot_session_length(session), {0}};
     talk_together(model, &wanted, &work, &scene);
-#include "11-1.h" /* the end */
+#include "12-1.h" /* the end */
     return 0;
 }
