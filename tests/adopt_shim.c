@@ -80,12 +80,6 @@ struct object {
 static char transfer_queue;
 #define TRANSFER_QUEUE ((VkQueue)(void *)&transfer_queue)
 
-/* Handles with a property; a handle may be another object's later. */
-struct marks {
-    uint64_t handles[1024];
-    uint32_t count;
-};
-
 /* Of a command buffer's dispatches to come. */
 struct command_priority {
     VkCommandBuffer commands;
@@ -115,7 +109,8 @@ static struct {
     int32_t live;
     uint64_t copied, largest_copy, transfer_value; /* what the transfer queue signals last */
     VkSemaphore transfer_timeline;
-    struct marks transfer_pools, transfer_commands, concurrent_buffers;
+    /* stb_ds arrays of handles with a property; a handle may be another object's later */
+    uint64_t *transfer_pools, *transfer_commands, *concurrent_buffers;
     bool occupancy;
     struct command_priority *priorities; /* stb_ds array */
     uint32_t dispatch_priorities;
@@ -319,21 +314,23 @@ shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t cou
 
 /* ---- Two queues ---- */
 
-static bool is_marked(const struct marks *marks, uint64_t handle) {
-    for (uint32_t i = 0; i < marks->count; i++)
-        if (marks->handles[i] == handle)
-            return true;
-    return false;
+static ptrdiff_t find_mark(const uint64_t *marked, uint64_t handle) {
+    ptrdiff_t i = arrlen(marked) - 1;
+    while (i >= 0 && marked[i] != handle)
+        i--;
+    return i;
 }
 
-static void mark(struct marks *marks, uint64_t handle, bool marked) {
-    uint32_t i = 0;
-    while (i < marks->count && marks->handles[i] != handle)
-        i++;
-    if (marked && i == marks->count && i < sizeof marks->handles / sizeof *marks->handles)
-        marks->handles[marks->count++] = handle;
-    else if (!marked && i < marks->count)
-        marks->handles[i] = marks->handles[--marks->count];
+static bool is_marked(const uint64_t *marked, uint64_t handle) {
+    return find_mark(marked, handle) >= 0;
+}
+
+static void mark(uint64_t **marked, uint64_t handle, bool yes) {
+    ptrdiff_t i = find_mark(*marked, handle);
+    if (yes && i < 0)
+        arrput(*marked, handle);
+    else if (!yes && i >= 0)
+        arrdelswap(*marked, i);
 }
 
 static VKAPI_ATTR VkResult VKAPI_CALL make_pool(VkDevice device,
@@ -377,7 +374,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
         memset(out, 0, info->commandBufferCount * sizeof *out);
     for (uint32_t i = 0; i < info->commandBufferCount && !code; i++)
         mark(&shim.transfer_commands, (uint64_t)(uintptr_t)out[i],
-             is_marked(&shim.transfer_pools, (uint64_t)info->commandPool));
+             is_marked(shim.transfer_pools, (uint64_t)info->commandPool));
     return code;
 }
 
@@ -389,8 +386,8 @@ static VKAPI_ATTR void VKAPI_CALL shim_CmdCopyBuffer(VkCommandBuffer commands, V
         shim.largest_copy =
             regions[i].size > shim.largest_copy ? regions[i].size : shim.largest_copy;
     }
-    shim.trespasses += is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) &&
-                       !is_marked(&shim.concurrent_buffers, (uint64_t)to);
+    shim.trespasses += is_marked(shim.transfer_commands, (uint64_t)(uintptr_t)commands) &&
+                       !is_marked(shim.concurrent_buffers, (uint64_t)to);
     app.real.CmdCopyBuffer(commands, from, to, count, regions);
 }
 
@@ -399,9 +396,9 @@ static VKAPI_ATTR void VKAPI_CALL shim_CmdCopyBuffer(VkCommandBuffer commands, V
 static void follow(const VkSubmitInfo2 *batch, bool transfer) {
     for (uint32_t i = 0; i < batch->commandBufferInfoCount; i++) {
         VkCommandBuffer commands = batch->pCommandBufferInfos[i].commandBuffer;
-        if (shim.transfer_pools.count)
+        if (arrlen(shim.transfer_pools))
             shim.trespasses +=
-                is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) != transfer;
+                is_marked(shim.transfer_commands, (uint64_t)(uintptr_t)commands) != transfer;
     }
     for (uint32_t i = 0; i < batch->waitSemaphoreInfoCount && !transfer; i++)
         shim.handed_over |= batch->pWaitSemaphoreInfos[i].semaphore == shim.transfer_timeline &&
@@ -467,7 +464,7 @@ static VKAPI_ATTR void VKAPI_CALL shim_CmdSetComputeOccupancyPriorityNV(
     VkCommandBuffer commands, const VkComputeOccupancyPriorityParametersNV *parameters) {
     (void)count_call("vkCmdSetComputeOccupancyPriorityNV");
     shim.trespasses +=
-        is_marked(&shim.transfer_commands, (uint64_t)(uintptr_t)commands) ||
+        is_marked(shim.transfer_commands, (uint64_t)(uintptr_t)commands) ||
         parameters->sType != VK_STRUCTURE_TYPE_COMPUTE_OCCUPANCY_PRIORITY_PARAMETERS_NV ||
         parameters->pNext || parameters->occupancyThrottling != 0;
     *priority_in(commands) = parameters->occupancyPriority;
@@ -751,6 +748,14 @@ static const char *create_device(void) {
     return NULL;
 }
 
+static void free_lists(void) {
+    arrfree(shim.objects);
+    arrfree(shim.priorities);
+    arrfree(shim.transfer_pools);
+    arrfree(shim.transfer_commands);
+    arrfree(shim.concurrent_buffers);
+}
+
 const char *adopt_shim_open(void) {
     memset(&app, 0, sizeof app);
     shim.mutex = platform_mutex_create();
@@ -773,8 +778,7 @@ void adopt_shim_close(void) {
         INSTANCE(vkDestroyInstance)(app.instance, NULL);
     platform_close_library(app.library);
     platform_mutex_destroy(shim.mutex);
-    arrfree(shim.objects);
-    arrfree(shim.priorities);
+    free_lists();
     shim.mutex = NULL;
     memset(&app, 0, sizeof app);
 }
@@ -822,8 +826,7 @@ struct device_adoption adopt_shim_adoption_transfer(bool own_family) {
 
 void adopt_shim_reset(void) {
     struct platform_mutex *mutex = shim.mutex;
-    arrfree(shim.objects);
-    arrfree(shim.priorities);
+    free_lists();
     memset(&shim, 0, sizeof shim);
     shim.mutex = mutex;
     shim.thread = pthread_self();
