@@ -462,36 +462,33 @@ static const char *missing_feature(const VkPhysicalDeviceFeatures2 *features) {
                           : NULL;
 }
 
-static bool has_memory_priority(const VkPhysicalDeviceFeatures2 *features) {
+/* The struct of this type in an application's chain; NULL: there is none. */
+static const void *find_features(const VkPhysicalDeviceFeatures2 *features, VkStructureType type) {
     const VkBaseInStructure *next = features->pNext;
-    for (; next; next = next->pNext)
-        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT)
-            return ((const VkPhysicalDeviceMemoryPriorityFeaturesEXT *)next)->memoryPriority;
-    return false;
+    while (next && next->sType != type)
+        next = next->pNext;
+    return next;
+}
+
+static bool has_memory_priority(const VkPhysicalDeviceFeatures2 *features) {
+    const VkPhysicalDeviceMemoryPriorityFeaturesEXT *found =
+        find_features(features, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PRIORITY_FEATURES_EXT);
+    return found && found->memoryPriority;
 }
 
 static bool has_occupancy_priority(const VkPhysicalDeviceFeatures2 *features) {
-    const VkBaseInStructure *next = features->pNext;
-    for (; next; next = next->pNext)
-        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV)
-            return ((const VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *)next)
-                ->computeOccupancyPriority;
-    return false;
+    const VkPhysicalDeviceComputeOccupancyPriorityFeaturesNV *found = find_features(
+        features, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COMPUTE_OCCUPANCY_PRIORITY_FEATURES_NV);
+    return found && found->computeOccupancyPriority;
 }
 
 /* Which no kernel is without: an application that has not enabled it has the others. */
 static bool has_packed_dot(const VkPhysicalDeviceFeatures2 *features) {
-    const VkBaseInStructure *next = features->pNext;
-    for (; next; next = next->pNext) {
-        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES &&
-            ((const VkPhysicalDeviceVulkan13Features *)next)->shaderIntegerDotProduct)
-            return true;
-        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES &&
-            ((const VkPhysicalDeviceShaderIntegerDotProductFeatures *)next)
-                ->shaderIntegerDotProduct)
-            return true;
-    }
-    return false;
+    const VkPhysicalDeviceVulkan13Features *all =
+        find_features(features, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES);
+    const VkPhysicalDeviceShaderIntegerDotProductFeatures *alone = find_features(
+        features, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
+    return (all && all->shaderIntegerDotProduct) || (alone && alone->shaderIntegerDotProduct);
 }
 
 static peridot_result check_adoption(const struct device_adoption *adoption, peridot_error *error) {

@@ -14,6 +14,21 @@
 
 /* ---- Transfers ---- */
 
+/* What was written `from` a stage, in a way, is seen `to` another. */
+static void order(const struct peridot_session *session, VkCommandBuffer commands,
+                  VkPipelineStageFlags2 from, VkAccessFlags2 written, VkPipelineStageFlags2 to,
+                  VkAccessFlags2 seen) {
+    const VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                                      .srcStageMask = from,
+                                      .srcAccessMask = written,
+                                      .dstStageMask = to,
+                                      .dstAccessMask = seen};
+    session->lane.device->vk.CmdPipelineBarrier2(
+        commands, &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                      .memoryBarrierCount = 1,
+                                      .pMemoryBarriers = &barrier});
+}
+
 peridot_result session_begin_copies(struct peridot_session *session, bool again,
                                     VkCommandBuffer *commands, peridot_error *error) {
     peridot_result result = lane_commands(&session->lane, commands, error);
@@ -25,17 +40,9 @@ peridot_result session_begin_copies(struct peridot_session *session, bool again,
         *commands = VK_NULL_HANDLE;
         return result;
     }
-    VkMemoryBarrier2 barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-        .srcStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-        .srcAccessMask = VK_ACCESS_2_MEMORY_WRITE_BIT,
-        .dstStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
-        .dstAccessMask = VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
-    };
-    session->lane.device->vk.CmdPipelineBarrier2(
-        *commands, &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
-                                       .memoryBarrierCount = 1,
-                                       .pMemoryBarriers = &barrier});
+    order(session, *commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, VK_ACCESS_2_MEMORY_WRITE_BIT,
+          VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+          VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT);
     return PERIDOT_OK;
 }
 
@@ -45,17 +52,8 @@ peridot_result session_begin_transfer(struct peridot_session *session, VkCommand
 }
 
 void session_make_visible(const struct peridot_session *session, VkCommandBuffer commands) {
-    VkMemoryBarrier2 barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-        .srcStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
-        .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
-        .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
-        .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT,
-    };
-    session->lane.device->vk.CmdPipelineBarrier2(
-        commands, &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
-                                      .memoryBarrierCount = 1,
-                                      .pMemoryBarriers = &barrier});
+    order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT, VK_ACCESS_2_TRANSFER_WRITE_BIT,
+          VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT);
 }
 
 peridot_result session_end_transfer(struct peridot_session *session, VkCommandBuffer commands,
@@ -74,17 +72,9 @@ peridot_result session_end_transfer(struct peridot_session *session, VkCommandBu
 peridot_result session_send(struct peridot_session *session, VkCommandBuffer commands,
                             peridot_error *error) {
     struct lane *lane = &session->lane;
-    VkMemoryBarrier2 barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-        .srcStageMask = VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
-        .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
-        .dstStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-        .dstAccessMask = VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT,
-    };
-    lane->device->vk.CmdPipelineBarrier2(
-        commands, &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
-                                      .memoryBarrierCount = 1,
-                                      .pMemoryBarriers = &barrier});
+    order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT, VK_ACCESS_2_TRANSFER_WRITE_BIT,
+          VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+          VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT);
     peridot_result result = lane_end(lane, commands, error);
     return result ? result : lane_submit(lane, &(struct batch){&commands, 1}, 1, error);
 }
