@@ -190,18 +190,22 @@ static float dispatch_priority(const struct device *device, const struct device_
     }
 }
 
+/* A guest starts no thread that was not allowed. */
+static uint32_t thread_count(const struct device *device, const struct device_params *params) {
+    if (params && params->threads)
+        return params->threads;
+    uint32_t processors = platform_processor_count();
+    return !device->owned ? 1 : processors > 8 ? 8 : processors;
+}
+
 /* What is alike for own and adopted devices, once `handle` and `info` are there. */
 static peridot_result set_up(struct device *device, const struct device_params *params,
                              peridot_error *error) {
     device->minimal = params && params->minimal;
     device->needs_met = device->info.needs_met;
-    device->threads = params ? params->threads : 0;
+    device->threads = thread_count(device, params);
     device->memory_limit = params ? params->memory_limit : 0;
     device->priority = memory_priority(device, params);
-    if (device->threads == 0) {
-        device->threads = platform_processor_count();
-        device->threads = device->threads > 8 ? 8 : device->threads;
-    }
     if (!copy_cache_directory(device, params))
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while opening a device");
     peridot_result result = load_functions(device, error);

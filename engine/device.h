@@ -84,8 +84,8 @@ struct device_params {
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
     uint64_t memory_limit;   /* bytes that engine/memory.c may allocate; 0: what the device has */
     enum device_priority priority;
-    uint32_t threads; /* of compilation and conversion; 0: as many as processors (at most 8), 1: the
-                         caller's own */
+    uint32_t threads; /* of compilation and conversion; 1: the caller's own; 0: as many as
+                         processors, 8 at most, and on an adopted device 1 */
     const char *cache_directory; /* of the pipeline cache; NULL: the user's; "": none */
     void (*message)(const char *text, void *user); /* validation messages and warnings, from any of
                                                       the device's threads; NULL: dropped */

@@ -81,8 +81,8 @@ typedef struct peridot_device_params {
     const char *choice; /* an index, a part of the name, or a UUID; NULL: the best device */
     bool validation;    /* load VK_LAYER_KHRONOS_validation */
     bool minimal;       /* portable kernels only */
-    uint32_t threads;   /* for compiling pipelines and converting weights; 0: one per processor, 1:
-                           none but yours */
+    uint32_t threads;   /* for compiling pipelines and converting weights; 1: none but yours; 0: one
+                           per processor, 8 at most, and on an adopted device none but yours */
     uint64_t max_allocation; /* bytes of one buffer at most; 0: the device's own limit */
     uint64_t memory_limit;   /* bytes that Peridot may take of its memory; 0: what is free */
     const char
@@ -161,8 +161,8 @@ typedef struct peridot_adoption {
     void *user; /* of these and of transfer_queue's */
     /* Pipelines are compiled with it, on several threads if params->threads allows them, instead of
      * one that Peridot keeps on disk; so without
-     * VK_PIPELINE_CACHE_CREATE_EXTERNALLY_SYNCHRONIZED_BIT, or with params->threads 1 and the
-     * application's threads off it meanwhile. To keep what it holds is the application's.
+     * VK_PIPELINE_CACHE_CREATE_EXTERNALLY_SYNCHRONIZED_BIT, or with one thread, as is the default,
+     * and the application's threads off it meanwhile. To keep what it holds is the application's.
      * VK_NULL_HANDLE: none. */
     VkPipelineCache pipeline_cache;
     /* Where weights are uploaded, while `queue` goes on with its own: of any family that can copy,

@@ -36,14 +36,27 @@ static bool waits_for_mask(const struct work *work, const struct slice_cut *cut)
            (cut->dispatches > 0 && cut->runs[0].at.stage != STAGE_SAMPLE);
 }
 
+/* Whether the cut samples a token that the next one's mask hangs on: as long as that is a slice of
+ * its own, the mask can be made while the layers run. */
+static bool decides_mask(const struct work *work, const struct slice_cut *cut,
+                         const struct work_place *from) {
+    bool decides = false;
+    for (uint32_t i = 0; i < BATCH_MAX; i++)
+        decides |= (work->goal.members[i].kind & SAMPLER_MASK) &&
+                   cut->after.members[i].sampled > from->members[i].sampled;
+    return decides;
+}
+
 /* Whether the slice ends before this place, however much of it is left. */
 static bool stops_at(const struct peridot_session *session, const struct slice_cut *cut,
                      const struct work_place *from, bool limited) {
     const struct work_place *place = &cut->after;
     if (place->stage == STAGE_END)
         return true;
-    if (place->stage != STAGE_SAMPLE || !work_list_between(place))
+    if (!work_list_between(place))
         return false;
+    if (place->stage != STAGE_SAMPLE) /* where a slice is a frame's, there is only that one */
+        return !limited && decides_mask(session->work, cut, from);
     if (waits_for_mask(session->work, cut))
         return true;
     uint32_t sampled = place->members[place->member].sampled;
