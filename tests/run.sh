@@ -104,7 +104,7 @@ for program in $(ctest --test-dir "$build" -N -L unit | sed -n 's/.*#[0-9]*: //p
 done
 [ -z "$lavapipe" ] || run "lavapipe, a GPU's times made up" test_budget VK_DRIVER_FILES="$lavapipe"
 [ -z "$lavapipe" ] || run "lavapipe" test_slices VK_DRIVER_FILES="$lavapipe"
-[ -z "$lavapipe" ] || run "lavapipe" test_hidden VK_DRIVER_FILES="$lavapipe"
+[ -z "$lavapipe" ] || run "lavapipe, synchronization validation" test_hidden VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync
 [ -z "$swiftshader" ] || run "SwiftShader, portable kernels only" test_slices VK_DRIVER_FILES="$swiftshader" PERIDOT_TEST_MINIMAL=1
 [ -z "$lavapipe" ] || run "lavapipe" test_constraint VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_QUICK=1
 [ -z "$lavapipe" ] || run "lavapipe" test_batch_slices VK_DRIVER_FILES="$lavapipe"
@@ -171,7 +171,9 @@ if [ -n "$lavapipe" ]; then
     for program in test_model test_slices test_batch test_sampling test_constraint test_demo; do
         run "lavapipe, synchronization validation" $program VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_VALIDATION=sync PERIDOT_TEST_QUICK=1
     done
-    run "lavapipe, synchronization validation" test_batch_slices VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_TEST_ONLY=test_masks
+    for tests in 'test_masks*' test_semaphores; do
+        run "lavapipe, synchronization validation" test_batch_slices VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1 PERIDOT_TEST_ONLY="$tests"
+    done
     run "lavapipe: barriers under sync validation" test_mirror VK_DRIVER_FILES="$lavapipe"
     # Every address checked on the device. Debian 12's layer, 1.3.239, takes its own waits for hangs. What the filter
     # drops is the layer's account of the features it enables for itself.

@@ -228,6 +228,14 @@ static void end_frame(void) {
     (void)nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
 }
 
+static void finish(peridot_batch *batch) {
+    peridot_batch_status status = {.struct_size = sizeof status};
+    do {
+        MUST(peridot_batch_poll(batch, &status, &error));
+        end_frame();
+    } while (status.active);
+}
+
 static bool record_slice(struct application *app, peridot_batch *batch, float budget_ms) {
     struct lane *lane = &app->lane;
     VkCommandBuffer commands;
@@ -240,9 +248,11 @@ static bool record_slice(struct application *app, peridot_batch *batch, float bu
                                    .budget_ms = budget_ms,
                                    .timeline = lane->timeline,
                                    .value = lane->submitted + 1};
+    uint32_t before = adopt_shim_calls("vkQueueSubmit2");
     peridot_result result = peridot_batch_record(batch, &recording, NULL, &error);
     if (result < 0)
         fail_msg("%s", error.message);
+    assert_int_equal(adopt_shim_calls("vkQueueSubmit2"), before);
     MUST(lane_end(lane, commands, &error));
     if (result == PERIDOT_NOT_READY) {
         lane_free_commands(lane, commands);
@@ -478,15 +488,113 @@ static void test_chunks(void **state) {
     peridot_model_close(model);
 }
 
-/* ---- Cancelling ---- */
+/* ---- Masks while the layers run ---- */
 
-static void finish(peridot_batch *batch) {
-    peridot_batch_status status = {.struct_size = sizeof status};
-    do {
-        MUST(peridot_batch_poll(batch, &status, &error));
-        end_frame();
-    } while (status.active);
+/* What a member's mask hangs on is a slice of its own, and the layers after it are on their way
+ * before anything of it has come. */
+static void test_masks_beside_layers(void **state) {
+    (void)state;
+    peridot_session *session;
+    peridot_slice_plan sampler = {.struct_size = sizeof sampler}, layers = sampler;
+    peridot_work_status status = {.struct_size = sizeof status};
+    peridot_session_statistics step = {.struct_size = sizeof step};
+    peridot_error error;
+    load(path_of(SMALL));
+    choose_circle(1, 3, 9, 6);
+    struct talk *talk = &circle.talks[0];
+    talk->hidden_layer = 0;
+    talk->limit = MASK;
+    session = open_talk(&circle.params, talk);
+    prompt_talk(session, talk, NOTHING);
+    peridot_work work = {.struct_size = sizeof work, .generate = 3};
+    MUST(peridot_session_start(session, &work, &error));
+    peridot_session_describe(session, &step);
+    adopt_shim_hold(true); /* as if none had ended */
+    MUST(peridot_session_advance(session, NULL, &sampler, &error));
+    MUST(peridot_session_advance(session, NULL, &layers, &error));
+    assert_int_equal(sampler.dispatches + layers.dispatches, step.dispatches_per_step);
+    assert_true(layers.bytes > sampler.bytes);
+    assert_int_equal(peridot_session_advance(session, NULL, NULL, &error), PERIDOT_NOT_READY);
+    MUST(peridot_session_poll(session, &status, &error));
+    assert_true(status.slices_in_flight == 2 && status.generated == 0);
+    adopt_shim_hold(false);
+    while (status.active) {
+        assert_true(peridot_session_advance(session, NULL, NULL, &error) >= 0);
+        MUST(peridot_session_poll(session, &status, &error));
+    }
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
 }
+
+/* ---- Semaphores ---- */
+
+static VkSemaphoreSubmitInfo at(VkSemaphore semaphore, uint64_t value) {
+    return (VkSemaphoreSubmitInfo){.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                   .semaphore = semaphore,
+                                   .value = value,
+                                   .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+}
+
+static VkSemaphore make_binary(void) {
+    struct device *engine = device->engine;
+    VkSemaphoreCreateInfo create = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO};
+    VkSemaphore semaphore;
+    assert_int_equal(engine->vk.CreateSemaphore(engine->handle, &create, NULL, &semaphore), 0);
+    device_name_object(engine, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)semaphore, "the test's");
+    return semaphore;
+}
+
+static uint64_t value_of(VkSemaphore timeline) {
+    uint64_t value = 0;
+    const struct device *engine = device->engine;
+    assert_int_equal(engine->vk.GetSemaphoreCounterValue(engine->handle, timeline, &value), 0);
+    return value;
+}
+
+/* A slice waits for what another signals, by a binary semaphore and by a timeline; with nothing to
+ * submit signals come all the same, after what came before. */
+static void test_semaphores(void **state) {
+    (void)state;
+    peridot_session *sessions[PERIDOT_BATCH_MAX];
+    peridot_batch *batch;
+    struct application app;
+    peridot_error error;
+    load(path_of(SMALL));
+    choose_circle(2, 3, 9, 6);
+    circle.talks[0].limit = MASK; /* so that there will be nothing to submit */
+    open_circle(sessions, &batch);
+    open_application(&app);
+    for (uint32_t i = 0; i < 2; i++)
+        prompt_talk(sessions[i], &circle.talks[i], NOTHING);
+    static const uint32_t counts[] = {3, 3};
+    peridot_batch_work work = {.struct_size = sizeof work, .counts = counts};
+    VkSemaphore binary = make_binary();
+    VkSemaphoreSubmitInfo first[] = {at(binary, 0), at(app.lane.timeline, 1)};
+    VkSemaphoreSubmitInfo end = at(app.lane.timeline, 2);
+    peridot_advance one = {.struct_size = sizeof one, .signals = first, .signal_count = 2};
+    peridot_advance two = {.struct_size = sizeof two, .waits = first, .wait_count = 2};
+    peridot_advance nothing = {.struct_size = sizeof nothing, .signals = &end, .signal_count = 1};
+    MUST(peridot_batch_start(batch, &work, &error));
+    adopt_shim_hold(true);
+    MUST(peridot_batch_advance(batch, &one, NULL, &error));
+    MUST(peridot_batch_advance(batch, &two, NULL, &error));
+    uint32_t before = adopt_shim_calls("vkQueueSubmit2");
+    assert_int_equal(peridot_batch_advance(batch, &nothing, NULL, &error), PERIDOT_NOT_READY);
+    assert_int_equal(adopt_shim_calls("vkQueueSubmit2"), before + 1);
+    assert_int_equal(peridot_batch_advance(batch, &two, NULL, &error), PERIDOT_NOT_READY);
+    assert_int_equal(adopt_shim_calls("vkQueueSubmit2"), before + 1); /* nothing is signalled */
+    adopt_shim_hold(false);
+    while (value_of(app.lane.timeline) < 2)
+        end_frame();
+    peridot_batch_cancel(batch);
+    finish(batch);
+    device->engine->vk.DestroySemaphore(device->engine->handle, binary, NULL);
+    lane_destroy(&app.lane);
+    close_circle(sessions, batch);
+    peridot_model_close(model);
+}
+
+/* ---- Cancelling ---- */
 
 /* What is left of each after a cancelled work, by itself. */
 static void finish_alone(peridot_session **sessions) {
@@ -696,9 +804,14 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_way), cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_grammar),   cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_cancel),    cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_every_way),
+        cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_grammar),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_masks_beside_layers),
+        cmocka_unit_test(test_semaphores),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_lost),
         cmocka_unit_test(test_refusals),
     };
     TAKE_TEST_FILTER();

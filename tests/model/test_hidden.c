@@ -167,6 +167,108 @@ static void test_results_on_the_device(void **state) {
     peridot_session_close_wait(session);
 }
 
+/* ---- The application's commands ---- */
+
+/* Copies of what a session has on the device, in memory of the application's. */
+struct copies {
+    struct arena *arena;
+    const struct buffer *logits, *hidden, *tokens;
+};
+
+static void open_copies(struct device *engine, struct copies *copies) {
+    MUST(arena_create(engine, MEMORY_READBACK, 0, &copies->arena, &error));
+    MUST(arena_buffer(copies->arena, (uint64_t)info.vocabulary * 4, "logits", &copies->logits,
+                      &error));
+    MUST(arena_buffer(copies->arena, (uint64_t)COUNT * info.d_model * 4, "hidden states",
+                      &copies->hidden, &error));
+    MUST(arena_buffer(copies->arena, sizeof tokens, "tokens", &copies->tokens, &error));
+}
+
+static void write_copy(struct device *engine, VkCommandBuffer commands, peridot_session *session,
+                       peridot_result_kind kind, const struct buffer *to) {
+    peridot_result_buffer from = {.struct_size = sizeof from};
+    MUST(peridot_session_result(session, kind, &from, &error));
+    assert_int_equal(from.stride, from.columns); /* in this model */
+    VkBufferCopy region = {.srcOffset = from.offset, .size = to->size};
+    engine->vk.CmdCopyBuffer(commands, from.buffer, to->handle, 1, &region);
+}
+
+/* The header's barrier, from compute shader writes, and one for the host. */
+static void write_barrier(struct device *engine, VkCommandBuffer commands, bool to_host) {
+    VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                                .srcStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+                                .srcAccessMask = VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT,
+                                .dstStageMask = VK_PIPELINE_STAGE_2_COPY_BIT,
+                                .dstAccessMask = VK_ACCESS_2_TRANSFER_READ_BIT};
+    if (to_host)
+        barrier = (VkMemoryBarrier2){.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                                     .srcStageMask = VK_PIPELINE_STAGE_2_COPY_BIT,
+                                     .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
+                                     .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
+                                     .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT};
+    engine->vk.CmdPipelineBarrier2(commands,
+                                   &(VkDependencyInfo){.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                                       .memoryBarrierCount = 1,
+                                                       .pMemoryBarriers = &barrier});
+}
+
+/* A frame: a slice, and behind it the application's reading. False: the work is over. */
+static bool run_frame(struct lane *lane, peridot_session *session, const struct copies *copies) {
+    struct device *engine = lane->device;
+    peridot_work_status status = {.struct_size = sizeof status};
+    VkCommandBuffer commands;
+    MUST(lane_commands(lane, &commands, &error));
+    MUST(lane_begin(lane, commands, false, &error));
+    peridot_recording recording = {.struct_size = sizeof recording,
+                                   .commands = commands,
+                                   .budget_ms = 0.1f,
+                                   .timeline = lane->timeline,
+                                   .value = lane->submitted + 1};
+    assert_true(peridot_session_record(session, &recording, NULL, NULL) >= 0);
+    write_barrier(engine, commands, false);
+    write_copy(engine, commands, session, PERIDOT_RESULT_LOGITS, copies->logits);
+    write_copy(engine, commands, session, PERIDOT_RESULT_HIDDEN, copies->hidden);
+    write_copy(engine, commands, session, PERIDOT_RESULT_TOKENS, copies->tokens);
+    write_barrier(engine, commands, true);
+    MUST(lane_end(lane, commands, &error));
+    MUST(lane_submit(lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_wait(lane, lane->submitted, &error));
+    lane_free_commands(lane, commands);
+    MUST(peridot_session_poll(session, &status, &error));
+    return status.active;
+}
+
+/* Read by commands of the application's in the same command buffer, behind the slice that makes
+ * them, they are what the host gets. */
+static void test_results_behind_a_slice(void **state) {
+    (void)state;
+    peridot_session *session = create(2);
+    struct device *engine = session->lane.device;
+    struct lane lane;
+    struct copies copies;
+    peridot_work work = {.struct_size = sizeof work, .tokens = tokens, .token_count = COUNT};
+    size_t size = (size_t)COUNT * info.d_model * sizeof(float);
+    float *want = malloc(size > info.vocabulary * sizeof(float) ? size : info.vocabulary * 4);
+    assert_non_null(want);
+    MUST(lane_create(engine, &lane, &error));
+    open_copies(engine, &copies);
+    MUST(peridot_session_start(session, &work, &error));
+    while (run_frame(&lane, session, &copies))
+        continue;
+    MUST(buffer_invalidate(engine, copies.logits, 0, copies.logits->size, &error));
+    MUST(buffer_invalidate(engine, copies.hidden, 0, copies.hidden->size, &error));
+    MUST(buffer_invalidate(engine, copies.tokens, 0, copies.tokens->size, &error));
+    MUST(peridot_session_logits_wait(session, want, &error));
+    assert_memory_equal(want, copies.logits->mapped, info.vocabulary * sizeof(float));
+    MUST(peridot_session_hidden_wait(session, 0, COUNT, want, &error));
+    assert_memory_equal(want, copies.hidden->mapped, size);
+    assert_memory_equal(tokens, copies.tokens->mapped, sizeof tokens);
+    free(want);
+    arena_destroy(copies.arena);
+    lane_destroy(&lane);
+    peridot_session_close_wait(session);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     peridot_error error;
@@ -195,6 +297,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_layer),
         cmocka_unit_test(test_results_on_the_device),
+        cmocka_unit_test(test_results_behind_a_slice),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

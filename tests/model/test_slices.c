@@ -5,6 +5,7 @@
 #include "reference/random.h"
 #include "session.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -132,6 +133,7 @@ static void run_work(struct application *app, peridot_session *session, enum way
 
 struct conversation {
     const char *checkpoint;
+    peridot_weights weights; /* AUTO: the file's */
     peridot_session_params params;
     peridot_sampling sampling;
     int32_t tokens[TOKENS_MOST];
@@ -189,7 +191,10 @@ static void check(struct conversation *conversation) {
     static struct answer expected[2], got[2];
     peridot_model *model;
     peridot_model_info info = {.struct_size = sizeof info};
-    MUST(peridot_model_load_wait(device, path_of(conversation->checkpoint), NULL, &model, &error));
+    const peridot_model_params params = {.struct_size = sizeof params,
+                                         .weights = conversation->weights};
+    MUST(peridot_model_load_wait(device, path_of(conversation->checkpoint), &params, &model,
+                                 &error));
     peridot_model_describe(model, &info);
     assert_true(info.vocabulary <= LOGITS_MOST);
     struct random random = random_start(seed++);
@@ -236,6 +241,25 @@ static void test_all_samplers_q8_cache(void **state) {
                                  .generate = 7});
 }
 
+/* Parts of the rows of weights in blocks, one of their types with integer dot products. */
+static void test_blocks(void **state) {
+    (void)state;
+    static const peridot_weights types[] = {PERIDOT_WEIGHTS_Q8_0, PERIDOT_WEIGHTS_Q4_K,
+                                            PERIDOT_WEIGHTS_Q4_K};
+    static const char *const names[] = {"q8_0", "q4_k", "q4_k, int8"};
+    for (int i = 0; i < 3; i++) {
+        print_message("%s: ", names[i]);
+        check(&(struct conversation){.checkpoint = "mqa-bf16",
+                                     .weights = types[i],
+                                     .params.activations =
+                                         i < 2 ? PERIDOT_ACTIVATIONS_F32 : PERIDOT_ACTIVATIONS_INT8,
+                                     .sampling = {.temperature = 1, .min_tokens = 4},
+                                     .first = 37,
+                                     .second = 5,
+                                     .generate = 4});
+    }
+}
+
 /* Prompt and answer pass the end of a KV chunk. */
 static void test_chunks(void **state) {
     (void)state;
@@ -246,7 +270,7 @@ static void test_chunks(void **state) {
                                  .generate = 6});
 }
 
-/* ---- Cancelling, stopping, semaphores ---- */
+/* ---- Cancelling ---- */
 
 static peridot_model *load_small(void) {
     peridot_model *model;
@@ -264,11 +288,48 @@ static void finish(peridot_session *session) {
     while (status.active);
 }
 
+/* Runs so many slices, or all there are; whether the work is over. */
+static bool run_some(struct application *app, peridot_session *session, enum way way,
+                     uint32_t slices) {
+    peridot_work_status status = {.struct_size = sizeof status, .active = true};
+    for (uint32_t ran = 0; ran < slices && status.active;) {
+        ran += way == RECORDED ? record_slice(app, session, 0.05f) : submit_slice(session, 0.05f);
+        if (ran < slices) /* the last ones are in flight when the work is cancelled */
+            MUST(peridot_session_poll(session, &status, &error));
+    }
+    return !status.active;
+}
+
+static void cancel_everywhere(peridot_session *session, enum way way,
+                              const struct answer *expected) {
+    static struct answer got;
+    struct application app;
+    struct random random = random_start(seed++);
+    uint32_t slices = 0, begun = 0;
+    MUST(lane_create(session->lane.device, &app.lane, &error));
+    for (bool over = false; !over; slices += 1 + (uint32_t)random_below(&random, 2 + slices)) {
+        memset(&got, 0, sizeof got);
+        MUST(peridot_session_truncate(session, 0, &error));
+        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, expected->count, take, &got};
+        MUST(peridot_session_start(session, &work, &error));
+        over = run_some(&app, session, way, slices);
+        peridot_session_cancel(session);
+        finish(session);
+        begun += got.count > 0 && got.count < expected->count;
+        if (got.count < expected->count)
+            MUST(peridot_session_generate_wait(session, expected->count - got.count, take, &got,
+                                               NULL, &error));
+        compare(expected, &got, 0);
+    }
+    print_message("cancelled after up to %u slices, %u times between tokens\n", slices, begun);
+    lane_destroy(&app.lane);
+}
+
 /* Cancelled after any number of slices, what goes on afterwards is what would have been. */
 static void test_cancel(void **state) {
     (void)state;
     peridot_model *model = load_small();
-    static struct answer expected, got;
+    static struct answer expected;
     memset(&expected, 0, sizeof expected);
     peridot_sampling sampling = {.struct_size = sizeof sampling, .temperature = 1, .min_tokens = 5};
     peridot_session *session;
@@ -276,24 +337,106 @@ static void test_cancel(void **state) {
     MUST(peridot_session_sampling(session, &sampling, &error));
     MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
     MUST(peridot_session_generate_wait(session, 5, take, &expected, NULL, &error));
-    for (uint32_t slices = 0; slices < 40; slices++) {
-        memset(&got, 0, sizeof got);
-        MUST(peridot_session_truncate(session, 0, &error));
-        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 5, take, &got};
-        MUST(peridot_session_start(session, &work, &error));
-        for (uint32_t i = 0; i < slices; i++) {
-            submit_slice(session, 0.05f);
-            MUST(peridot_session_poll(session, NULL, &error));
+    cancel_everywhere(session, BUDGETED, &expected);
+    cancel_everywhere(session, RECORDED, &expected);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+/* ---- Plans ---- */
+
+/* What the slices of a prompt and of the tokens after it add up to, and how many there were. */
+static peridot_slice_plan sum_of_work(peridot_session *session, float budget_ms) {
+    peridot_slice_plan sum = {0}, slice = {.struct_size = sizeof slice};
+    peridot_work_status status = {.struct_size = sizeof status};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 3, NULL, NULL};
+    peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
+    MUST(peridot_session_truncate(session, 0, &error));
+    MUST(peridot_session_start(session, &work, &error));
+    do {
+        peridot_result result = peridot_session_advance(session, &advance, &slice, NULL);
+        assert_true(result >= 0);
+        if (result == PERIDOT_OK) {
+            sum.slices++;
+            sum.bytes += slice.bytes;
+            sum.flops += slice.flops;
         }
-        peridot_session_cancel(session);
-        finish(session);
-        if (got.count < 5)
-            MUST(peridot_session_generate_wait(session, 5 - got.count, take, &got, NULL, &error));
-        compare(&expected, &got, 0);
+        MUST(peridot_session_poll(session, &status, &error));
+    } while (status.active);
+    assert_int_equal(status.generated, 3);
+    return sum;
+}
+
+/* However work is sliced, there is as much of it. */
+static void test_costs(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = 3};
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    peridot_slice_plan whole = sum_of_work(session, 0);
+    assert_true(whole.bytes > 0 && whole.flops > 0);
+    static const float budgets[] = {1e-4f, 0.01f, 0.1f, 1, 1000};
+    for (int i = 0; i < 5; i++) {
+        peridot_slice_plan sum = sum_of_work(session, budgets[i]);
+        print_message("%g ms: %u slices, %.0f bytes, %.0f flops\n", (double)budgets[i], sum.slices,
+                      sum.bytes, sum.flops);
+        assert_true(fabs(sum.bytes / whole.bytes - 1) < 1e-9);
+        assert_true(fabs(sum.flops / whole.flops - 1) < 1e-9);
     }
     peridot_session_close_wait(session);
     peridot_model_close(model);
 }
+
+/* A budget in which few slices reach the next token, and their plan. */
+static float few_slices(peridot_session *session, peridot_slice_plan *plan) {
+    float budget_ms = 0.05f;
+    do
+        MUST(peridot_session_plan(session, budget_ms *= 1.3f, plan, &error));
+    while (plan->slices > PERIDOT_SLICES_MAX);
+    return budget_ms;
+}
+
+/* What was planned is what comes, while nothing new is learned; then the token is there. */
+static void run_planned(peridot_session *session, peridot_work_status *status) {
+    peridot_slice_plan plan = {.struct_size = sizeof plan}, slice = plan;
+    peridot_advance advance = {.struct_size = sizeof advance};
+    float sum = 0, largest = 0;
+    advance.budget_ms = few_slices(session, &plan);
+    for (uint32_t i = 0; i < plan.slices; i++) {
+        MUST(peridot_session_advance(session, &advance, &slice, &error));
+        if (i == 0)
+            assert_true(slice.dispatches == plan.dispatches && slice.bytes == plan.bytes);
+        sum += slice.estimated_ms;
+        largest = slice.estimated_ms > largest ? slice.estimated_ms : largest;
+    }
+    assert_true(fabsf(sum / plan.left_ms - 1) < 1e-4f && largest == plan.largest_ms);
+    do
+        MUST(peridot_session_poll(session, status, &error));
+    while (status->slices_in_flight);
+}
+
+static void test_plan(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    peridot_work_status status = {.struct_size = sizeof status};
+    peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = 9};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 9, NULL, NULL};
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    MUST(peridot_session_start(session, &work, &error));
+    for (uint32_t token = 1; token <= 9; token++) {
+        run_planned(session, &status);
+        assert_int_equal(status.generated, token);
+    }
+    assert_false(status.active);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+/* ---- Stopping, semaphores ---- */
 
 static void test_callback_stops(void **state) {
     (void)state;
@@ -392,10 +535,11 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small),          cmocka_unit_test(test_all_samplers_q8_cache),
-        cmocka_unit_test(test_chunks),         cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_callback_stops), cmocka_unit_test(test_semaphores),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_small),      cmocka_unit_test(test_all_samplers_q8_cache),
+        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_plan),       cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_cancel),     cmocka_unit_test(test_callback_stops),
+        cmocka_unit_test(test_semaphores), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
