@@ -12,20 +12,28 @@ const char *const device_recommended_extensions[] = {
     VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME,
     VK_NV_COMPUTE_OCCUPANCY_PRIORITY_EXTENSION_NAME, NULL};
 
+/* Linked for good: a guest's threads may look at it at any time. */
+static struct device_features required = {
+    .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &required.v11},
+    .v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &required.v12},
+    .v12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+            .pNext = &required.v13,
+            .bufferDeviceAddress = VK_TRUE,
+            .timelineSemaphore = VK_TRUE},
+    .v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
+            .synchronization2 = VK_TRUE,
+            .maintenance4 = VK_TRUE,
+            .shaderIntegerDotProduct = VK_TRUE,
+            .subgroupSizeControl = VK_TRUE,
+            .computeFullSubgroups = VK_TRUE},
+};
+
+const VkPhysicalDeviceFeatures2 *device_required_chain(void) {
+    return &required.base;
+}
+
 void device_required_features(struct device_features *features) {
-    *features = (struct device_features){
-        .base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2},
-        .v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES},
-        .v12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-                .bufferDeviceAddress = VK_TRUE,
-                .timelineSemaphore = VK_TRUE},
-        .v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
-                .synchronization2 = VK_TRUE,
-                .maintenance4 = VK_TRUE,
-                .shaderIntegerDotProduct = VK_TRUE,
-                .subgroupSizeControl = VK_TRUE,
-                .computeFullSubgroups = VK_TRUE},
-    };
+    *features = required;
     features->base.pNext = &features->v11;
     features->v11.pNext = &features->v12;
     features->v12.pNext = &features->v13;
@@ -156,7 +164,7 @@ static peridot_result load_functions(struct device *device, peridot_error *error
     DEVICE_FUNCTIONS(LOAD)
 #undef LOAD
     if (missing)
-        return fail(error, PERIDOT_ERROR_VULKAN,
+        return fail(error, device->owned ? PERIDOT_ERROR_VULKAN : PERIDOT_ERROR_ARGUMENT,
                     "%s lacks the function %s of Vulkan 1.3 (an application asks for that version "
                     "in VkApplicationInfo)",
                     device->info.name, missing);
@@ -568,7 +576,7 @@ peridot_result device_adopt(const struct device_adoption *adoption,
     device->callbacks = adoption->callbacks;
     device->info.physical = adoption->physical;
     device_describe(&list, params, adoption->queue_family, &device->info);
-    if (adoption->features && !has_packed_dot(adoption->features))
+    if (!adoption->features || !has_packed_dot(adoption->features))
         device->info.needs_met &= ~(uint32_t)NEEDS_PACKED_DOT;
     device->memory_budget = has_enabled(adoption, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     device->memory_priority = has_enabled(adoption, VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME) &&

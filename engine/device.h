@@ -82,7 +82,7 @@ struct device_params {
     bool machine_code;  /* with statistics: and what they compile to, for
                            vkGetPipelineExecutableInternalRepresentationsKHR */
     uint64_t max_allocation; /* lowers the device's limit; 0: as it is */
-    uint64_t memory_limit;   /* bytes that engine/memory.c may allocate; 0: what the device has */
+    uint64_t memory_limit;   /* bytes that engine/memory.c may allocate there; 0: what there is */
     enum device_priority priority;
     uint32_t threads; /* of compilation and conversion; 1: the caller's own; 0: as many as
                          processors, 8 at most, and on an adopted device 1 */
@@ -140,7 +140,7 @@ struct device {
     VkPhysicalDeviceMemoryProperties memory;
     VkPipelineCache given_cache; /* the application's */
     struct pipelines *pipelines; /* engine/pipelines.h */
-    uint64_t memory_used;        /* bytes allocated through engine/memory.c */
+    uint64_t memory_used;        /* bytes allocated by engine/memory.c where device memory lies */
     uint64_t memory_limit;       /* of them; 0: none */
     char *cache_directory;       /* NULL: none */
     uint32_t threads;
@@ -213,6 +213,8 @@ struct device_features {
     VkPhysicalDeviceVulkan13Features v13;
 };
 void device_required_features(struct device_features *features);
+/* The same, static and from any thread. */
+const VkPhysicalDeviceFeatures2 *device_required_chain(void);
 extern const char *const device_recommended_extensions[]; /* NULL-terminated */
 /* The extensions that a device is opened with, of those that it has; how many. */
 #define DEVICE_EXTENSIONS_MAX 5

@@ -106,8 +106,9 @@ static void find_queue(const struct device_list *list, uint32_t wanted, struct d
     bool with_graphics = true;
     for (uint32_t i = 0; i < count; i++) {
         VkQueueFlags flags = families[i].queueFamilyProperties.queueFlags;
+        /* those of video and optical flow can copy too */
         VkQueueFlags kind =
-            flags & (VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT | VK_QUEUE_TRANSFER_BIT);
+            flags & ~(VkQueueFlags)(VK_QUEUE_SPARSE_BINDING_BIT | VK_QUEUE_PROTECTED_BIT);
         if (kind == VK_QUEUE_TRANSFER_BIT && info->transfer_family == UINT32_MAX)
             info->transfer_family = i;
         if (!(flags & VK_QUEUE_COMPUTE_BIT) || (wanted != UINT32_MAX && i != wanted))

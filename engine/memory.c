@@ -19,6 +19,7 @@ struct block {
     uint64_t begin;
     void *mapped;
     bool coherent;
+    bool counted; /* it lies where device memory does: in memory_used, and under memory_limit */
 };
 
 struct arena {
@@ -83,7 +84,8 @@ void arena_destroy(struct arena *arena) {
     }
     for (ptrdiff_t i = 0; i < arrlen(arena->blocks) && !arena->planned; i++) {
         device->vk.FreeMemory(device->handle, arena->blocks[i].memory, device->allocator);
-        device->memory_used -= arena->blocks[i].size;
+        if (arena->blocks[i].counted)
+            device->memory_used -= arena->blocks[i].size;
     }
     arrfree(arena->buffers);
     arrfree(arena->blocks);
@@ -127,6 +129,13 @@ static uint32_t memory_type(const struct device *device, enum memory_kind kind, 
         }
     }
     return best;
+}
+
+/* Whether memory of a type lies in the heap of device memory. */
+static bool is_device_heap(const struct device *device, uint32_t type) {
+    uint32_t own = memory_type(device, MEMORY_DEVICE, UINT32_MAX);
+    const VkMemoryType *types = device->memory.memoryTypes;
+    return own == UINT32_MAX || types[type].heapIndex == types[own].heapIndex;
 }
 
 static peridot_result refuse(struct arena *arena, VkResult code, uint64_t size, const char *name,
@@ -203,7 +212,8 @@ static VkResult allocate(const struct arena *arena, uint32_t type, struct block 
                                  .pNext = &flags,
                                  .allocationSize = block->size,
                                  .memoryTypeIndex = type};
-    uint64_t limit = arena->exceeds ? 0 : device->memory_limit;
+    block->counted = is_device_heap(device, type);
+    uint64_t limit = arena->exceeds || !block->counted ? 0 : device->memory_limit;
     VkResult code = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     if (!limit || (device->memory_used <= limit && block->size <= limit - device->memory_used))
         code = device->vk.AllocateMemory(device->handle, &info, device->allocator, &block->memory);
@@ -240,7 +250,7 @@ static peridot_result fill_block(struct arena *arena, const struct demand *deman
         device->vk.FreeMemory(device->handle, block->memory, device->allocator);
         return device_fail(device, code, "preparing memory", error);
     }
-    device->memory_used += block->size;
+    device->memory_used += block->counted ? block->size : 0;
     return PERIDOT_OK;
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -205,7 +206,7 @@ unsigned platform_processor_count(void) {
 
 void platform_host_memory(uint64_t *available, uint64_t *total) {
     *available = *total = 0;
-    FILE *file = fopen("/proc/meminfo", "r");
+    FILE *file = fopen("/proc/meminfo", "re");
     char line[128];
     while (file && fgets(line, sizeof line, file)) {
         unsigned long long kib;
@@ -236,7 +237,13 @@ struct platform_thread *platform_thread_start(void (*run)(void *user), void *use
         return NULL;
     thread->run = run;
     thread->user = user;
-    if (pthread_create(&thread->handle, NULL, enter_thread, thread) != 0) {
+    /* signals are for the application's threads to handle */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code = pthread_create(&thread->handle, NULL, enter_thread, thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code != 0) {
         free(thread);
         return NULL;
     }

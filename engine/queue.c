@@ -237,6 +237,12 @@ peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, perid
     return PERIDOT_OK;
 }
 
+bool lane_is_over(struct lane *lane) {
+    bool over = true;
+    return !lane->device || (lane_poll(lane, lane->submitted, &over, NULL) == PERIDOT_OK && over) ||
+           lane->device->lost;
+}
+
 peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error) {
     struct device *device = lane->device;
     if (lane->completed >= value)

@@ -55,6 +55,9 @@ peridot_result lane_submit_between(struct lane *lane, const struct batch *batch,
  * submitted: what comes after it on this lane's queue sees what that has written. Both lanes live
  * until it is over. */
 peridot_result lane_follow(struct lane *lane, const struct lane *before, peridot_error *error);
+/* Whether all that was submitted has run, as far as the device tells: a lost one does no more, and
+ * of one that does not answer something may still run. A lane that was never made has nothing. */
+bool lane_is_over(struct lane *lane);
 /* Whether `value` is reached. Errors: DEVICE_LOST. */
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error);
 /* Blocks until `value` is reached. Errors: DEVICE_LOST. */

@@ -29,7 +29,6 @@
     X(AllocateMemory)                                                                              \
     X(FreeMemory)                                                                                  \
     X(MapMemory)                                                                                   \
-    X(UnmapMemory)                                                                                 \
     X(FlushMappedMemoryRanges)                                                                     \
     X(InvalidateMappedMemoryRanges)                                                                \
     X(CreateShaderModule)                                                                          \
@@ -41,10 +40,8 @@
     X(CreatePipelineCache)                                                                         \
     X(DestroyPipelineCache)                                                                        \
     X(GetPipelineCacheData)                                                                        \
-    X(MergePipelineCaches)                                                                         \
     X(CreateCommandPool)                                                                           \
     X(DestroyCommandPool)                                                                          \
-    X(ResetCommandPool)                                                                            \
     X(AllocateCommandBuffers)                                                                      \
     X(FreeCommandBuffers)                                                                          \
     X(BeginCommandBuffer)                                                                          \

@@ -78,7 +78,7 @@ static bool any_normed(const struct peridot_session *own) {
     return any;
 }
 
-/* Rows of activations, zero as padding must be. What else a pass needs its members have. */
+/* Rows of activations. What else a pass needs its members have. */
 static peridot_result create_scratch(struct peridot_session *own, peridot_error *error) {
     struct scratch *s = &own->scratch;
     const struct session_shape shape = {
@@ -93,7 +93,6 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
                 {SESSION_HIDDEN, &s->hidden},
                 {SESSION_QUANTISED, &s->quantised},
                 {SESSION_BLOCK_STATE, &own->block}};
-    VkCommandBuffer commands;
     peridot_result result =
         arena_create(own->lane.device, MEMORY_DEVICE, SESSION_BLOCK, &own->arena, error);
     for (size_t i = 0; i < sizeof rows / sizeof *rows && !result; i++) {
@@ -102,15 +101,7 @@ static peridot_result create_scratch(struct peridot_session *own, peridot_error 
         if (bytes && rows[i].place)
             result = arena_buffer(own->arena, bytes, name, rows[i].place, error);
     }
-    if (!result)
-        result = session_begin_transfer(own, &commands, error);
-    if (result)
-        return result;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].place && *rows[i].place)
-            own->lane.device->vk.CmdFillBuffer(commands, (*rows[i].place)->handle, 0, VK_WHOLE_SIZE,
-                                               0);
-    return session_send(own, commands, error);
+    return result;
 }
 
 /* A command buffer that ends a member's part in the steps behind it. */
@@ -182,12 +173,16 @@ static peridot_result open_batch(struct peridot_batch *batch, peridot_error *err
     peridot_result result = kernel_set_for_batch(&own->kernels, device, own->member_count, error);
     if (!result)
         result = pipelines_compile(device, NULL, NULL, error);
+    if (result)
+        pipelines_forget(device);
     if (!result)
         result = lane_create(device, &own->lane, error);
     schedule_start(&own->schedule, device, own->submission_seconds);
     if (!result)
         result = create_scratch(own, error);
-    return result ? result : batch_record(batch, error);
+    if (!result)
+        result = batch_record(batch, error);
+    return result ? result : session_send_zeros(own, error); /* or an error would have to wait */
 }
 
 peridot_result peridot_batch_create(peridot_session *const *sessions, uint32_t count,
@@ -298,7 +293,7 @@ void peridot_batch_describe(const peridot_batch *batch, peridot_batch_statistics
     now.slices = own->statistics.slices;
     now.slice_seconds = own->statistics.slice_seconds;
     count_recording(&pass->embed.recording, &now);
-    for (uint32_t i = 0; i < own->model->layer_count; i++)
+    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
         count_recording(&pass->layers[i].recording, &now);
     count_recording(&own->head.recording, &now);
     for (uint32_t i = 0; i < own->member_count; i++) {

@@ -46,7 +46,8 @@ void session_begin_sampling(struct peridot_session *session) {
     state->rows = 1;
     state->done = 0;
     state->sampled = 0;
-    state->stop_from = session->prompt_end + session->sampling.min_tokens;
+    uint32_t least = session->sampling.min_tokens, room = UINT32_MAX - session->prompt_end;
+    state->stop_from = session->prompt_end + (least < room ? least : room);
     forward_attention_grid(state, session->length, 1);
     peridot_model_info info = {.struct_size = sizeof info};
     peridot_model_describe(session->model, &info);

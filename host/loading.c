@@ -78,7 +78,7 @@ static void free_loading(struct peridot_loading *loading) {
         return;
     lane_destroy(&loading->hand_over); /* it waits for the uploads' timeline */
     upload_end(&loading->upload);
-    if (loading->stage == STAGE_COMPILE)
+    if (loading->stage == STAGE_CHOOSE_KERNELS || loading->stage == STAGE_COMPILE)
         forget_pipelines(loading->model);
     checkpoint_end_tokenizer(&loading->pieces);
     checkpoint_close(loading->checkpoint);
@@ -93,6 +93,9 @@ static peridot_result copy_params(struct peridot_loading *loading,
     peridot_model_params *own = &loading->params;
     peridot_result result =
         caller_struct_read(own, sizeof *own, params, "peridot_model_params", error);
+    if (!result && (own->weights < PERIDOT_WEIGHTS_FILE || own->weights > PERIDOT_WEIGHTS_NF4))
+        result = fail(error, PERIDOT_ERROR_ARGUMENT, "there is no type of weights %d",
+                      (int)own->weights);
     if (!result && own->session)
         result = caller_struct_read(&loading->session, sizeof loading->session, own->session,
                                     "peridot_session_params", error);
@@ -362,7 +365,7 @@ static peridot_result choose_kernels(struct peridot_loading *loading, double sec
     (void)seconds;
     peridot_result result = want_kernels(loading, error);
     loading->pipelines = loading->pipelines_left = count_missing(loading->model);
-    loading->stage++;
+    loading->stage += !result;
     return result;
 }
 
@@ -373,14 +376,19 @@ static bool report_compiling(uint32_t done, uint32_t all, void *user) {
     return report(loading, "compiling", before + done, loading->pipelines, NULL) == PERIDOT_OK;
 }
 
+/* The part's pipelines are all there. */
+static peridot_result next_part(struct peridot_loading *loading) {
+    loading->part = model_next(loading->part);
+    loading->stage += !loading->part;
+    return PERIDOT_OK;
+}
+
 /* All of a device at once, on as many threads as it may have. */
 static peridot_result compile_all(struct peridot_loading *loading, peridot_error *error) {
     peridot_result result =
         pipelines_compile(loading->part->device->engine, report_compiling, loading, error);
     loading->pipelines_left = count_missing(loading->model);
-    loading->part = model_next(loading->part);
-    loading->stage += !loading->part;
-    return result;
+    return result ? result : next_part(loading);
 }
 
 /* One, or with none to compile the cache on disk. */
@@ -401,11 +409,8 @@ static peridot_result compile(struct peridot_loading *loading, double seconds,
     result = pipelines_compile_one(device, &left, error);
     if (result)
         return result;
-    if (none) {
-        loading->part = model_next(loading->part);
-        loading->stage += !loading->part;
-        return PERIDOT_OK;
-    }
+    if (none)
+        return next_part(loading);
     double took = platform_seconds() - start;
     if (took > loading->longest_compilation)
         loading->longest_compilation = took;
@@ -564,20 +569,12 @@ peridot_result peridot_loading_finish(peridot_loading *loading, peridot_model **
     return PERIDOT_OK;
 }
 
-/* Whether a lane's work is over, as far as the device tells; a lost one does no more. */
-static bool is_over(struct lane *lane) {
-    bool over = true;
-    return !lane->device || lane->device->lost ||
-           (lane_poll(lane, lane->submitted, &over, NULL) == PERIDOT_OK && over) ||
-           lane->device->lost;
-}
-
 peridot_result peridot_loading_cancel(peridot_loading *loading) {
     if (!loading)
         return PERIDOT_OK;
     if (!loading->failure.code)
         (void)fail(&loading->failure, PERIDOT_ERROR_CANCELLED, "loading was cancelled");
-    if (!is_over(&loading->hand_over) || !is_over(&loading->upload.staging.lane))
+    if (!lane_is_over(&loading->hand_over) || !lane_is_over(&loading->upload.staging.lane))
         return PERIDOT_NOT_READY;
     free_loading(loading);
     return PERIDOT_OK;

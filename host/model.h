@@ -66,7 +66,6 @@ struct peridot_model {
     const struct checkpoint_tensor *own_head;
     bool weights_chosen; /* by AUTO, smaller than the file's */
     double seconds_loading;
-    uint32_t sessions; /* open ones */
 };
 
 /* The next part that has layers: a device may get none, and is not used then. */

@@ -208,15 +208,12 @@ peridot_result peridot_device_adopt(const peridot_adoption *adoption,
 }
 
 void peridot_requirements_get(peridot_requirements *requirements) {
-    /* written alike by every caller, so that a race is harmless */
-    static struct device_features features;
-    device_required_features(&features);
     uint32_t count = 0;
     while (device_recommended_extensions[count])
         count++;
     peridot_requirements full = {
         .api_version = VK_API_VERSION_1_3,
-        .features = &features.base,
+        .features = device_required_chain(),
         .recommended_extensions = device_recommended_extensions,
         .recommended_extension_count = count,
         .queue_flags = VK_QUEUE_COMPUTE_BIT,

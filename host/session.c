@@ -82,7 +82,9 @@ peridot_result session_send(struct peridot_session *session, VkCommandBuffer com
 peridot_result session_read(struct peridot_session *session, const struct buffer *buffer,
                             uint64_t offset, uint64_t size, void *to, peridot_error *error) {
     struct device *device = session->model->device->engine;
-    uint64_t piece = size < (16u << 20) ? size : 16u << 20;
+    uint64_t most = device->info.limits.max_allocation, piece = size;
+    most = most < (16u << 20) ? most : 16u << 20;
+    piece = piece < most ? piece : most;
     struct arena *arena = NULL;
     const struct buffer *landing = NULL;
     peridot_result result = arena_create(device, MEMORY_READBACK, piece, &arena, error);
@@ -236,9 +238,7 @@ static void clear_scratch(const struct peridot_session *session, VkCommandBuffer
                                                    0);
 }
 
-/* Zeros for the scratch and the last chunk, the only one that may have positions without a token.
- * Not waited for: what uses them comes behind on the queue. */
-static peridot_result send_zeros(struct peridot_session *part, peridot_error *error) {
+peridot_result session_send_zeros(struct peridot_session *part, peridot_error *error) {
     VkCommandBuffer commands; /* the lane's, and freed with it */
     peridot_result result = session_begin_transfer(part, &commands, error);
     if (result)
@@ -251,17 +251,24 @@ static peridot_result send_zeros(struct peridot_session *part, peridot_error *er
     return session_send(part, commands, error);
 }
 
-peridot_result session_acquire_part(struct peridot_session *part, uint32_t positions,
-                                    peridot_error *error) {
+static peridot_result acquire_part(struct peridot_session *part, uint32_t positions,
+                                   peridot_error *error) {
     peridot_result result = lane_create(part->model->device->engine, &part->lane, error);
     if (!result)
         result = create_scratch(part, error);
     while (part->model->layer_count && part->chunk_count * KV_CHUNK < positions && !result)
         result = kv_cache_add(part, error);
-    if (!result)
-        result = send_zeros(part, error);
-    if (result)
-        session_release_part(part);
+    return result;
+}
+
+/* Nothing is submitted before all is there: an error then leaves nothing to wait for. */
+peridot_result session_acquire(struct peridot_session *session, uint32_t positions,
+                               peridot_error *error) {
+    peridot_result result = PERIDOT_OK;
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = acquire_part(part, positions, error);
+    for (struct peridot_session *part = session; part && !result; part = part->next)
+        result = session_send_zeros(part, error);
     return result;
 }
 
@@ -379,13 +386,10 @@ peridot_result session_prepare_part(struct peridot_session *session, peridot_err
     plan_passes(session);
     peridot_result result =
         kernel_set_create(session->model, session->kv, session->int8, &session->kernels, error);
-    return result ? result : pipelines_compile(device, NULL, NULL, error);
-}
-
-static peridot_result open_part(struct peridot_session *session, peridot_error *error) {
-    peridot_result result = session_prepare_part(session, error);
     if (!result)
-        result = session_acquire_part(session, 1, error);
+        result = pipelines_compile(device, NULL, NULL, error);
+    if (result) /* or what cannot be compiled here fails sessions that do without it */
+        pipelines_forget(device);
     return result;
 }
 
@@ -395,8 +399,8 @@ static peridot_result open_session(struct peridot_session *session, peridot_erro
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     peridot_result result = session_make_parts(session, &session->next, error);
     for (struct peridot_session *part = session; part && !result; part = part->next)
-        result = open_part(part, error);
-    return result;
+        result = session_prepare_part(part, error);
+    return result ? result : session_acquire(session, 1, error);
 }
 
 peridot_result peridot_session_create(peridot_model *model, const peridot_session_params *params,
@@ -415,7 +419,6 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
     if (!opening)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for a session");
     opening->model = model;
-    model->sessions++;
     result = settle(opening, &given, error);
     if (!result && given.hidden_layer && model_next(model))
         result = fail(error, PERIDOT_ERROR_UNSUPPORTED,
@@ -464,12 +467,9 @@ void session_release_part(struct peridot_session *session) {
 }
 
 bool session_is_busy(struct peridot_session *session) {
-    for (struct peridot_session *part = session; part; part = part->next) {
-        bool there;
-        if (part->lane.device && !lane_poll(&part->lane, part->lane.submitted, &there, NULL) &&
-            !there)
+    for (struct peridot_session *part = session; part; part = part->next)
+        if (!lane_is_over(&part->lane))
             return true;
-    }
     return false;
 }
 
@@ -485,8 +485,6 @@ static void close_part(struct peridot_session *session) {
 }
 
 void peridot_session_close_wait(peridot_session *session) {
-    if (session)
-        session->model->sessions--;
     while (session) {
         struct peridot_session *next = session->next;
         close_part(session);

@@ -160,12 +160,15 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions);
 /* Lets go of all chunks of one part. */
 void kv_cache_drop(struct peridot_session *part);
 
-/* Gives a part of a session its lane, its scratch and chunks for `positions` positions. The scratch
- * and the last chunk get zeros, since padding must hold no NaN and marks and histograms begin
- * empty; that is submitted and not waited for. On an error the part has nothing. Errors:
- * DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
-peridot_result session_acquire_part(struct peridot_session *part, uint32_t positions,
-                                    peridot_error *error);
+/* Submits zeros for the scratch of a part, or of a batch, and for the last chunk, the only one that
+ * may have positions without a token. Not waited for: what uses them comes behind on the queue. */
+peridot_result session_send_zeros(struct peridot_session *part, peridot_error *error);
+/* Gives each part of a session its lane, its scratch and chunks for `positions` positions. The
+ * scratch and the last chunk get zeros, since padding must hold no NaN and marks and histograms
+ * begin empty; that is submitted and not waited for. On an error parts have some of it: release
+ * them. Errors: DEVICE_MEMORY, HOST_MEMORY, VULKAN, DEVICE_LOST. */
+peridot_result session_acquire(struct peridot_session *session, uint32_t positions,
+                               peridot_error *error);
 /* Lets go of all that a part has on its device, after a wait for it to end. */
 void session_release_part(struct peridot_session *part);
 /* What is chosen for a part by its model and device. Errors: as kernel_set_create, VULKAN. */

@@ -88,13 +88,16 @@ static struct region region_within(const struct session_copy *copy, uint64_t at,
 static peridot_result make_piece(struct session_copy *copy, struct peridot_session *part,
                                  uint64_t bytes, peridot_error *error) {
     enum memory_kind kind = copy->to_host ? MEMORY_READBACK : MEMORY_UPLOAD;
+    uint64_t most = part->lane.device->info.limits.max_allocation;
     peridot_result result;
-    if (copy->piece_part == part)
+    bytes = bytes < most ? bytes : most;
+    if (copy->piece_part == part && (copy->cramped || copy->piece.buffer->size >= bytes))
         return PERIDOT_OK;
-    arena_destroy(copy->piece.arena);
-    copy->piece = (struct box){0};
-    copy->piece_part = NULL;
+    copy->cramped = false;
     do {
+        arena_destroy(copy->piece.arena);
+        copy->piece = (struct box){0};
+        copy->piece_part = NULL;
         result = arena_create(part->lane.device, kind, bytes, &copy->piece.arena, error);
         if (result)
             return result;
@@ -105,8 +108,7 @@ static peridot_result make_piece(struct session_copy *copy, struct peridot_sessi
             copy->piece_part = part;
             return PERIDOT_OK;
         }
-        arena_destroy(copy->piece.arena);
-        copy->piece = (struct box){0};
+        copy->cramped = true;
         bytes /= 16;
     } while (result == PERIDOT_ERROR_DEVICE_MEMORY && bytes >= 4096);
     return result;
@@ -115,8 +117,8 @@ static peridot_result make_piece(struct session_copy *copy, struct peridot_sessi
 /* What there is to copy within one part, from `done` on, up to `bytes`. */
 static uint64_t piece_end(const struct session_copy *copy, uint64_t bytes) {
     const struct peridot_session *part = region_at(copy, copy->done).part;
-    uint64_t all = all_bytes(copy), end = copy->done, limit = copy->done + bytes;
-    limit = limit < all ? limit : all;
+    uint64_t left = all_bytes(copy) - copy->done, end = copy->done;
+    uint64_t limit = copy->done + (bytes < left ? bytes : left);
     while (end < limit) {
         struct region region = region_within(copy, end, limit);
         if (region.part != part)

@@ -21,6 +21,7 @@ struct session_copy {
     uint64_t done, end;    /* bytes behind which all is copied, and is copied or on its way */
     struct box piece;      /* host-visible, on piece_part's device */
     struct peridot_session *piece_part;
+    bool cramped;             /* no larger piece was to be had */
     VkCommandBuffer commands; /* on their way */
 };
 

@@ -329,6 +329,8 @@ peridot_result slices_record(struct peridot_session *session, struct slice_cut *
                              const peridot_recording *recording, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session, .open = recording->commands, .recorded = true};
+    if (session->lane.device->lost)
+        return device_fail(session->lane.device, VK_ERROR_DEVICE_LOST, "recording work", error);
     peridot_result result = add_chunks(session, cut, error);
     if (result)
         return result;

@@ -103,6 +103,39 @@ static peridot_result begin_leaving(struct peridot_session *session, peridot_err
     return PERIDOT_OK;
 }
 
+/* After a failure the session is as it was, once nothing of what was begun runs any more. */
+static peridot_result turn_back(struct peridot_session *session, bool wait, peridot_error *error) {
+    struct suspension *suspension = session->suspension;
+    const peridot_error failure = suspension->failure;
+    if (!wait && session_is_busy(session))
+        return PERIDOT_NOT_READY;
+    if (suspension->stage == SUSPENSION_LEAVING) {
+        suspension_free(session);
+    } else { /* what did not come back entirely goes again; the host's copy is whole */
+        session_copy_end(&suspension->copy);
+        release(session);
+        suspension->stage = SUSPENSION_AWAY;
+        suspension->failure = (peridot_error){0};
+    }
+    return fail(error, failure.code, "%s", failure.message);
+}
+
+/* A step of the copying that has begun, to its end. */
+static peridot_result copy_on(struct peridot_session *session, uint64_t bytes, bool wait,
+                              peridot_error *error) {
+    struct suspension *suspension = session->suspension;
+    if (suspension->failure.code)
+        return turn_back(session, wait, error);
+    peridot_error own; /* of attempts that failed and were made otherwise, too */
+    peridot_result result = session_copy_step(&suspension->copy, bytes, wait, &own);
+    if (!result)
+        result = lanes_end(session, wait, &own);
+    if (result >= 0)
+        return result;
+    suspension->failure = own;
+    return turn_back(session, wait, error);
+}
+
 static peridot_result leave(struct peridot_session *session, uint64_t bytes, bool wait,
                             peridot_error *error) {
     if (!session)
@@ -116,18 +149,11 @@ static peridot_result leave(struct peridot_session *session, uint64_t bytes, boo
         if (!result)
             result = begin_leaving(session, error);
     }
+    if (!result)
+        result = copy_on(session, bytes, wait, error);
     if (result)
         return result;
     suspension = session->suspension;
-    result = session_copy_step(&suspension->copy, bytes, wait, error);
-    if (!result)
-        result = lanes_end(session, wait, error);
-    if (result == PERIDOT_NOT_READY)
-        return result;
-    if (result) { /* it stays where it is */
-        suspension_free(session);
-        return result;
-    }
     session_copy_end(&suspension->copy);
     release(session);
     suspension->stage = SUSPENSION_AWAY;
@@ -149,21 +175,15 @@ peridot_result peridot_session_suspend_wait(peridot_session *session, peridot_er
 
 /* ---- Returning ---- */
 
-/* What did not come back entirely goes again; the host's copy is whole. */
-static void turn_back(struct peridot_session *session) {
-    session_copy_end(&session->suspension->copy);
-    release(session);
-    session->suspension->stage = SUSPENSION_AWAY;
-}
-
 static peridot_result begin_returning(struct peridot_session *session, peridot_error *error) {
     struct suspension *suspension = session->suspension;
     peridot_result result = memory_plan_admit_return(session, error);
     if (result)
         return result;
     suspension->stage = SUSPENSION_RETURNING;
-    for (struct peridot_session *part = session; part && !result; part = part->next)
-        result = session_acquire_part(part, session->computed ? session->computed : 1, error);
+    peridot_error own;
+    if (session_acquire(session, session->computed ? session->computed : 1, &own))
+        suspension->failure = own;
     suspension->copy = (struct session_copy){
         .session = session,
         .rows = suspension->rows,
@@ -174,17 +194,7 @@ static peridot_result begin_returning(struct peridot_session *session, peridot_e
         .tokens = session->held,
         .token_count = session->length,
     };
-    return result;
-}
-
-static peridot_result finish_returning(struct peridot_session *session, bool wait,
-                                       peridot_error *error) {
-    peridot_result result = lanes_end(session, wait, error);
-    if (result)
-        return result;
-    suspension_free(session);
-    session->returns++;
-    return PERIDOT_OK;
+    return PERIDOT_OK; /* what failed is told by copy_on */
 }
 
 static peridot_result come_back(struct peridot_session *session, uint64_t bytes, bool wait,
@@ -200,12 +210,12 @@ static peridot_result come_back(struct peridot_session *session, uint64_t bytes,
     if (suspension->stage == SUSPENSION_AWAY)
         result = begin_returning(session, error);
     if (!result)
-        result = session_copy_step(&suspension->copy, bytes, wait, error);
-    if (!result)
-        result = finish_returning(session, wait, error);
-    if (result < 0 && suspension->stage == SUSPENSION_RETURNING)
-        turn_back(session);
-    return result;
+        result = copy_on(session, bytes, wait, error);
+    if (result)
+        return result;
+    suspension_free(session);
+    session->returns++;
+    return PERIDOT_OK;
 }
 
 peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
@@ -260,8 +270,6 @@ peridot_result peridot_session_move(peridot_session *session, peridot_model *mod
     }
     slices_close(session); /* its rates are the other device's */
     moved.work = NULL;
-    session->model->sessions--;
-    model->sessions++;
     session_free_parts(session->next);
     *session = moved;
     return PERIDOT_OK;

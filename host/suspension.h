@@ -17,6 +17,7 @@ struct suspension {
     float *logits;      /* [vocabulary], of the last token; NULL: there were none */
     uint8_t *hidden;    /* [positions][d_padded] float32; NULL: none are kept */
     struct session_copy copy;
+    peridot_error failure; /* for which it turns back, told when nothing runs any more; code 0 */
 };
 
 /* The rows of the first `positions` positions, at most those computed. */

@@ -17,6 +17,8 @@ bool work_is_active(const struct peridot_session *session) {
 peridot_result work_make(struct peridot_session *session, peridot_error *error) {
     struct device *device = session->lane.device;
     struct work *work = session->work;
+    if (device->lost)
+        return device_fail(device, VK_ERROR_DEVICE_LOST, "taking up work", error);
     if (!work) {
         work = calloc(1, sizeof *work);
         if (!work)
@@ -168,6 +170,9 @@ peridot_result work_advance(struct peridot_session *session, const peridot_advan
     peridot_advance given;
     peridot_result result =
         caller_struct_read(&given, sizeof given, advance, "peridot_advance", error);
+    if (!result && ((given.wait_count && !given.waits) || (given.signal_count && !given.signals)))
+        result = fail(error, PERIDOT_ERROR_ARGUMENT,
+                      "peridot_advance counts semaphores, but waits or signals is NULL");
     if (!result)
         result = prepare_sampling(session, error);
     if (result)
