@@ -217,8 +217,7 @@ void peridot_batch_close_wait(peridot_batch *batch) {
         return;
     if (batch->own.lane.device) {
         (void)lane_wait(&batch->own.lane, batch->own.lane.submitted, NULL);
-        slices_drain(&batch->own);
-        work_cancel(&batch->own); /* its sessions are free again */
+        work_end_wait(&batch->own); /* its sessions are free again */
         slices_close(&batch->own);
         forget_recordings(batch);
         lane_destroy(&batch->own.lane);
@@ -289,6 +288,7 @@ void peridot_batch_describe(const peridot_batch *batch, peridot_batch_statistics
     const struct pass *pass = &own->passes[0];
     peridot_batch_statistics now = batch->statistics;
     now.sessions = own->member_count;
+    now.submissions = own->lane.submissions;
     now.scratch_bytes = arena_allocated(own->arena);
     now.slices = own->statistics.slices;
     now.slice_seconds = own->statistics.slice_seconds;

@@ -253,12 +253,16 @@ static peridot_result receive(struct call *call, peridot_error *error) {
 
 static peridot_result run(struct call *call, peridot_error *error) {
     struct peridot_session *own = &call->batch->own;
-    peridot_result result = PERIDOT_OK;
+    peridot_result result = PERIDOT_OK, fed = PERIDOT_OK;
     while (!result && wanted_steps(call)) {
-        result = feed(call, error);
-        if (!result)
-            result = receive(call, error);
+        if (!fed)
+            fed = feed(call, error);
+        /* told when all that was sampled before has been handed over */
+        result = fed && call->received == call->submitted ? fed : receive(call, error);
     }
+    for (uint32_t i = 0; i < own->member_count && call->submitted; i++)
+        if (call->ends[i]) /* steps overwrite them */
+            own->members[i]->logits_valid = false;
     peridot_result end = lane_wait(&own->lane, own->lane.submitted, error);
     for (ptrdiff_t i = 0; i < arrlen(call->updates); i++)
         lane_free_commands(&own->lane, call->updates[i]);
@@ -315,7 +319,6 @@ static void count_up(const struct call *call, double seconds) {
         statistics->decode_seconds += call->taken[i] ? seconds : 0;
     }
     batch->statistics.decode_seconds += seconds;
-    batch->statistics.submissions = batch->own.lane.submissions;
 }
 
 peridot_result peridot_batch_generate_wait(peridot_batch *batch, const uint32_t *counts,

@@ -1,5 +1,6 @@
 #include "constraint.h"
 #include "token_trie.h"
+#include "work.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +193,7 @@ static peridot_result catch_up(const struct peridot_session *session,
                                peridot_error *error) {
     struct constraint *c = session->constraint;
     const int32_t *tokens = session->held + c->from;
-    uint32_t count = session->length - c->from, same = 0;
+    uint32_t count = session->length - c->from, same = 0; /* constraint_write: no less than 0 */
     peridot_result result = make_room(c, error);
     if (result)
         return result;
@@ -299,6 +300,8 @@ peridot_result constraint_write(struct peridot_session *session, peridot_error *
     struct constraint *c = session->constraint;
     size_t bytes = c->word_count * sizeof *c->words;
     peridot_result result = PERIDOT_OK;
+    if (c->from > session->length) /* tokens that it was to begin behind were dropped */
+        c->from = session->length;
     if (c->allowed)
         memcpy(c->words, c->allowed, bytes);
     else
@@ -334,7 +337,10 @@ peridot_result peridot_session_mask(peridot_session *session, const uint32_t *wo
         any |= words[i / 32] >> i % 32 & 1;
     if (words && !any)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "the mask allows no token at all");
+    uint32_t ahead;
     peridot_result result = need(session, &c, error);
+    if (!result && (words || c->allowed))
+        result = work_change_mask(session, &ahead, error);
     if (result)
         return result;
     if (words && !c->allowed)
@@ -411,7 +417,10 @@ peridot_result peridot_session_grammar(peridot_session *session, const peridot_g
     if (grammar && grammar->model != session->model)
         return fail(error, PERIDOT_ERROR_ARGUMENT,
                     "the grammar was made for another model: parse it for the session's own");
+    uint32_t ahead = 0;
     peridot_result result = need(session, &c, error);
+    if (!result && (grammar || c->grammar))
+        result = work_change_mask(session, &ahead, error);
     if (result)
         return result;
     if (grammar != c->grammar || !grammar) {
@@ -425,5 +434,6 @@ peridot_result peridot_session_grammar(peridot_session *session, const peridot_g
         c->match = match;
     }
     constraint_restart(session);
+    c->from += ahead;
     return PERIDOT_OK;
 }

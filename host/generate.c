@@ -296,16 +296,21 @@ static peridot_result receive(struct generation *generation, peridot_token *toke
 static peridot_result run(struct generation *generation, peridot_on_token on_token, void *user,
                           peridot_error *error) {
     struct peridot_session *session = generation->session;
-    peridot_result result = PERIDOT_OK;
+    peridot_result result = PERIDOT_OK, fed = PERIDOT_OK;
     bool more = true;
     while (!result && more && generation->received < generation->wanted) {
         peridot_token token;
-        result = feed(generation, error);
-        if (!result)
+        if (!fed)
+            fed = feed(generation, error);
+        if (fed && generation->received == generation->submitted)
+            result = fed; /* told when all that was sampled before has been handed over */
+        else
             result = receive(generation, &token, error);
         if (!result)
             more = (!on_token || on_token(&token, user)) && !token.stop;
     }
+    if (generation->submitted) /* steps overwrite them */
+        session->logits_valid = false;
     /* steps beyond the last token wanted may still run; what they write is written over later */
     peridot_result end = lane_wait(&session->lane, session->lane.submitted, error);
     for (uint32_t i = 0; i < generation->update_count; i++)
@@ -334,13 +339,6 @@ static peridot_result prepare(struct peridot_session *session, uint32_t count,
     return result ? result : forward_record_head(session, error);
 }
 
-static uint64_t count_submissions(const struct peridot_session *session) {
-    uint64_t count = 0;
-    for (const struct peridot_session *part = session; part; part = part->next)
-        count += part->lane.submissions;
-    return count;
-}
-
 peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t count,
                                              peridot_on_token on_token, void *user,
                                              uint32_t *generated, peridot_error *error) {
@@ -349,7 +347,6 @@ peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t 
     if (!session)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_generate_wait needs a session");
     double start = platform_seconds();
-    uint64_t submissions = count_submissions(session);
     peridot_result result = prepare(session, count, error);
     if (result)
         return result;
@@ -366,7 +363,6 @@ peridot_result peridot_session_generate_wait(peridot_session *session, uint32_t 
     result = run(&generation, on_token, user, error);
     session->statistics.decoded_tokens += generation.received;
     session->statistics.decode_seconds += platform_seconds() - start;
-    session->statistics.submissions += count_submissions(session) - submissions;
     if (generated)
         *generated = generation.received;
     return result;

@@ -456,6 +456,7 @@ void session_release_part(struct peridot_session *session) {
     hand_over_destroy(session);
     constraint_release(session);
     kv_cache_drop(session);
+    session->statistics.submissions += session->lane.submissions; /* before it went away */
     if (session->lane.device)
         lane_destroy(&session->lane);
     arena_destroy(session->arena);
@@ -626,8 +627,10 @@ static void add_part(const struct peridot_session *part, bool is_home,
     if (!sum->warning[0])
         memcpy(sum->warning, pipelines.warning, sizeof sum->warning);
     count_step(part, sum);
+    sum->submissions += part->lane.submissions;
     if (is_home)
         return;
+    sum->submissions += part->statistics.submissions;
     sum->kv_bytes += part->statistics.kv_bytes;
     sum->scratch_bytes += part->statistics.scratch_bytes;
     if (part->statistics.longest_submission_ms > sum->longest_submission_ms)

@@ -315,7 +315,6 @@ peridot_result slices_submit(struct peridot_session *session, struct slice_cut *
         free_fresh(session, writer.fresh);
         return result;
     }
-    session->statistics.submissions++;
     take_off(work,
              (struct slice_flight){.timeline = session->lane.timeline,
                                    .value = session->lane.submitted,
@@ -325,13 +324,35 @@ peridot_result slices_submit(struct peridot_session *session, struct slice_cut *
     return PERIDOT_OK;
 }
 
+static peridot_result timeline_value(const struct peridot_session *session, VkSemaphore timeline,
+                                     uint64_t *value, peridot_error *error) {
+    struct device *device = session->lane.device;
+    VkResult code = device->lost
+                        ? VK_ERROR_DEVICE_LOST
+                        : device->vk.GetSemaphoreCounterValue(device->handle, timeline, value);
+    return code ? device_fail(device, code, "asking for progress", error) : PERIDOT_OK;
+}
+
+/* A value that is there already would tell of a slice that has not run. */
+static peridot_result check_timeline(const struct peridot_session *session,
+                                     const peridot_recording *recording, peridot_error *error) {
+    uint64_t now = 0;
+    peridot_result result = timeline_value(session, recording->timeline, &now, error);
+    if (!result && now >= recording->value)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the timeline of the recording has the value %llu already: give the one that "
+                    "the submission of its commands will signal, not %llu",
+                    (unsigned long long)now, (unsigned long long)recording->value);
+    return result;
+}
+
 peridot_result slices_record(struct peridot_session *session, struct slice_cut *cut,
                              const peridot_recording *recording, peridot_error *error) {
     struct work *work = session->work;
     struct writer writer = {.session = session, .open = recording->commands, .recorded = true};
-    if (session->lane.device->lost)
-        return device_fail(session->lane.device, VK_ERROR_DEVICE_LOST, "recording work", error);
-    peridot_result result = add_chunks(session, cut, error);
+    peridot_result result = check_timeline(session, recording, error);
+    if (!result)
+        result = add_chunks(session, cut, error);
     if (result)
         return result;
     dispatches_begin(session->lane.device, recording->commands);
@@ -355,13 +376,10 @@ peridot_result slices_poll(struct peridot_session *session, bool *done, peridot_
     const struct slice_flight *flight = &work->flights[work->first_flight];
     if (!flight->recorded)
         return lane_poll(&session->lane, flight->value, done, error);
-    struct device *device = session->lane.device;
     uint64_t now = 0;
-    VkResult code =
-        device->lost ? VK_ERROR_DEVICE_LOST
-                     : device->vk.GetSemaphoreCounterValue(device->handle, flight->timeline, &now);
-    *done = !code && now >= flight->value;
-    return code ? device_fail(device, code, "asking for progress", error) : PERIDOT_OK;
+    peridot_result result = timeline_value(session, flight->timeline, &now, error);
+    *done = !result && now >= flight->value;
+    return result;
 }
 
 double slices_measure(struct peridot_session *session) {
@@ -404,19 +422,19 @@ void slices_release(struct peridot_session *session) {
     work->queries = VK_NULL_HANDLE;
 }
 
-void slices_drain(struct peridot_session *session) {
-    struct work *work = session->work;
-    while (work && work->flight_count) {
-        wait_for_recorded(session, &work->flights[work->first_flight]);
-        slices_drop(session);
-    }
+void slices_wait(struct peridot_session *session) {
+    const struct work *work = session->work;
+    for (uint32_t i = 0; work && i < work->flight_count; i++)
+        wait_for_recorded(session, &work->flights[(work->first_flight + i) % PERIDOT_SLICES_MAX]);
 }
 
 void slices_close(struct peridot_session *session) {
     struct work *work = session->work;
     if (!work)
         return;
-    slices_drain(session);
+    slices_wait(session);
+    while (work->flight_count)
+        slices_drop(session);
     slices_release(session);
     slicer_free(&work->slicer);
     free(work);

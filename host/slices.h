@@ -77,8 +77,8 @@ void slices_drop(struct peridot_session *session);
 double slices_measure(struct peridot_session *session);
 /* Gives back what idle work has on the device. */
 void slices_release(struct peridot_session *session);
-/* Blocks until all have run; Peridot's own lane is waited for by the caller. */
-void slices_drain(struct peridot_session *session);
+/* Blocks until all that were recorded have run; the lane is waited for by the caller. */
+void slices_wait(struct peridot_session *session);
 /* The same, and frees all. */
 void slices_close(struct peridot_session *session);
 

@@ -132,6 +132,33 @@ static peridot_result write_mask(struct peridot_session *session, uint32_t index
     return result;
 }
 
+peridot_result work_change_mask(struct peridot_session *member, uint32_t *ahead,
+                                peridot_error *error) {
+    const struct peridot_session *session = member->batch ? member->batch : member;
+    uint32_t index = 0;
+    *ahead = 0;
+    if (!work_is_active(session) || session->work->ending)
+        return PERIDOT_OK;
+    while (work_list_member(session, index) != member)
+        index++;
+    struct work *work = session->work;
+    const struct work_place *place = &work->place;
+    struct work_member *state = &work->members[index];
+    const struct member_goal *goal = &work->goal.members[index];
+    if (!goal->generate || state->ended)
+        return PERIDOT_OK;
+    if (!(goal->kind & SAMPLER_MASK))
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "the session's work began with neither mask nor grammar and goes on so: set "
+                    "them before work is begun");
+    bool sampling =
+        place->stage == STAGE_SAMPLE && place->member == index && !work_list_between(place);
+    *ahead = place->members[index].sampled + sampling - state->received;
+    if (!*ahead)
+        state->masked = state->received;
+    return PERIDOT_OK;
+}
+
 static peridot_result write_masks(struct peridot_session *session, peridot_error *error) {
     peridot_result result = PERIDOT_OK;
     for (uint32_t i = 0; i < work_list_members(session) && !result; i++)
@@ -332,8 +359,11 @@ static void end_work(struct peridot_session *session) {
 
 peridot_result work_poll(struct peridot_session *session, peridot_error *error) {
     struct work *work = session->work;
+    struct device *device = session->lane.device;
     peridot_result result = PERIDOT_OK;
     bool done = true;
+    if (work->active && device->lost)
+        result = device_fail(device, VK_ERROR_DEVICE_LOST, "at work", error);
     while (work->flight_count && done && !result) {
         result = slices_poll(session, &done, error);
         if (!result && done)
@@ -359,6 +389,13 @@ void work_cancel(struct peridot_session *session) {
         end_work(session);
 }
 
+void work_end_wait(struct peridot_session *session) {
+    work_cancel(session);
+    slices_wait(session);
+    if (session->work)
+        (void)work_poll(session, NULL);
+}
+
 bool work_holds(struct peridot_session *session) {
     work_cancel(session);
     if (work_is_active(session))
@@ -369,5 +406,5 @@ bool work_holds(struct peridot_session *session) {
 uint32_t work_prompt_left(const struct peridot_session *session, uint32_t member) {
     uint32_t end = session->work->goal.members[member].prompt_end;
     uint32_t computed = work_list_member(session, member)->computed;
-    return end > computed ? end - computed : 0;
+    return session->work->active && end > computed ? end - computed : 0;
 }

@@ -25,8 +25,15 @@ peridot_result work_record(struct peridot_session *session, const peridot_record
                            peridot_slice_plan *slice, peridot_error *error);
 peridot_result work_poll(struct peridot_session *session, peridot_error *error);
 void work_cancel(struct peridot_session *session);
+/* Cancels, waits for what is in flight and takes it over. */
+void work_end_wait(struct peridot_session *session);
 /* Cancels, and whether something is still in flight, so that closing would wait. */
 bool work_holds(struct peridot_session *session);
+/* What may come next in a session, which may be a batch's member, is being changed between slices:
+ * the next mask is made anew. `*ahead`: tokens of it on their way, which the masks before that one
+ * were for; 0 without work. Errors: ARGUMENT (its work has no mask). */
+peridot_result work_change_mask(struct peridot_session *member, uint32_t *ahead,
+                                peridot_error *error);
 /* Of a member's prompt, tokens that have not been run. */
 uint32_t work_prompt_left(const struct peridot_session *session, uint32_t member);
 
