@@ -124,12 +124,7 @@ static peridot_result record_stop(struct peridot_batch *batch, uint32_t index,
 
 static void forget_recordings(struct peridot_batch *batch) {
     struct peridot_session *own = &batch->own;
-    struct pass *pass = &own->passes[0];
-    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
-        forward_free_segment(own, &pass->layers[i]);
-    forward_free_segment(own, &pass->embed);
-    free(pass->layers);
-    pass->layers = NULL;
+    forward_free_pass(own, &own->passes[0]);
     forward_free_segment(own, &own->head);
     for (uint32_t i = 0; i < own->member_count; i++)
         forward_free_segment(own, &batch->stops[i]);
@@ -293,7 +288,7 @@ void peridot_batch_describe(const peridot_batch *batch, peridot_batch_statistics
     now.slices = own->statistics.slices;
     now.slice_seconds = own->statistics.slice_seconds;
     count_recording(&pass->embed.recording, &now);
-    for (uint32_t i = 0; pass->layers && i < own->model->layer_count; i++)
+    for (uint32_t i = 0; pass->layers && i < pass->layer_count; i++)
         count_recording(&pass->layers[i].recording, &now);
     count_recording(&own->head.recording, &now);
     for (uint32_t i = 0; i < own->member_count; i++) {

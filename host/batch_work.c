@@ -53,18 +53,18 @@ peridot_result peridot_batch_start(peridot_batch *batch, const peridot_batch_wor
 
 /* ---- Until its end ---- */
 
-static peridot_result check_active(const peridot_batch *batch, peridot_error *error) {
-    if (!batch || !work_is_active(&batch->own))
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the batch has no work: give it some by peridot_batch_start");
-    return PERIDOT_OK;
+static peridot_result need_batch(const peridot_batch *batch, const char *function,
+                                 peridot_error *error) {
+    return batch ? PERIDOT_OK : fail(error, PERIDOT_ERROR_ARGUMENT, "%s needs a batch", function);
 }
 
 peridot_result peridot_batch_plan(peridot_batch *batch, float budget_ms, peridot_slice_plan *plan,
                                   peridot_error *error) {
-    peridot_result result = check_active(batch, error);
+    peridot_result result = need_batch(batch, "peridot_batch_plan", error);
     if (!result && !plan)
         result = fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_batch_plan needs a place for it");
+    if (!result)
+        result = caller_struct_check(plan, "peridot_slice_plan", error);
     if (!result)
         work_plan(&batch->own, budget_ms, plan);
     return result;
@@ -72,31 +72,40 @@ peridot_result peridot_batch_plan(peridot_batch *batch, float budget_ms, peridot
 
 peridot_result peridot_batch_advance(peridot_batch *batch, const peridot_advance *advance,
                                      peridot_slice_plan *slice, peridot_error *error) {
-    peridot_result result = check_active(batch, error);
+    peridot_result result = need_batch(batch, "peridot_batch_advance", error);
     return result ? result : work_advance(&batch->own, advance, slice, error);
 }
 
 peridot_result peridot_batch_record(peridot_batch *batch, const peridot_recording *recording,
                                     peridot_slice_plan *slice, peridot_error *error) {
-    peridot_result result = check_active(batch, error);
+    peridot_result result = need_batch(batch, "peridot_batch_record", error);
     return result ? result : work_record(&batch->own, recording, slice, error);
+}
+
+peridot_result peridot_batch_discard(peridot_batch *batch, peridot_error *error) {
+    peridot_result result = need_batch(batch, "peridot_batch_discard", error);
+    return result ? result : work_discard(&batch->own, error);
 }
 
 peridot_result peridot_batch_poll(peridot_batch *batch, peridot_batch_status *status,
                                   peridot_error *error) {
-    if (!batch || !batch->own.work)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the batch has no work: give it some by peridot_batch_start");
+    peridot_batch_status now = {0};
+    peridot_result result = need_batch(batch, "peridot_batch_poll", error);
+    if (!result)
+        result = caller_struct_check(status, "peridot_batch_status", error);
+    if (result)
+        return result;
     const struct peridot_session *own = &batch->own;
-    peridot_result result = work_poll(&batch->own, error);
+    result = work_poll(&batch->own, error);
     const struct work *work = own->work;
-    peridot_batch_status now = {
-        .active = work->active,
-        .slices_in_flight = work->flight_count,
-        .slice_ms = work->measured_ms,
-        .slice_estimated_ms = work->estimated_ms,
-    };
-    for (uint32_t i = 0; i < own->member_count; i++) {
+    if (work)
+        now = (peridot_batch_status){
+            .active = work->active,
+            .slices_in_flight = work->flight_count,
+            .slice_ms = work->measured_ms,
+            .slice_estimated_ms = work->estimated_ms,
+        };
+    for (uint32_t i = 0; work && i < own->member_count; i++) {
         now.generated[i] = work->members[i].received;
         now.prompt_left += work_prompt_left(own, i);
     }

@@ -25,6 +25,17 @@ static inline peridot_result caller_struct_read(void *own, size_t size, const vo
     return PERIDOT_OK;
 }
 
+/* Whether there is a size to fill in a struct by; `given` may be NULL, where nothing will be. */
+static inline peridot_result caller_struct_check(const void *given, const char *name,
+                                                 peridot_error *error) {
+    size_t known = sizeof known;
+    if (given)
+        memcpy(&known, given, sizeof known);
+    return known < sizeof known ? fail(error, PERIDOT_ERROR_ARGUMENT,
+                                       "%s: set struct_size to sizeof(%s)", name, name)
+                                : PERIDOT_OK;
+}
+
 /* Fills in the caller's struct as far as the caller knows it; its struct_size stays. */
 static inline void caller_struct_write(void *given, const void *own, size_t size) {
     size_t known = 0;

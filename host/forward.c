@@ -523,6 +523,14 @@ void forward_free_segment(struct peridot_session *session, struct segment *segme
     *segment = (struct segment){0};
 }
 
+void forward_free_pass(struct peridot_session *session, struct pass *pass) {
+    for (uint32_t i = 0; pass->layers && i < pass->layer_count; i++)
+        forward_free_segment(session, &pass->layers[i]);
+    forward_free_segment(session, &pass->embed);
+    free(pass->layers);
+    pass->layers = NULL;
+}
+
 peridot_result forward_record_pass(struct peridot_session *session, struct pass *pass,
                                    peridot_error *error) {
     if (pass->layers)
@@ -531,6 +539,7 @@ peridot_result forward_record_pass(struct peridot_session *session, struct pass 
     pass->layers = calloc(layers ? layers : 1, sizeof *pass->layers);
     if (!pass->layers)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while recording");
+    pass->layer_count = layers;
     struct device *device = session->model->device->engine;
     peridot_result result = PERIDOT_OK;
     if (session->model->is_home) {
@@ -543,13 +552,8 @@ peridot_result forward_record_pass(struct peridot_session *session, struct pass 
         record_layer(session, &pass->layers[i].recording, pass, i);
         result = finish_segment(session, &pass->layers[i], false, error);
     }
-    if (result) { /* so that it is tried again as a whole */
-        for (uint32_t i = 0; i < layers; i++)
-            forward_free_segment(session, &pass->layers[i]);
-        forward_free_segment(session, &pass->embed);
-        free(pass->layers);
-        pass->layers = NULL;
-    }
+    if (result) /* so that it is tried again as a whole */
+        forward_free_pass(session, pass);
     return result;
 }
 

@@ -21,6 +21,7 @@ peridot_result forward_record_sampler(struct peridot_session *session, uint32_t 
 peridot_result forward_record_logits(struct peridot_session *session, const struct pass *pass,
                                      const struct buffer *logits, VkCommandBuffer commands,
                                      peridot_error *error);
+void forward_free_pass(struct peridot_session *session, struct pass *pass);
 void forward_free_segment(struct peridot_session *session, struct segment *segment);
 
 /* What attention of `rows` new rows costs at a context of `length`, in one layer. */

@@ -546,7 +546,10 @@ peridot_result peridot_loading_advance(peridot_loading *loading, float budget_ms
     if (!loading)
         return fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_loading_advance needs a loading");
     double budget = budget_ms > 0 ? budget_ms / 1e3 : 0;
-    peridot_result result = advance(loading, budget, STAGE_READY, error);
+    peridot_result result = caller_struct_check(status, "peridot_loading_status", error);
+    if (result)
+        return result;
+    result = advance(loading, budget, STAGE_READY, error);
     if (status)
         write_status(loading, status);
     return result;

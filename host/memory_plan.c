@@ -324,6 +324,13 @@ peridot_result memory_plan_refused_chunk(const struct peridot_session *session,
     struct device *device = session->model->device->engine;
     const peridot_session_params params = params_of(session);
     uint32_t has = session->chunk_count * KV_CHUNK;
+    if (has) /* it has grown to here */
+        return fail(error, PERIDOT_ERROR_DEVICE_MEMORY,
+                    "the KV cache of a session needs %.1f MiB more behind %u tokens and %s, with "
+                    "%.1f MiB free, refused it: suspend or truncate sessions, or let Peridot have "
+                    "more memory",
+                    mebibytes(kv_chunk_bytes(session)), has, device->info.name,
+                    mebibytes(memory_free(device)));
     struct session_memory memory;
     struct shortage shortage;
     peridot_result result =

@@ -151,7 +151,8 @@ typedef struct peridot_adoption {
     const char *const *extensions; /* device extensions that the application enabled */
     uint32_t extension_count;
     const VkPhysicalDeviceFeatures2
-        *features; /* what it enabled, chained; NULL: just what is required */
+        *features; /* what it enabled, chained; NULL: as created_with tells, or else what is
+                      required and not shaderIntegerDotProduct */
     const VkAllocationCallbacks *allocator; /* NULL: none */
     /* Held around each submission, which is Peridot's only call on the queue. NULL: the queue is
      * not shared with other threads, or the device synchronises it: one that was created and
@@ -247,8 +248,9 @@ typedef struct peridot_device_requirements {
 
 /* Asks one physical device, before a device is made on it; creates nothing. What it writes
  * peridot_adoption takes as created_with. One that cannot
- * run Peridot is no error. May be called from any thread. Errors: ARGUMENT (an argument is NULL;
- * struct_size is not set; the instance is older than Vulkan 1.3). */
+ * run Peridot is no error. Whether the instance was made for Vulkan 1.3 cannot be asked:
+ * peridot_device_adopt tells. May be called from any thread. Errors: ARGUMENT (an argument is NULL;
+ * struct_size is not set). */
 PERIDOT_API peridot_result
 peridot_requirements_for(VkInstance instance, VkPhysicalDevice physical_device,
                          PFN_vkGetInstanceProcAddr get_instance_proc_addr,
@@ -259,9 +261,10 @@ PERIDOT_API void peridot_device_describe(const peridot_device *device, peridot_d
 
 /* Changes what Peridot may take of the device's memory, in bytes (0: what is free), at any time.
  * What it has stays its own: where that is more (peridot_device_info::memory_used tells), nothing
- * new is allocated, prompts and generation that need a larger KV cache answer DEVICE_MEMORY and
- * leave their session as it was, and suspending sessions gives back what they have. Errors:
- * ARGUMENT (no device). */
+ * new is allocated, what needs a larger KV cache answers DEVICE_MEMORY, and suspending sessions
+ * gives back what they have. A prompt that is refused leaves its session as it was, generation
+ * keeps the tokens that it came to, and work in slices waits for its next call or to be cancelled.
+ * Errors: ARGUMENT (no device). */
 PERIDOT_API peridot_result peridot_device_memory_limit(peridot_device *device, uint64_t bytes,
                                                        peridot_error *error);
 
@@ -624,9 +627,10 @@ PERIDOT_API peridot_result peridot_session_sampling(peridot_session *session,
  * stop_tokens if so; where only such are allowed, min_tokens gives way. For choosing one of N
  * actions: a mask of N tokens, and generate one.
  * From within on_token it is for the next token, if there was a mask or a grammar when
- * peridot_session_generate_wait or peridot_session_start was called. A session with a mask or a
- * grammar runs one step in a submission, whatever its params say. Errors: ARGUMENT (another number
- * of words; a mask that allows nothing), HOST_MEMORY. */
+ * peridot_session_generate_wait or peridot_session_start was called; between slices for the next
+ * one whose sampling has not begun. A session with a mask or a grammar runs one step in a
+ * submission, whatever its params say. Errors: ARGUMENT (another number of words; a mask that
+ * allows nothing; work in slices that began without any), HOST_MEMORY. */
 PERIDOT_API peridot_result peridot_session_mask(peridot_session *session, const uint32_t *words,
                                                 size_t word_count, peridot_error *error);
 
@@ -647,19 +651,21 @@ PERIDOT_API peridot_result peridot_grammar_parse(peridot_model *model, const cha
 /* Accepts NULL. */
 PERIDOT_API void peridot_grammar_free(peridot_grammar *grammar);
 
-/* What the session holds from its present length on follows the grammar; NULL: nothing need, any
- * more. Not copied. Before each token the host finds, while the layers run, which tokens can come:
- * all whose bytes go on with the text, even if they end within a character; stop tokens exactly
- * where the text may end, and where it must, only these; never the turn markers and their like.
- * With a mask too, both apply. Truncating is exact here too: tokens that go are as if they had
- * never been matched, and if that goes to before where the grammar began, it begins there. Tokens
- * of a prompt are matched like sampled ones. A stop token ends the text: for the next answer set
- * the grammar again. A saved session has neither mask nor grammar; in one that is loaded into, they
- * stay, and the grammar begins behind what was loaded.
- * peridot_session_generate_wait then also fails with ARGUMENT (nothing is allowed, because mask and
- * grammar have nothing in common, the model has no token for what must come, or a prompt's token
- * did not fit: where) and UNSUPPORTED (the grammar is too ambiguous); tokens before that stay.
- * Errors: ARGUMENT (a grammar of another model), HOST_MEMORY, UNSUPPORTED. */
+/* What the session holds from its present length on follows the grammar, a prompt that is still to
+ * be given included: to have the answer to that follow it, set it behind the prompt, or by
+ * peridot_work. Between slices it begins behind tokens whose sampling has begun. NULL: nothing need
+ * follow, any more. Not copied. Before each token the host finds, while the layers run, which
+ * tokens can come: all whose bytes go on with the text, even if they end within a character; stop
+ * tokens exactly where the text may end, and where it must, only these; never the turn markers and
+ * their like. With a mask too, both apply. Truncating is exact here too: tokens that go are as if
+ * they had never been matched, and if that goes to before where the grammar began, it begins there.
+ * Tokens of a prompt are matched like sampled ones. A stop token ends the text: for the next answer
+ * set the grammar again. A saved session has neither mask nor grammar; in one that is loaded into,
+ * they stay, and the grammar begins behind what was loaded. peridot_session_generate_wait then also
+ * fails with ARGUMENT (nothing is allowed, because mask and grammar have nothing in common, the
+ * model has no token for what must come, or a prompt's token did not fit: where) and UNSUPPORTED
+ * (the grammar is too ambiguous); tokens before that stay. Errors: ARGUMENT (a grammar of another
+ * model; work in slices that began without any), HOST_MEMORY, UNSUPPORTED. */
 PERIDOT_API peridot_result peridot_session_grammar(peridot_session *session,
                                                    const peridot_grammar *grammar,
                                                    peridot_error *error);
@@ -707,6 +713,19 @@ PERIDOT_API const int32_t *peridot_session_tokens(const peridot_session *session
 PERIDOT_API peridot_result peridot_session_truncate(peridot_session *session, uint32_t length,
                                                     peridot_error *error);
 
+/* What a session is to be given so that a conversation, as peridot_chat_tokens has it, goes on: it
+ * is truncated to what it holds of it already, and the tokens behind that, 1 at least, are written
+ * to `tokens`, for peridot_session_prompt_wait or peridot_work. Messages may have been changed or
+ * left out since the last time. `count`: how many there are; where that is over `capacity` nothing
+ * is written and the session stays as it was (peridot_session_context of them is always enough).
+ * Errors: as peridot_chat_tokens, ARGUMENT (the session has work), CONTEXT_FULL (the conversation
+ * is longer than the context: leave out its oldest turns). */
+PERIDOT_API peridot_result peridot_session_chat(peridot_session *session,
+                                                const peridot_message *messages,
+                                                size_t message_count, int32_t *tokens,
+                                                size_t capacity, size_t *count,
+                                                peridot_error *error);
+
 /* The logits after the last token, float32 [vocabulary]; computes them if that is still to be done.
  * Errors: ARGUMENT (no token yet; the session is suspended or has work), DEVICE_MEMORY,
  * HOST_MEMORY, VULKAN, DEVICE_LOST. */
@@ -726,7 +745,8 @@ PERIDOT_API peridot_result peridot_session_hidden_wait(peridot_session *session,
  */
 
 typedef enum peridot_result_kind {
-    PERIDOT_RESULT_LOGITS, /* after the last token, [1][vocabulary] */
+    PERIDOT_RESULT_LOGITS, /* [1][vocabulary], after the last token that was run through the model;
+                              one sampled since was drawn from them */
     PERIDOT_RESULT_HIDDEN, /* hidden states, [context][d_model], row by position */
     PERIDOT_RESULT_TOKENS  /* the context's tokens, int32 [1][context + 1], sampled ones too */
 } peridot_result_kind;
@@ -735,7 +755,7 @@ typedef enum peridot_result_kind {
 typedef struct peridot_result_buffer {
     size_t struct_size;
     VkBuffer buffer; /* Peridot's; a storage buffer and a source of copies, of exclusive sharing */
-    VkDeviceSize offset;
+    VkDeviceSize offset;     /* bytes, a multiple of 256 */
     VkDeviceAddress address; /* of the first element, for buffer references */
     uint32_t rows, columns;
     uint32_t stride; /* elements from row to row */
@@ -843,6 +863,7 @@ PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session,
  * be resumed there; the old handle may be closed then. Compiles the pipelines that are missing
  * there. On an error it stays with the old one. Where the devices differ, so
  * may the roundings of what is computed from now on. The call counts as one for both devices.
+ * Batches that it is in cannot follow: close them before the old model.
  * Errors: ARGUMENT (it is not suspended; it has a grammar, which is the old handle's), UNSUPPORTED
  * (another model; hidden states, and a model on several devices), HOST_MEMORY, DEVICE_MEMORY,
  * VULKAN, DEVICE_LOST. */
@@ -936,12 +957,16 @@ typedef struct peridot_work {
                           does; 0: none */
     peridot_on_token on_token; /* called by peridot_session_poll; NULL: none */
     void *user;
+    /* What is generated follows it, as by peridot_session_grammar behind `tokens`. NULL: the
+     * grammar that the session has, if any, goes on, and `tokens` must fit it. */
+    const peridot_grammar *grammar;
 } peridot_work;
 
 /* Takes up work; nothing is submitted. Command buffers for passes of a size that is new to the
  * session are recorded here. On an error the session is as it was. Errors: ARGUMENT (work is
- * active; the session is suspended; nothing to do; a token out of range), CONTEXT_FULL, UNSUPPORTED
- * (a model on several devices), HOST_MEMORY, DEVICE_MEMORY, VULKAN, DEVICE_LOST. */
+ * active; the session is suspended; nothing to do; a token out of range; a grammar of another
+ * model), CONTEXT_FULL, UNSUPPORTED (a model on several devices), HOST_MEMORY, DEVICE_MEMORY,
+ * VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_start(peridot_session *session, const peridot_work *work,
                                                  peridot_error *error);
 
@@ -954,12 +979,14 @@ typedef struct peridot_slice_plan {
     float estimated_ms;  /* GPU time of the next slice */
     float largest_ms;    /* of the largest of those slices */
     float left_ms;       /* of all of them */
+    bool completes; /* with the next slice a token is sampled, or work that generates none is done:
+                       what peridot_session_result tells of is there behind it */
 } peridot_slice_plan;
 
 /* Cuts what is left into slices of at most `budget_ms` milliseconds of GPU time each, by estimate
  * (0: the session's submission_ms), without submitting anything. A slice has at least the smallest
- * part of a dispatch that can be run by itself, which may take longer: largest_ms tells.
- * Errors: ARGUMENT (no work). */
+ * part of a dispatch that can be run by itself, which may take longer: largest_ms tells. Without
+ * work there is nothing in the plan. Errors: ARGUMENT (struct_size is not set). */
 PERIDOT_API peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
                                                 peridot_slice_plan *plan, peridot_error *error);
 
@@ -975,11 +1002,13 @@ typedef struct peridot_advance {
 } peridot_advance;
 
 /* Submits the next slice to the device's queue, in one vkQueueSubmit2, and returns. Nothing is
- * submitted when the slices in flight are as many as a session may have (PERIDOT_SLICES_MAX), or
- * when a token must be polled first, as with a mask or a grammar: NOT_READY. `advance` may be NULL,
- * for all zero; `slice` (may be NULL): what was submitted. Errors: ARGUMENT (no work), DEVICE_LOST,
- * DEVICE_MEMORY, HOST_MEMORY, VULKAN; with a mask or a grammar those that peridot_session_grammar
- * tells of, at which the work ends. */
+ * submitted when there is no work, when the slices in flight are as many as a session may have
+ * (PERIDOT_SLICES_MAX), or when a token must be polled first, as with a mask or a grammar:
+ * NOT_READY. `advance` may be NULL, for all zero; `slice` (may be NULL): what was submitted.
+ * Errors: ARGUMENT (a struct_size is not set; a count without its semaphores), DEVICE_MEMORY,
+ * HOST_MEMORY, VULKAN, at which nothing is submitted and the work goes on with the next call or is
+ * cancelled; DEVICE_LOST, and with a mask or a grammar those that peridot_session_grammar tells of,
+ * at which the work ends. */
 PERIDOT_API peridot_result peridot_session_advance(peridot_session *session,
                                                    const peridot_advance *advance,
                                                    peridot_slice_plan *slice, peridot_error *error);
@@ -989,16 +1018,17 @@ typedef struct peridot_recording {
     VkCommandBuffer commands; /* primary, in the recording state and outside a render pass, of a
                                  pool for the device's queue family */
     float budget_ms;          /* as above */
-    /* A timeline semaphore and the value that it will have when `commands` have run, signalled by
-     * the application's submission of them; by this poll knows that they have. */
+    /* A timeline semaphore and the value that it will have when `commands` have run, and not
+     * before, signalled by the application's submission of them; by this poll knows that they have.
+     * It is looked at until then. */
     VkSemaphore timeline;
     uint64_t value;
 } peridot_recording;
 
 /* Writes the next slice into a command buffer of the application's, which is to be submitted once,
- * to the device's queue, in the order in which slices were recorded, and not thrown away. Slices
- * that are recorded and slices that are submitted by peridot_session_advance cannot be in flight
- * together: NOT_READY.
+ * to the device's queue, in the order in which slices were recorded; one that will not be is told
+ * of by peridot_session_discard. Slices that are recorded and slices that are submitted by
+ * peridot_session_advance cannot be in flight together: NOT_READY.
  *
  * A slice begins with a memory barrier from compute, transfer and indirect reads to the same, and
  * has the barriers between its dispatches; none of them names the graphics stages, and none of them
@@ -1007,12 +1037,18 @@ typedef struct peridot_recording {
  * buffer changed in nothing but the bound compute pipeline and the push constants. Where dispatches
  * have a priority (peridot_device_params), it is set before them, and normal and without throttling
  * after them: what the application had set is to be set again. To read a buffer of Peridot's after
- * it, wait for compute shader writes. NOT_READY as
- * peridot_session_advance; on an error the command buffer may hold a part of the slice, and the
- * work ends. Errors: as peridot_session_advance, and ARGUMENT (no command buffer, no timeline). */
+ * it, wait for compute shader writes (validation layers do not see them: Peridot's shaders write by
+ * address). NOT_READY as peridot_session_advance, and errors too, with ARGUMENT also for no command
+ * buffer, no timeline, or one that has the value already. Behind an error at which the work ended
+ * the command buffer may hold a part of the slice, and must not be submitted. */
 PERIDOT_API peridot_result peridot_session_record(peridot_session *session,
                                                   const peridot_recording *recording,
                                                   peridot_slice_plan *slice, peridot_error *error);
+
+/* Takes back the last slice that was recorded, because its commands will not be submitted: a window
+ * was resized, say. Of several the last one first. The next slice is then the same again. Errors:
+ * ARGUMENT (the last slice is none of a command buffer's, or is known to have run). */
+PERIDOT_API peridot_result peridot_session_discard(peridot_session *session, peridot_error *error);
 
 typedef struct peridot_work_status {
     size_t struct_size;
@@ -1026,8 +1062,9 @@ typedef struct peridot_work_status {
 
 /* Looks at what the device has done, without waiting: takes over tokens that came, in order, calls
  * on_token for each on this thread, and learns from the times measured. When on_token returns false
- * or a stop token came, the work ends, as it does on an error. `status` may be NULL. Errors:
- * ARGUMENT (the session never had work), DEVICE_LOST, HOST_MEMORY, DEVICE_MEMORY, VULKAN. */
+ * or a stop token came, the work ends, as it does on an error. `status` may be NULL; without work
+ * it says so. Errors: ARGUMENT (struct_size is not set), DEVICE_LOST, HOST_MEMORY, DEVICE_MEMORY,
+ * VULKAN. */
 PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
                                                 peridot_work_status *status, peridot_error *error);
 
@@ -1061,7 +1098,8 @@ PERIDOT_API peridot_result peridot_batch_start(peridot_batch *batch, const perid
                                                peridot_error *error);
 
 /* As peridot_session_plan, up to the next token of each session; a budget of 0 is the shortest
- * submission_ms of the sessions. Errors: ARGUMENT (no work; no place for the plan). */
+ * submission_ms of the sessions. Errors: ARGUMENT (no place for the plan; struct_size is not set).
+ */
 PERIDOT_API peridot_result peridot_batch_plan(peridot_batch *batch, float budget_ms,
                                               peridot_slice_plan *plan, peridot_error *error);
 
@@ -1072,10 +1110,12 @@ PERIDOT_API peridot_result peridot_batch_advance(peridot_batch *batch,
                                                  const peridot_advance *advance,
                                                  peridot_slice_plan *slice, peridot_error *error);
 
-/* As peridot_session_record; errors as peridot_batch_advance. */
+/* As peridot_session_record; errors as that and peridot_batch_advance. */
 PERIDOT_API peridot_result peridot_batch_record(peridot_batch *batch,
                                                 const peridot_recording *recording,
                                                 peridot_slice_plan *slice, peridot_error *error);
+/* As peridot_session_discard. */
+PERIDOT_API peridot_result peridot_batch_discard(peridot_batch *batch, peridot_error *error);
 
 typedef struct peridot_batch_status {
     size_t struct_size;
@@ -1089,7 +1129,7 @@ typedef struct peridot_batch_status {
 
 /* As peridot_session_poll: calls on_token for each token that came, step by step, within a step in
  * the order of the sessions. When that returns false, or a stop token came, that session's part
- * ends; the work ends when all have. Errors: ARGUMENT (never had work), DEVICE_LOST, VULKAN. */
+ * ends; the work ends when all have. Errors: as peridot_session_poll. */
 PERIDOT_API peridot_result peridot_batch_poll(peridot_batch *batch, peridot_batch_status *status,
                                               peridot_error *error);
 

@@ -60,7 +60,9 @@ peridot_result peridot_session_result(const peridot_session *session, peridot_re
     const struct peridot_model *model = session->model;
     uint32_t vocabulary = model->config.vocabulary, context = session->context;
     peridot_result_buffer found;
-    peridot_result checked = suspension_check(session, false, error);
+    peridot_result checked = caller_struct_check(result, "peridot_result_buffer", error);
+    if (!checked)
+        checked = suspension_check(session, false, error);
     if (checked)
         return checked;
     switch (kind) {

@@ -437,12 +437,7 @@ peridot_result peridot_session_create(peridot_model *model, const peridot_sessio
 
 static void free_segments(struct peridot_session *session) {
     for (uint32_t i = 0; i < PASS_BUCKETS; i++) {
-        struct pass *pass = &session->passes[i];
-        for (uint32_t j = 0; pass->layers && j < session->model->layer_count; j++)
-            forward_free_segment(session, &pass->layers[j]);
-        forward_free_segment(session, &pass->embed);
-        free(pass->layers);
-        pass->layers = NULL;
+        forward_free_pass(session, &session->passes[i]);
     }
     for (uint32_t i = 0; i < SAMPLER_KINDS; i++)
         forward_free_segment(session, &session->samplers[i]);

@@ -18,7 +18,8 @@ struct pass {
     enum pass_shape shape;
     uint32_t rows;
     struct segment embed;
-    struct segment *layers; /* one a layer of the part; NULL: not recorded yet */
+    struct segment *layers; /* [layer_count], of the part; NULL: not recorded yet */
+    uint32_t layer_count;
 };
 
 #define PASS_BUCKETS 5   /* 1, 8, 32, 128 and prefill_rows rows */

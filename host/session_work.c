@@ -1,5 +1,6 @@
 /* Work in slices of one session: the public functions. */
 #include "caller_struct.h"
+#include "constraint.h"
 #include "suspension.h"
 #include "work.h"
 
@@ -53,10 +54,16 @@ static peridot_result set_goal(struct peridot_session *session, const peridot_wo
     if (given->token_count)
         memcpy(session->held + before, given->tokens, given->token_count * sizeof *given->tokens);
     *goal = (struct work_goal){.members = {work_member_goal(session, length, given->generate)}};
+    if (given->grammar)
+        goal->members[0].kind |= SAMPLER_MASK;
     peridot_result result = work_list_record(session, goal, error);
+    if (!result && given->grammar)
+        result = peridot_session_grammar(session, given->grammar, error);
     if (result)
         return result;
     session->length = length;
+    if (given->grammar)
+        constraint_restart(session);
     if (given->token_count) {
         session->logits_valid = false;
         session->prompt_end = length;
@@ -87,18 +94,19 @@ peridot_result peridot_session_start(peridot_session *session, const peridot_wor
 
 /* ---- Until its end ---- */
 
-static peridot_result check_active(const struct peridot_session *session, peridot_error *error) {
-    if (!session || !work_is_active(session))
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the session has no work: give it some by peridot_session_start");
-    return PERIDOT_OK;
+static peridot_result need_session(const struct peridot_session *session, const char *function,
+                                   peridot_error *error) {
+    return session ? PERIDOT_OK
+                   : fail(error, PERIDOT_ERROR_ARGUMENT, "%s needs a session", function);
 }
 
 peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
                                     peridot_slice_plan *plan, peridot_error *error) {
-    peridot_result result = check_active(session, error);
+    peridot_result result = need_session(session, "peridot_session_plan", error);
     if (!result && !plan)
         result = fail(error, PERIDOT_ERROR_ARGUMENT, "peridot_session_plan needs a place for it");
+    if (!result)
+        result = caller_struct_check(plan, "peridot_slice_plan", error);
     if (!result)
         work_plan(session, budget_ms, plan);
     return result;
@@ -106,31 +114,40 @@ peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
 
 peridot_result peridot_session_advance(peridot_session *session, const peridot_advance *advance,
                                        peridot_slice_plan *slice, peridot_error *error) {
-    peridot_result result = check_active(session, error);
+    peridot_result result = need_session(session, "peridot_session_advance", error);
     return result ? result : work_advance(session, advance, slice, error);
 }
 
 peridot_result peridot_session_record(peridot_session *session, const peridot_recording *recording,
                                       peridot_slice_plan *slice, peridot_error *error) {
-    peridot_result result = check_active(session, error);
+    peridot_result result = need_session(session, "peridot_session_record", error);
     return result ? result : work_record(session, recording, slice, error);
+}
+
+peridot_result peridot_session_discard(peridot_session *session, peridot_error *error) {
+    peridot_result result = need_session(session, "peridot_session_discard", error);
+    return result ? result : work_discard(session, error);
 }
 
 peridot_result peridot_session_poll(peridot_session *session, peridot_work_status *status,
                                     peridot_error *error) {
-    if (!session || !session->work)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "the session has no work: give it some by peridot_session_start");
-    peridot_result result = work_poll(session, error);
+    peridot_work_status now = {0};
+    peridot_result result = need_session(session, "peridot_session_poll", error);
+    if (!result)
+        result = caller_struct_check(status, "peridot_work_status", error);
+    if (result)
+        return result;
+    result = work_poll(session, error);
     const struct work *work = session->work;
-    peridot_work_status now = {
-        .active = work->active,
-        .prompt_left = work_prompt_left(session, 0),
-        .generated = work->members[0].received,
-        .slices_in_flight = work->flight_count,
-        .slice_ms = work->measured_ms,
-        .slice_estimated_ms = work->estimated_ms,
-    };
+    if (work)
+        now = (peridot_work_status){
+            .active = work->active,
+            .prompt_left = work_prompt_left(session, 0),
+            .generated = work->members[0].received,
+            .slices_in_flight = work->flight_count,
+            .slice_ms = work->measured_ms,
+            .slice_estimated_ms = work->estimated_ms,
+        };
     if (status)
         caller_struct_write(status, &now, sizeof now);
     return result;

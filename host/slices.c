@@ -292,6 +292,7 @@ static void free_fresh(struct peridot_session *session, VkCommandBuffer *fresh) 
 static void take_off(struct work *work, struct slice_flight flight, struct slice_cut *cut) {
     uint32_t index = (work->first_flight + work->flight_count++) % PERIDOT_SLICES_MAX;
     flight.fill = cut->fill;
+    flight.before = work->place;
     flight.after = cut->after;
     cut->fill = (struct slice_fill){0};
     work->flights[index] = flight;
@@ -420,6 +421,17 @@ void slices_release(struct peridot_session *session) {
         return;
     timestamps_destroy(session->lane.device, work->queries);
     work->queries = VK_NULL_HANDLE;
+}
+
+void slices_take_back(struct peridot_session *session) {
+    struct work *work = session->work;
+    uint32_t last = (work->first_flight + --work->flight_count) % PERIDOT_SLICES_MAX;
+    struct slice_flight *flight = &work->flights[last];
+    work->place = flight->before;
+    work->next_query = flight->first_query;
+    free_fresh(session, flight->fresh);
+    slice_fill_free(&flight->fill);
+    *flight = (struct slice_flight){0};
 }
 
 void slices_wait(struct peridot_session *session) {

@@ -9,13 +9,13 @@
 
 /* A slice that was submitted or recorded and is not known to have run. */
 struct slice_flight {
-    bool recorded;           /* in the application's command buffer */
-    VkSemaphore timeline;    /* that tells, the application's if recorded */
-    uint64_t value;          /* and what it then has */
-    VkCommandBuffer *fresh;  /* stb_ds array: of Peridot's, for this slice alone */
-    struct slice_fill fill;  /* what it was estimated from */
-    struct work_place after; /* where the work is when it has run */
-    uint32_t first_query;    /* of two */
+    bool recorded;                   /* in the application's command buffer */
+    VkSemaphore timeline;            /* that tells, the application's if recorded */
+    uint64_t value;                  /* and what it then has */
+    VkCommandBuffer *fresh;          /* stb_ds array: of Peridot's, for this slice alone */
+    struct slice_fill fill;          /* what it was estimated from */
+    struct work_place before, after; /* where the work was, and is when it has run */
+    uint32_t first_query;            /* of two */
 };
 
 struct work {
@@ -73,6 +73,8 @@ peridot_result slices_record(struct peridot_session *session, struct slice_cut *
 peridot_result slices_poll(struct peridot_session *session, bool *done, peridot_error *error);
 /* Lets go of what the oldest one held. */
 void slices_drop(struct peridot_session *session);
+/* Takes back the last one, which will not run; the work is where it was before. */
+void slices_take_back(struct peridot_session *session);
 /* GPU time of the oldest one, which has run; 0: not known. */
 double slices_measure(struct peridot_session *session);
 /* Gives back what idle work has on the device. */

@@ -1,6 +1,6 @@
 /* The public face of text: tokens, their bytes, the chat template. */
 #include "chat_template.h"
-#include "model.h"
+#include "session.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -61,15 +61,9 @@ static peridot_result check_messages(const peridot_message *messages, size_t cou
     return PERIDOT_OK;
 }
 
-peridot_result peridot_chat_tokens(const peridot_model *model, const peridot_message *messages,
-                                   size_t message_count, int32_t *tokens, size_t capacity,
-                                   size_t *count, peridot_error *error) {
-    struct token_list list = {0};
-    if (!model || (!messages && message_count) || (!tokens && capacity) || !count)
-        return fail(error, PERIDOT_ERROR_ARGUMENT,
-                    "peridot_chat_tokens needs a model, messages and places for tokens and their "
-                    "count");
-    *count = 0;
+/* A conversation in the template, to the end of a list. */
+static peridot_result render(const peridot_model *model, const peridot_message *messages,
+                             size_t message_count, struct token_list *list, peridot_error *error) {
     peridot_result result = need_tokenizer(model, error);
     if (!result)
         result = check_messages(messages, message_count, error);
@@ -81,8 +75,58 @@ peridot_result peridot_chat_tokens(const peridot_model *model, const peridot_mes
                     "out of memory while writing the conversation");
     for (size_t i = 0; i < message_count; i++)
         own[i] = (struct chat_message){messages[i].role, messages[i].content, messages[i].length};
-    result = chat_template_render(model->tokenizer, own, message_count, &list, error);
+    result = chat_template_render(model->tokenizer, own, message_count, list, error);
     free(own);
+    return result;
+}
+
+peridot_result peridot_chat_tokens(const peridot_model *model, const peridot_message *messages,
+                                   size_t message_count, int32_t *tokens, size_t capacity,
+                                   size_t *count, peridot_error *error) {
+    struct token_list list = {0};
+    if (!model || (!messages && message_count) || (!tokens && capacity) || !count)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_chat_tokens needs a model, messages and places for tokens and their "
+                    "count");
+    *count = 0;
+    peridot_result result = render(model, messages, message_count, &list, error);
     hand_out(&list, tokens, capacity, count);
+    return result;
+}
+
+/* Tokens of a conversation that the session holds, but for the last one, whose logits it needs. */
+static uint32_t in_common(const struct peridot_session *session, const struct token_list *list) {
+    uint32_t same = 0;
+    while (same < session->length && same + 1 < list->count &&
+           session->held[same] == list->ids[same])
+        same++;
+    return same;
+}
+
+peridot_result peridot_session_chat(peridot_session *session, const peridot_message *messages,
+                                    size_t message_count, int32_t *tokens, size_t capacity,
+                                    size_t *count, peridot_error *error) {
+    struct token_list list = {0};
+    if (!session || (!messages && message_count) || (!tokens && capacity) || !count)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "peridot_session_chat needs a session, messages and places for tokens and "
+                    "their count");
+    *count = 0;
+    peridot_result result = session_check_idle(session, error);
+    if (!result)
+        result = render(session->model, messages, message_count, &list, error);
+    if (!result && list.count > session->context)
+        result = fail(error, PERIDOT_ERROR_CONTEXT_FULL,
+                      "the conversation has %zu tokens and the context %u: leave out its oldest "
+                      "turns",
+                      list.count, session->context);
+    uint32_t same = result ? 0 : in_common(session, &list);
+    if (!result && list.count - same <= capacity) {
+        result = peridot_session_truncate(session, same, error);
+        memcpy(tokens, list.ids + same, (list.count - same) * sizeof *tokens);
+    }
+    if (!result)
+        *count = list.count - same;
+    token_list_free(&list);
     return result;
 }

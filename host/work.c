@@ -3,6 +3,7 @@
 #include "batch.h"
 #include "caller_struct.h"
 #include "constraint.h"
+#include "suspension.h"
 #include "timestamps.h"
 
 #include <stdlib.h>
@@ -61,15 +62,6 @@ void work_begin(struct peridot_session *session, const struct work_goal *goal) {
 
 /* ---- Slices ---- */
 
-static void describe_slice(const struct slice_cut *cut, peridot_slice_plan *out) {
-    out->slices = cut->dispatches > 0;
-    out->dispatches = cut->dispatches;
-    out->bytes = cut->cost.bytes;
-    out->flops = cut->cost.flops;
-    out->estimated_ms = (float)(cut->fill.estimated * 1e3);
-    out->largest_ms = out->left_ms = out->estimated_ms;
-}
-
 /* Whether the tokens after `from` are sampled, of a batch each member's. */
 static bool is_token(const struct work_place *from, const struct work_place *place) {
     bool sampled = false;
@@ -78,14 +70,28 @@ static bool is_token(const struct work_place *from, const struct work_place *pla
     return place->stage == STAGE_END || (sampled && place->stage != STAGE_SAMPLE);
 }
 
+static void describe_slice(const struct slice_cut *cut, const struct work_place *from,
+                           peridot_slice_plan *out) {
+    out->completes = cut->dispatches > 0 && is_token(from, &cut->after);
+    out->slices = cut->dispatches > 0;
+    out->dispatches = cut->dispatches;
+    out->bytes = cut->cost.bytes;
+    out->flops = cut->cost.flops;
+    out->estimated_ms = (float)(cut->fill.estimated * 1e3);
+    out->largest_ms = out->left_ms = out->estimated_ms;
+}
+
 void work_plan(struct peridot_session *session, float budget_ms, peridot_slice_plan *plan) {
-    struct work_place place = session->work->place, from = place;
     peridot_slice_plan sum = {0};
-    while (!session->work->ending && !is_token(&from, &place)) {
+    struct work_place place = {.stage = STAGE_END}, from;
+    if (work_is_active(session) && !session->work->ending)
+        place = session->work->place;
+    from = place;
+    while (!is_token(&from, &place)) {
         struct slice_cut cut;
         peridot_slice_plan one = {0};
         slice_cut_make(session, &place, budget_ms / 1e3, &cut);
-        describe_slice(&cut, &one);
+        describe_slice(&cut, &place, &one);
         place = cut.after;
         slice_cut_free(&cut);
         if (!one.dispatches)
@@ -181,15 +187,29 @@ static peridot_result prepare_sampling(struct peridot_session *session, peridot_
 static peridot_result finish_slice(struct slice_cut *cut, const peridot_slice_plan *one,
                                    peridot_slice_plan *slice, peridot_result result) {
     slice_cut_free(cut);
-    if (slice && !result)
+    if (slice && result >= 0)
         caller_struct_write(slice, one, sizeof *one);
     return result ? result : one->dispatches ? PERIDOT_OK : PERIDOT_NOT_READY;
 }
 
+/* There is no work now: a lost device is told of all the same. */
+static peridot_result have_nothing(const struct peridot_session *session, peridot_error *error) {
+    struct device *device = session->lane.device; /* none where it is suspended */
+    return device && device->lost ? device_fail(device, VK_ERROR_DEVICE_LOST, "at work", error)
+                                  : PERIDOT_NOT_READY;
+}
+
+/* What waits for the signals is not left waiting. */
 static peridot_result submit_nothing(struct peridot_session *session,
                                      const peridot_advance *advance, peridot_error *error) {
-    return lane_submit_between(&session->lane, &(struct batch){NULL, 0}, advance->waits,
-                               advance->wait_count, advance->signals, advance->signal_count, error);
+    peridot_result result = have_nothing(session, error);
+    if (result == PERIDOT_NOT_READY && advance->signal_count)
+        result = suspension_check(session, false, error);
+    if (!result)
+        result = lane_submit_between(&session->lane, &(struct batch){NULL, 0}, advance->waits,
+                                     advance->wait_count, advance->signals, advance->signal_count,
+                                     error);
+    return result ? result : PERIDOT_NOT_READY;
 }
 
 peridot_result work_advance(struct peridot_session *session, const peridot_advance *advance,
@@ -201,18 +221,22 @@ peridot_result work_advance(struct peridot_session *session, const peridot_advan
         result = fail(error, PERIDOT_ERROR_ARGUMENT,
                       "peridot_advance counts semaphores, but waits or signals is NULL");
     if (!result)
+        result = caller_struct_check(slice, "peridot_slice_plan", error);
+    if (!result && !work_is_active(session))
+        return submit_nothing(session, &given, error);
+    if (!result)
         result = prepare_sampling(session, error);
     if (result)
         return result;
     struct slice_cut cut;
     peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, false, &cut);
-    describe_slice(&cut, &one);
+    describe_slice(&cut, &session->work->place, &one);
     if (cut.dispatches) {
         result = slices_submit(session, &cut, &given, error);
         if (!result) /* while the device works; what is wrong is told when it matters */
             (void)write_masks(session, NULL);
-    } else if (given.signal_count) {
+    } else {
         result = submit_nothing(session, &given, error);
     }
     return finish_slice(&cut, &one, slice, result);
@@ -228,13 +252,17 @@ peridot_result work_record(struct peridot_session *session, const peridot_record
                       "recording a slice needs a command buffer, and a timeline semaphore that "
                       "tells when it has run");
     if (!result)
+        result = caller_struct_check(slice, "peridot_slice_plan", error);
+    if (!result && !work_is_active(session))
+        return have_nothing(session, error);
+    if (!result)
         result = prepare_sampling(session, error);
     if (result)
         return result;
     struct slice_cut cut;
     peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, true, &cut);
-    describe_slice(&cut, &one);
+    describe_slice(&cut, &session->work->place, &one);
     if (cut.dispatches)
         result = slices_record(session, &cut, &given, error);
     if (cut.dispatches && !result)
@@ -359,6 +387,8 @@ static void end_work(struct peridot_session *session) {
 
 peridot_result work_poll(struct peridot_session *session, peridot_error *error) {
     struct work *work = session->work;
+    if (!work)
+        return PERIDOT_OK;
     struct device *device = session->lane.device;
     peridot_result result = PERIDOT_OK;
     bool done = true;
@@ -380,6 +410,21 @@ peridot_result work_poll(struct peridot_session *session, peridot_error *error) 
     return result;
 }
 
+peridot_result work_discard(struct peridot_session *session, peridot_error *error) {
+    struct work *work = session->work;
+    uint32_t count = work ? work->flight_count : 0;
+    if (!count || !work->flights[(work->first_flight + count - 1) % PERIDOT_SLICES_MAX].recorded)
+        return fail(error, PERIDOT_ERROR_ARGUMENT,
+                    "there is no recorded slice that is not known to have run");
+    slices_take_back(session);
+    if (work->unsure > work->flight_count)
+        work->unsure = work->flight_count;
+    for (uint32_t i = 0; i < work_list_members(session); i++)
+        if (work->members[i].ended) /* meanwhile */
+            work_list_end_member(session, &work->goal, &work->place, i);
+    return PERIDOT_OK;
+}
+
 void work_cancel(struct peridot_session *session) {
     struct work *work = session->work;
     if (!work_is_active(session))
@@ -392,8 +437,7 @@ void work_cancel(struct peridot_session *session) {
 void work_end_wait(struct peridot_session *session) {
     work_cancel(session);
     slices_wait(session);
-    if (session->work)
-        (void)work_poll(session, NULL);
+    (void)work_poll(session, NULL);
 }
 
 bool work_holds(struct peridot_session *session) {
@@ -404,7 +448,9 @@ bool work_holds(struct peridot_session *session) {
 }
 
 uint32_t work_prompt_left(const struct peridot_session *session, uint32_t member) {
+    if (!work_is_active(session))
+        return 0;
     uint32_t end = session->work->goal.members[member].prompt_end;
     uint32_t computed = work_list_member(session, member)->computed;
-    return session->work->active && end > computed ? end - computed : 0;
+    return end > computed ? end - computed : 0;
 }

@@ -16,13 +16,14 @@ struct member_goal work_member_goal(const struct peridot_session *member, uint32
  * caller. */
 void work_begin(struct peridot_session *session, const struct work_goal *goal);
 
-/* As peridot_session_plan, _advance, _record, _poll and _cancel, of work that is active, or for
- * poll has been. */
+/* As peridot_session_plan, _advance, _record, _discard, _poll and _cancel, whether there is work or
+ * not. */
 void work_plan(struct peridot_session *session, float budget_ms, peridot_slice_plan *plan);
 peridot_result work_advance(struct peridot_session *session, const peridot_advance *advance,
                             peridot_slice_plan *slice, peridot_error *error);
 peridot_result work_record(struct peridot_session *session, const peridot_recording *recording,
                            peridot_slice_plan *slice, peridot_error *error);
+peridot_result work_discard(struct peridot_session *session, peridot_error *error);
 peridot_result work_poll(struct peridot_session *session, peridot_error *error);
 void work_cancel(struct peridot_session *session);
 /* Cancels, waits for what is in flight and takes it over. */

@@ -160,7 +160,7 @@ if [ -n "$lavapipe" ]; then
     run_alone "lavapipe" test_memory_plan VK_DRIVER_FILES="$lavapipe"
     run "lavapipe" test_loading VK_DRIVER_FILES="$lavapipe"
     run "lavapipe, synchronization validation" test_loading VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
-    for program in test_adoption test_guest test_waits test_occupancy_priority test_public_structs test_beside_volk_shared test_beside_volk_static; do
+    for program in test_adoption test_guest test_interrupted test_waits test_occupancy_priority test_public_structs test_beside_volk_shared test_beside_volk_static; do
         run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     done
     for width in 128 512; do

@@ -385,7 +385,7 @@ static void test_refusals(void **state) {
     counts[1] = 0;
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "all counts are 0");
     counts[1] = 4;
-    peridot_work work = {sizeof work, prompt, 4, 0, NULL, NULL};
+    peridot_work work = {sizeof work, prompt, 4, 0, NULL, NULL, NULL};
     MUST(peridot_session_start(sessions[2], &work, &error));
     REFUSE_RUN(PERIDOT_ERROR_ARGUMENT, "session 2 of the batch: the session's work is not done");
     peridot_session_cancel(sessions[2]);

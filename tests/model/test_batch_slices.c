@@ -738,10 +738,12 @@ static void refuse_without_work(peridot_batch *batch) {
     peridot_advance advance = {.struct_size = sizeof advance};
     peridot_recording recording = {.struct_size = sizeof recording};
     peridot_batch_work work = {.struct_size = sizeof work};
-    REFUSE(peridot_batch_plan(batch, 1, &plan, &error), "has no work");
-    REFUSE(peridot_batch_advance(batch, &advance, NULL, &error), "has no work");
-    REFUSE(peridot_batch_record(batch, &recording, NULL, &error), "has no work");
-    REFUSE(peridot_batch_poll(batch, NULL, &error), "has no work");
+    MUST(peridot_batch_plan(batch, 1, &plan, &error));
+    assert_int_equal(plan.slices, 0);
+    assert_int_equal(peridot_batch_advance(batch, &advance, NULL, &error), PERIDOT_NOT_READY);
+    REFUSE(peridot_batch_record(batch, &recording, NULL, &error), "command buffer");
+    REFUSE(peridot_batch_discard(batch, &error), "no recorded slice");
+    MUST(peridot_batch_poll(batch, NULL, &error));
     REFUSE(peridot_batch_start(batch, &work, &error), "a count for each session");
     REFUSE(peridot_batch_start(batch, NULL, &error), "needs a batch and work");
     peridot_batch_cancel(batch);
@@ -754,7 +756,7 @@ static void refuse_at_work(peridot_session *session) {
     static float logits[VOCABULARY_MOST];
     peridot_sampling sampling = {.struct_size = sizeof sampling};
     const int32_t token = 5;
-    peridot_work work = {sizeof work, &token, 1, 0, NULL, NULL};
+    peridot_work work = {sizeof work, &token, 1, 0, NULL, NULL, NULL};
     REFUSE(peridot_session_start(session, &work, &error), "peridot_batch_poll");
     REFUSE(peridot_session_prompt_wait(session, &token, 1, NULL, &error), "peridot_batch_poll");
     REFUSE(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error),

@@ -117,7 +117,7 @@ static void begin_batch(struct run *run, const struct simulated_gpu *gpu) {
     memset(run, 0, sizeof *run);
     simulated_gpu_model(gpu);
     for (uint32_t i = 0; i < CHARACTERS; i++) {
-        peridot_work said = {sizeof said, prompt, PROMPT_COUNT - i, 0, NULL, NULL};
+        peridot_work said = {sizeof said, prompt, PROMPT_COUNT - i, 0, NULL, NULL, NULL};
         run->characters[i] = open_session(i);
         MUST(peridot_session_start(run->characters[i], &said, &error));
         peridot_session_cancel(run->characters[i]);
@@ -147,7 +147,7 @@ static void begin(struct run *run, const struct simulated_gpu *gpu) {
     memset(run, 0, sizeof *run);
     simulated_gpu_model(gpu);
     run->session = open_session(0);
-    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, FAR_OFF, take, &run->text};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, FAR_OFF, take, &run->text, NULL};
     MUST(peridot_session_start(run->session, &work, &error));
     simulated_gpu_start();
 }

@@ -502,7 +502,7 @@ static void test_limit_while_running(void **state) {
         peridot_session *session = create(model, &whole_context);
         memset(answers[i], 0, sizeof **answers);
         set_sampling(session);
-        peridot_work work = {sizeof work, tokens, 511, 6, take, answers[i]};
+        peridot_work work = {sizeof work, tokens, 511, 6, take, answers[i], NULL};
         MUST(peridot_session_start(session, &work, &error));
         uint32_t refused = 0;
         for (bool active = true; active;) {
@@ -764,8 +764,8 @@ static void test_no_surprises(void **state) {
         assert_int_equal(threads(), before);
     }
     check_answer(&answer);
-    MUST(peridot_session_start(session, &(peridot_work){sizeof(peridot_work), prompt, 9, 0, 0, 0},
-                               &error));
+    MUST(peridot_session_start(
+        session, &(peridot_work){sizeof(peridot_work), prompt, 9, 0, 0, 0, 0}, &error));
     MUST(peridot_session_advance(session, NULL, NULL, &error));
     peridot_session_cancel(session);
     while (peridot_session_close(session) == PERIDOT_NOT_READY)
@@ -868,7 +868,7 @@ static void test_a_thousand_sessions(void **state) {
     for (int i = 0; i < 1000; i++) {
         peridot_session *session = create(model, &params);
         struct answer answer = {.count = 0};
-        peridot_work work = {sizeof work, prompt, 2, i % 50 == 0 ? 2 : 0, take, &answer};
+        peridot_work work = {sizeof work, prompt, 2, i % 50 == 0 ? 2 : 0, take, &answer, NULL};
         peridot_error error;
         if (i % 10 == 0) {
             MUST(peridot_session_start(session, &work, &error));

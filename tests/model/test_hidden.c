@@ -99,7 +99,7 @@ static void check_states(const float *hidden, uint32_t layer) {
 }
 
 static void run_slices(peridot_session *session) {
-    peridot_work work = {sizeof work, tokens, COUNT, 0, NULL, NULL};
+    peridot_work work = {sizeof work, tokens, COUNT, 0, NULL, NULL, NULL};
     peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = 0.05f};
     peridot_work_status status = {.struct_size = sizeof status};
     MUST(peridot_session_start(session, &work, &error));

@@ -310,7 +310,7 @@ static void cancel_everywhere(peridot_session *session, enum way way,
     for (bool over = false; !over; slices += 1 + (uint32_t)random_below(&random, 2 + slices)) {
         memset(&got, 0, sizeof got);
         MUST(peridot_session_truncate(session, 0, &error));
-        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, expected->count, take, &got};
+        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, expected->count, take, &got, NULL};
         MUST(peridot_session_start(session, &work, &error));
         over = run_some(&app, session, way, slices);
         peridot_session_cancel(session);
@@ -349,7 +349,7 @@ static void test_cancel(void **state) {
 static peridot_slice_plan sum_of_work(peridot_session *session, float budget_ms) {
     peridot_slice_plan sum = {0}, slice = {.struct_size = sizeof slice};
     peridot_work_status status = {.struct_size = sizeof status};
-    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 3, NULL, NULL};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 3, NULL, NULL, NULL};
     peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
     MUST(peridot_session_truncate(session, 0, &error));
     MUST(peridot_session_start(session, &work, &error));
@@ -408,6 +408,7 @@ static void run_planned(peridot_session *session, peridot_work_status *status) {
         MUST(peridot_session_advance(session, &advance, &slice, &error));
         if (i == 0)
             assert_true(slice.dispatches == plan.dispatches && slice.bytes == plan.bytes);
+        assert_int_equal(slice.completes, i + 1 == plan.slices);
         sum += slice.estimated_ms;
         largest = slice.estimated_ms > largest ? slice.estimated_ms : largest;
     }
@@ -423,7 +424,7 @@ static void test_plan(void **state) {
     peridot_session *session;
     peridot_work_status status = {.struct_size = sizeof status};
     peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = 9};
-    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 9, NULL, NULL};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 9, NULL, NULL, NULL};
     MUST(peridot_session_create(model, NULL, &session, &error));
     MUST(peridot_session_sampling(session, &sampling, &error));
     MUST(peridot_session_start(session, &work, &error));
@@ -462,7 +463,7 @@ static void test_semaphores(void **state) {
     peridot_work_status status = {.struct_size = sizeof status};
     MUST(peridot_session_create(model, NULL, &session, &error));
     MUST(lane_create(session->lane.device, &app, &error));
-    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 0, NULL, NULL};
+    peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 0, NULL, NULL, NULL};
     MUST(peridot_session_start(session, &work, &error));
     VkSemaphoreSubmitInfo wait = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
                                   .semaphore = app.timeline,
@@ -495,6 +496,17 @@ static void test_semaphores(void **state) {
     peridot_model_close(model);
 }
 
+/* Without work each frame's calls have nothing to do. */
+static void expect_idle(peridot_session *session) {
+    peridot_slice_plan plan = {.struct_size = sizeof plan, .slices = 7, .left_ms = 7};
+    peridot_work_status status = {.struct_size = sizeof status, .active = true};
+    MUST(peridot_session_plan(session, 1, &plan, &error));
+    assert_true(plan.slices == 0 && plan.dispatches == 0 && plan.left_ms == 0 && !plan.completes);
+    MUST(peridot_session_poll(session, &status, &error));
+    assert_false(status.active);
+    assert_int_equal(peridot_session_advance(session, NULL, NULL, NULL), PERIDOT_NOT_READY);
+}
+
 /* What is not done while there is work, or without any. */
 static void test_refusals(void **state) {
     (void)state;
@@ -506,9 +518,13 @@ static void test_refusals(void **state) {
     float logits[LOGITS_MOST];
     MUST(peridot_session_create(model, NULL, &session, &error));
     assert_int_equal(peridot_session_start(session, &none, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_plan(session, 1, &plan, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_poll(session, NULL, &error), PERIDOT_ERROR_ARGUMENT);
-    assert_int_equal(peridot_session_advance(session, NULL, NULL, &error), PERIDOT_ERROR_ARGUMENT);
+    expect_idle(session);
+    assert_int_equal(peridot_session_plan(session, 1, NULL, &error), PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_plan(session, 1, &(peridot_slice_plan){0}, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_poll(session, &(peridot_work_status){0}, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_int_equal(peridot_session_discard(session, &error), PERIDOT_ERROR_ARGUMENT);
     work.tokens = (const int32_t[]){384};
     work.token_count = 1;
     assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_ARGUMENT);

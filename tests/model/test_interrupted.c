@@ -1,0 +1,450 @@
+/* What is interrupted goes on exactly: generation that finds no memory, a batch that is closed in
+ * the middle, masks and grammars that change between slices, slices that were recorded and will not
+ * run, a lost device. On an application's device. */
+#include "adopt_shim.h"
+#include "batch.h"
+#include "conformance.h"
+#include "guest_adoption.h"
+#include "must.h"
+#include "reference/random.h"
+#include "work.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define VOCABULARY_MOST 4096
+#define TOKENS_MOST 64
+
+static peridot_device *device;
+static peridot_model *model;
+static peridot_model_info info;
+static struct random generator;
+
+static int open_all(void **state) {
+    (void)state;
+    const char *why = adopt_shim_open();
+    if (why)
+        fail_msg("%s", why);
+    const struct device_adoption app = adopt_shim_adoption();
+    const peridot_adoption adoption = guest_adoption(&app);
+    MUST(peridot_device_adopt(&adoption, &guest_params, &device, &error));
+    generator = random_announced();
+    return 0;
+}
+
+static int close_all(void **state) {
+    (void)state;
+    peridot_device_close(device);
+    bool sound = adopt_shim_trespasses() == 0 && adopt_shim_live() == 0 &&
+                 adopt_shim_unlocked_submissions() == 0 && adopt_shim_messages() == 0;
+    adopt_shim_close();
+    return sound ? 0 : -1;
+}
+
+static void load(const char *path) {
+    info = (peridot_model_info){.struct_size = sizeof info};
+    MUST(peridot_model_load_wait(device, path, NULL, &model, &error));
+    peridot_model_describe(model, &info);
+    assert_true(info.vocabulary <= VOCABULARY_MOST);
+}
+
+static int32_t any_token(void) {
+    return 10 + (int32_t)random_below(&generator, info.vocabulary - 10);
+}
+
+static peridot_session *open_session(void) {
+    peridot_session *session;
+    const peridot_sampling greedy = {.struct_size = sizeof greedy, .min_tokens = 1000};
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &greedy, &error));
+    return session;
+}
+
+struct answer {
+    int32_t tokens[TOKENS_MOST];
+    uint32_t count;
+};
+
+static bool take(const peridot_token *token, void *user) {
+    struct answer *answer = user;
+    assert_true(answer->count < TOKENS_MOST);
+    answer->tokens[answer->count++] = token->token;
+    return true;
+}
+
+static bool take_first(uint32_t session, const peridot_token *token, void *user) {
+    return session > 0 || take(token, user);
+}
+
+static void compare(const struct answer *expected, const struct answer *got) {
+    assert_int_equal(expected->count, got->count);
+    assert_memory_equal(expected->tokens, got->tokens, got->count * sizeof *got->tokens);
+}
+
+/* The logits are those of a session that was never interrupted. */
+static void check_logits(peridot_session *session) {
+    static float want[VOCABULARY_MOST], got[VOCABULARY_MOST];
+    peridot_session *fresh = open_session();
+    uint32_t length = peridot_session_length(session);
+    MUST(peridot_session_logits_wait(session, got, &error));
+    MUST(peridot_session_prompt_wait(fresh, peridot_session_tokens(session), length, NULL, &error));
+    MUST(peridot_session_logits_wait(fresh, want, &error));
+    for (uint32_t i = 0; i < info.vocabulary; i++)
+        assert_float_equal(want[i], got[i], 2e-2 * (1 + (want[i] > 0 ? want[i] : -want[i])));
+    peridot_session_close_wait(fresh);
+}
+
+/* ---- No memory for more ---- */
+
+static void give_no_more(bool more) {
+    MUST(peridot_device_memory_limit(device, more ? 0 : 1, &error));
+}
+
+/* Tokens that there is room for come, whoever asks, and the rest when there is more. */
+static void test_no_room(void **state) {
+    (void)state;
+    int32_t prompt[507] = {2};
+    struct answer expected, got;
+    load(path_of("long-f16"));
+    for (int i = 1; i < 507; i++)
+        prompt[i] = any_token();
+    for (int way = 0; way < 3; way++) { /* undisturbed, alone, in a batch */
+        peridot_session *sessions[] = {open_session(), open_session()};
+        struct answer *answer = way ? &got : &expected;
+        peridot_error error = {0};
+        uint32_t generated = 0;
+        peridot_batch *batch;
+        memset(answer, 0, sizeof *answer);
+        MUST(peridot_batch_create(sessions, 2, &batch, &error));
+        for (int i = 0; i < 2; i++)
+            MUST(peridot_session_prompt_wait(sessions[i], prompt, 507, NULL, &error));
+        give_no_more(way == 0);
+        const uint32_t counts[] = {20, 20};
+        peridot_result result =
+            way == 2
+                ? peridot_batch_generate_wait(batch, counts, take_first, answer, NULL, &error)
+                : peridot_session_generate_wait(sessions[0], 20, take, answer, &generated, &error);
+        assert_int_equal(result, way ? PERIDOT_ERROR_DEVICE_MEMORY : PERIDOT_OK);
+        give_no_more(true);
+        if (way) { /* as far as the first chunk goes: a token more than it has room for */
+            assert_in_range(answer->count, 1, 6);
+            check_logits(sessions[0]);
+            check_logits(sessions[1]);
+            MUST(peridot_session_generate_wait(sessions[0], 20 - answer->count, take, answer, NULL,
+                                               &error));
+            compare(&expected, answer);
+        }
+        peridot_batch_close_wait(batch);
+        peridot_session_close_wait(sessions[0]);
+        peridot_session_close_wait(sessions[1]);
+    }
+    peridot_model_close(model);
+}
+
+/* ---- Closed in the middle ---- */
+
+/* What a batch has overwritten its sessions know of, however far it was. */
+static void test_batch_closed(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50, 60, 70};
+    load(path_of("small-f32"));
+    for (uint32_t slices = 0; slices < 12; slices++) {
+        peridot_session *sessions[] = {open_session(), open_session()};
+        peridot_batch *batch;
+        static const uint32_t counts[] = {5, 4};
+        peridot_batch_work work = {.struct_size = sizeof work, .counts = counts};
+        peridot_advance advance = {.struct_size = sizeof advance};
+        for (int i = 0; i < 2; i++)
+            MUST(peridot_session_prompt_wait(sessions[i], prompt, 6 - i, NULL, &error));
+        MUST(peridot_batch_create(sessions, 2, &batch, &error));
+        MUST(peridot_batch_start(batch, &work, &error));
+        for (uint32_t i = 0; i < slices; i++) {
+            advance.budget_ms = random_below(&generator, 2) ? 0 : 0.5f;
+            assert_true(peridot_batch_advance(batch, &advance, NULL, NULL) >= 0);
+            if (i % 3 == 2)
+                MUST(peridot_batch_poll(batch, NULL, &error));
+        }
+        peridot_batch_close_wait(batch);
+        for (int i = 0; i < 2; i++) {
+            check_logits(sessions[i]);
+            peridot_session_close_wait(sessions[i]);
+        }
+    }
+    peridot_model_close(model);
+}
+
+/* ---- Masks that change ---- */
+
+static void allow(peridot_session *session, int32_t token) {
+    uint32_t words[VOCABULARY_MOST / 32] = {0};
+    words[token / 32] |= 1u << token % 32;
+    MUST(peridot_session_mask(session, words, (info.vocabulary + 31) / 32, &error));
+}
+
+/* Tokens whose sampling has begun. */
+static uint32_t begun(const peridot_session *session) {
+    const struct work_place *place = &session->work->place;
+    return place->members[0].sampled + (place->stage == STAGE_SAMPLE && !work_list_between(place));
+}
+
+static void advance(peridot_session *session, float budget_ms) {
+    const peridot_advance advance = {.struct_size = sizeof advance, .budget_ms = budget_ms};
+    peridot_error error = {0};
+    if (peridot_session_advance(session, &advance, NULL, &error) < 0)
+        fail_msg("%s", error.message);
+}
+
+/* A mask of one token is for all whose sampling has not begun, wherever between slices it is set.
+ */
+static void test_mask_changes(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50};
+    int32_t want[TOKENS_MOST], set = 100;
+    uint32_t changes = 0;
+    load(path_of("small-f32"));
+    peridot_session *session = open_session();
+    struct answer got = {{0}, 0};
+    peridot_work work = {.struct_size = sizeof work,
+                         .tokens = prompt,
+                         .token_count = 4,
+                         .generate = 40,
+                         .on_token = take,
+                         .user = &got};
+    peridot_work_status status = {.struct_size = sizeof status, .active = true};
+    for (int i = 0; i < TOKENS_MOST; i++)
+        want[i] = set;
+    allow(session, set);
+    MUST(peridot_session_start(session, &work, &error));
+    while (status.active) {
+        advance(session, random_below(&generator, 2) ? 0.1f : 1);
+        if (random_below(&generator, 2))
+            MUST(peridot_session_poll(session, &status, &error));
+        if (status.active && !random_below(&generator, 3)) {
+            set = 100 + (set + 1) % 200;
+            changes++;
+            allow(session, set);
+            for (uint32_t i = begun(session); i < TOKENS_MOST; i++)
+                want[i] = set;
+        }
+    }
+    print_message("%u masks, %u tokens\n", changes, got.count);
+    assert_int_equal(got.count, 40);
+    assert_memory_equal(got.tokens, want, sizeof *want * got.count);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+static const char letters[] = "root ::= [a-z ]*\n", digits[] = "root ::= [0-9]*\n";
+
+static peridot_grammar *parse(const char *text) {
+    peridot_grammar *grammar;
+    MUST(peridot_grammar_parse(model, text, strlen(text), &grammar, &error));
+    return grammar;
+}
+
+static bool is_of(int32_t token, char least, char most) {
+    const char *bytes;
+    size_t length;
+    MUST(peridot_token_bytes(model, token, &bytes, &length, &error));
+    for (size_t i = 0; i < length; i++)
+        if ((bytes[i] < least || bytes[i] > most) && bytes[i] != ' ')
+            return false;
+    return true;
+}
+
+/* Set anywhere between slices a grammar begins behind what was begun, and the work goes on. */
+static void test_grammar_changes(void **state) {
+    (void)state;
+    load(DEMO_MODEL);
+    peridot_grammar *grammars[] = {parse(letters), parse(digits)};
+    const char bounds[][2] = {{'a', 'z'}, {'0', '9'}};
+    for (uint32_t at = 0; at < 60; at += 1 + (uint32_t)random_below(&generator, 6)) {
+        peridot_session *session = open_session();
+        struct answer got = {{0}, 0};
+        const int32_t prompt[] = {2, 500, 600};
+        peridot_work work = {.struct_size = sizeof work,
+                             .tokens = prompt,
+                             .token_count = 3,
+                             .generate = 8,
+                             .on_token = take,
+                             .user = &got,
+                             .grammar = grammars[0]};
+        peridot_work_status status = {.struct_size = sizeof status, .active = true};
+        uint32_t changed = UINT32_MAX;
+        MUST(peridot_session_start(session, &work, &error));
+        for (uint32_t i = 0; status.active; i++) {
+            advance(session, 3);
+            if (i == at) {
+                changed = begun(session);
+                MUST(peridot_session_grammar(session, grammars[1], &error));
+            }
+            if (random_below(&generator, 2))
+                MUST(peridot_session_poll(session, &status, &error));
+        }
+        assert_int_equal(got.count, 8);
+        for (uint32_t i = 0; i < got.count; i++)
+            assert_true(is_of(got.tokens[i], bounds[i >= changed][0], bounds[i >= changed][1]));
+        peridot_session_close_wait(session);
+    }
+    for (int i = 0; i < 2; i++)
+        peridot_grammar_free(grammars[i]);
+    peridot_model_close(model);
+}
+
+/* Work that began with neither has no sampler that would look. */
+static void test_mask_too_late(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50};
+    load(path_of("small-f32"));
+    peridot_session *session = open_session();
+    peridot_work work = {
+        .struct_size = sizeof work, .tokens = prompt, .token_count = 4, .generate = 3};
+    const uint32_t words[VOCABULARY_MOST / 32] = {~0u};
+    peridot_error error = {0};
+    MUST(peridot_session_start(session, &work, &error));
+    assert_int_equal(peridot_session_mask(session, words, (info.vocabulary + 31) / 32, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "neither mask nor grammar"));
+    MUST(peridot_session_mask(session, NULL, 0, &error));
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+/* ---- Recorded and thrown away ---- */
+
+#define AT_ONCE 4 /* command buffers */
+
+/* Records as many slices as there are. */
+static uint32_t record(peridot_session *session, struct lane *lane, VkCommandBuffer *commands) {
+    for (uint32_t count = 0; count < AT_ONCE; count++) {
+        MUST(lane_commands(lane, &commands[count], &error));
+        MUST(lane_begin(lane, commands[count], false, &error));
+        const peridot_recording recording = {.struct_size = sizeof recording,
+                                             .commands = commands[count],
+                                             .budget_ms = 0.2f,
+                                             .timeline = lane->timeline,
+                                             .value = lane->submitted + count + 1};
+        peridot_result result = peridot_session_record(session, &recording, NULL, NULL);
+        assert_true(result >= 0);
+        MUST(lane_end(lane, commands[count], &error));
+        if (result) {
+            lane_free_commands(lane, commands[count]);
+            return count;
+        }
+    }
+    return AT_ONCE;
+}
+
+/* Records slices of which some are thrown away, until the work is done. */
+static void record_some(peridot_session *session, struct lane *lane, const peridot_work *work) {
+    VkCommandBuffer commands[AT_ONCE];
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(peridot_session_start(session, work, &error));
+    do {
+        uint32_t count = record(session, lane, commands);
+        uint32_t kept = (uint32_t)random_below(&generator, count + 1);
+        for (uint32_t i = kept; i < count; i++)
+            MUST(peridot_session_discard(session, &error));
+        for (uint32_t i = 0; i < kept; i++)
+            MUST(lane_submit(lane, &(struct batch){&commands[i], 1}, 1, &error));
+        MUST(lane_wait(lane, lane->submitted, &error));
+        for (uint32_t i = 0; i < count; i++)
+            lane_free_commands(lane, commands[i]);
+        MUST(peridot_session_poll(session, &status, &error));
+        assert_int_equal(status.slices_in_flight, 0);
+    } while (status.active);
+    assert_int_equal(peridot_session_discard(session, NULL), PERIDOT_ERROR_ARGUMENT);
+}
+
+static void test_discard(void **state) {
+    (void)state;
+    struct answer answers[2] = {{{0}, 0}, {{0}, 0}};
+    int32_t prompt[510] = {2};
+    struct lane lane;
+    load(path_of("long-f16"));
+    MUST(lane_create(device->engine, &lane, &error));
+    for (int i = 1; i < 510; i++)
+        prompt[i] = any_token();
+    for (int way = 0; way < 2; way++) { /* past the end of a chunk */
+        peridot_session *session = open_session();
+        const peridot_work work = {.struct_size = sizeof work,
+                                   .tokens = prompt,
+                                   .token_count = 510,
+                                   .generate = 9,
+                                   .on_token = take,
+                                   .user = &answers[way]};
+        if (way) {
+            record_some(session, &lane, &work);
+        } else {
+            MUST(peridot_session_prompt_wait(session, prompt, 510, NULL, &error));
+            MUST(peridot_session_generate_wait(session, 9, take, &answers[0], NULL, &error));
+        }
+        check_logits(session);
+        peridot_session_close_wait(session);
+    }
+    compare(&answers[0], &answers[1]);
+    lane_destroy(&lane);
+    peridot_model_close(model);
+}
+
+/* A value that is there already would tell of a slice that has not run. */
+static void test_reached_value(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50};
+    struct lane lane;
+    VkCommandBuffer commands;
+    peridot_error error = {0};
+    load(path_of("small-f32"));
+    peridot_session *session = open_session();
+    peridot_work work = {.struct_size = sizeof work, .tokens = prompt, .token_count = 4};
+    MUST(lane_create(device->engine, &lane, &error));
+    MUST(lane_commands(&lane, &commands, &error));
+    MUST(lane_begin(&lane, commands, false, &error));
+    MUST(peridot_session_start(session, &work, &error));
+    const peridot_recording recording = {
+        .struct_size = sizeof recording, .commands = commands, .timeline = lane.timeline};
+    assert_int_equal(peridot_session_record(session, &recording, NULL, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "already"));
+    MUST(lane_end(&lane, commands, &error));
+    peridot_session_cancel(session);
+    check_logits(session);
+    peridot_session_close_wait(session);
+    lane_destroy(&lane);
+    peridot_model_close(model);
+}
+
+/* ---- A device that another session found lost ---- */
+
+static void test_lost_elsewhere(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50};
+    peridot_error error = {0};
+    load(path_of("small-f32"));
+    peridot_session *session = open_session();
+    peridot_work work = {.struct_size = sizeof work, .tokens = prompt, .token_count = 4};
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(peridot_session_start(session, &work, &error));
+    device->engine->lost = true;
+    assert_int_equal(peridot_session_poll(session, &status, &error), PERIDOT_ERROR_DEVICE_LOST);
+    assert_false(status.active);
+    MUST(peridot_session_poll(session, &status, &error));
+    assert_int_equal(peridot_session_start(session, &work, &error), PERIDOT_ERROR_DEVICE_LOST);
+    device->engine->lost = false;
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_room),       cmocka_unit_test(test_batch_closed),
+        cmocka_unit_test(test_mask_changes),  cmocka_unit_test(test_grammar_changes),
+        cmocka_unit_test(test_mask_too_late), cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_reached_value), cmocka_unit_test(test_lost_elsewhere),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
