@@ -6,6 +6,7 @@
 #include "conformance.h"
 #include "guest_adoption.h"
 #include "must.h"
+#include "pipelines.h"
 #include "reference/random.h"
 #include "work.h"
 
@@ -418,6 +419,173 @@ static void test_reached_value(void **state) {
     peridot_model_close(model);
 }
 
+/* ---- Kernels that do not compile ---- */
+
+/* One session's kernel that the driver refuses is no other's business. */
+static void test_failed_kernel(void **state) {
+    (void)state;
+    const peridot_session_params other = {.struct_size = sizeof other, .kv = PERIDOT_KV_Q8};
+    const peridot_model_params params = {.struct_size = sizeof params, .compile_pipelines = true};
+    peridot_session *session = NULL;
+    peridot_error error = {0};
+    load(path_of("small-f32"));
+    peridot_session_close_wait(open_session());
+    adopt_shim_fail("vkCreateComputePipelines", 0, VK_ERROR_OUT_OF_HOST_MEMORY);
+    assert_int_equal(peridot_session_create(model, &other, &session, &error),
+                     PERIDOT_ERROR_HOST_MEMORY);
+    adopt_shim_fail("vkCreateComputePipelines", 0, VK_ERROR_OUT_OF_HOST_MEMORY);
+    peridot_session_close_wait(open_session()); /* compiles none */
+    adopt_shim_mend();
+    peridot_model_close(model);
+    adopt_shim_fail("vkCreateComputePipelines", 0, VK_ERROR_OUT_OF_HOST_MEMORY);
+    assert_int_equal(peridot_model_load_wait(device, path_of("gqa-bf16"), &params, &model, &error),
+                     PERIDOT_ERROR_HOST_MEMORY);
+    assert_int_equal(pipelines_missing(device->engine), 0);
+    adopt_shim_mend();
+}
+
+/* ---- Leaving and returning ---- */
+
+static peridot_result step(peridot_session *session, bool away, peridot_error *error) {
+    return away ? peridot_session_suspend_step(session, 5000, error)
+                : peridot_session_resume_step(session, 5000, error);
+}
+
+/* Steps of suspending, or resuming, until call number `call` of those that may fails; whether one
+ * did. No step waits, whatever runs; in the end the session is where it was. */
+static bool fail_at(peridot_session *session, bool away, uint32_t call) {
+    peridot_error error = {0};
+    peridot_result result;
+    adopt_shim_fail(NULL, call, VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    adopt_shim_forbid_waits(true);
+    do
+        result = step(session, away, &error);
+    while (result == PERIDOT_NOT_READY && !adopt_shim_failed());
+    bool failed = adopt_shim_failed();
+    adopt_shim_hold(failed && result == PERIDOT_NOT_READY);
+    for (int i = 0; i < 3 && result == PERIDOT_NOT_READY; i++)
+        result = step(session, away, &error);
+    adopt_shim_hold(false);
+    while (result == PERIDOT_NOT_READY)
+        result = step(session, away, &error);
+    adopt_shim_forbid_waits(false);
+    adopt_shim_mend();
+    peridot_session_statistics now = {.struct_size = sizeof now};
+    peridot_session_describe(session, &now);
+    assert_int_equal(now.suspended, away == (result == PERIDOT_OK));
+    return failed;
+}
+
+static void test_turning_back(void **state) {
+    (void)state;
+    const int32_t prompt[] = {2, 30, 40, 50};
+    load(path_of("small-f32"));
+    peridot_session *session = open_session();
+    MUST(peridot_session_prompt_wait(session, prompt, 4, NULL, &error));
+    for (int away = 1; away >= 0; away--) {
+        uint32_t call = 0;
+        while (fail_at(session, away, call)) { /* smaller pieces may do */
+            MUST(away ? peridot_session_resume_wait(session, &error)
+                      : peridot_session_suspend_wait(session, &error));
+            call++;
+        }
+        print_message("%u calls failed\n", call);
+        assert_true(call > 10);
+    }
+    check_logits(session);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
+/* Copies keep to what the device allocates at once. */
+static void test_small_allocations(void **state) {
+    (void)state;
+    int32_t prompt[1500] = {2}; /* 2.9 MiB of keys and values */
+    const struct device_adoption app = adopt_shim_adoption();
+    const peridot_adoption adoption = guest_adoption(&app);
+    peridot_device *usual = device;
+    peridot_device_params params = guest_params;
+    params.max_allocation = 2 << 20;
+    MUST(peridot_device_adopt(&adoption, &params, &device, &error));
+    load(path_of("small-f32"));
+    peridot_session *session;
+    const peridot_session_params small = {
+        .struct_size = sizeof small, .context = 1536, .kv = PERIDOT_KV_F32, .prefill_rows = 64};
+    for (int i = 1; i < 1500; i++)
+        prompt[i] = any_token();
+    MUST(peridot_session_create(model, &small, &session, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, 1500, NULL, &error));
+    MUST(peridot_session_suspend_wait(session, &error));
+    MUST(peridot_session_resume_wait(session, &error));
+    assert_int_equal(peridot_session_suspend_step(session, 100, NULL), PERIDOT_NOT_READY);
+    peridot_result result;
+    do
+        result = peridot_session_suspend_step(session, UINT64_MAX, NULL);
+    while (result == PERIDOT_NOT_READY);
+    MUST(result == PERIDOT_OK ? PERIDOT_OK : peridot_session_suspend_wait(session, &error));
+    MUST(peridot_session_resume_wait(session, &error));
+    static float logits[VOCABULARY_MOST];
+    MUST(peridot_session_logits_wait(session, logits, &error));
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    device = usual;
+}
+
+/* ---- A conversation that goes on ---- */
+
+/* What is left of it, run in the session that holds the rest; the answer to the last message. */
+static struct answer reply(peridot_session *session, const peridot_message *messages, size_t count,
+                           size_t *ran) {
+    int32_t tokens[512];
+    struct answer answer = {{0}, 0};
+    const peridot_sampling greedy = {.struct_size = sizeof greedy};
+    MUST(peridot_session_sampling(session, &greedy, &error));
+    MUST(peridot_session_chat(session, messages, count, tokens, 512, ran, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, *ran, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 40, take, &answer, NULL, &error));
+    return answer;
+}
+
+static void test_conversation(void **state) {
+    (void)state;
+    peridot_message messages[] = {
+        {"user", "My name is Ana.", 15}, {"model", "", 0}, {"user", "What is my name?", 16}};
+    int32_t tokens[4], untouched[4] = {7, 7, 7, 7};
+    char text[256];
+    size_t length = 0, ran, again, all;
+    peridot_error error;
+    load(DEMO_MODEL);
+    peridot_session *session = open_session(), *fresh = open_session();
+    struct answer first = reply(session, messages, 1, &ran);
+    for (uint32_t i = 0; i + 1 < first.count; i++) { /* but for the stop token */
+        const char *bytes;
+        size_t more;
+        MUST(peridot_token_bytes(model, first.tokens[i], &bytes, &more, &error));
+        memcpy(text + length, bytes, more);
+        length += more;
+    }
+    messages[1] = (peridot_message){"model", text, length};
+    uint32_t held = peridot_session_length(session);
+    memcpy(tokens, untouched, sizeof tokens);
+    MUST(peridot_session_chat(session, messages, 3, tokens, 4, &again, &error));
+    assert_true(again > 4 && again < held); /* too many for the place, and not all of them */
+    assert_memory_equal(tokens, untouched, sizeof tokens);
+    assert_int_equal(peridot_session_length(session), held);
+    struct answer second = reply(session, messages, 3, &ran);
+    assert_int_equal(ran, again);
+    struct answer expected = reply(fresh, messages, 3, &all);
+    compare(&expected, &second);
+    assert_true(all > again);
+    MUST(peridot_session_chat(session, messages, 1, tokens, 4, &ran, &error)); /* back to it */
+    assert_int_equal(ran, 1);
+    assert_int_equal(peridot_session_chat(session, messages, 2, tokens, 4, &ran, &error),
+                     PERIDOT_ERROR_ARGUMENT);
+    peridot_session_close_wait(session);
+    peridot_session_close_wait(fresh);
+    peridot_model_close(model);
+}
+
 /* ---- A device that another session found lost ---- */
 
 static void test_lost_elsewhere(void **state) {
@@ -444,7 +612,9 @@ int main(void) {
         cmocka_unit_test(test_no_room),       cmocka_unit_test(test_batch_closed),
         cmocka_unit_test(test_mask_changes),  cmocka_unit_test(test_grammar_changes),
         cmocka_unit_test(test_mask_too_late), cmocka_unit_test(test_discard),
-        cmocka_unit_test(test_reached_value), cmocka_unit_test(test_lost_elsewhere),
+        cmocka_unit_test(test_reached_value), cmocka_unit_test(test_failed_kernel),
+        cmocka_unit_test(test_turning_back),  cmocka_unit_test(test_small_allocations),
+        cmocka_unit_test(test_conversation),  cmocka_unit_test(test_lost_elsewhere),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
