@@ -216,7 +216,9 @@ PERIDOT_API void peridot_requirements_get(peridot_requirements *requirements);
 
 /* What to create a device with, that Peridot is to adopt, on one physical device. The structs of
  * features are the caller's and linked to each other: add what the application itself needs, chain
- * further ones to vulkan13.pNext, which is the last, and do not copy this. */
+ * further ones to vulkan13.pNext, which is the last, and do not copy this, which points into
+ * itself.
+ */
 typedef struct peridot_device_requirements {
     size_t struct_size;
     bool usable;           /* Peridot can run on it */
@@ -243,6 +245,13 @@ typedef struct peridot_device_requirements {
         void *pNext;
         VkBool32 computeOccupancyPriority;
     } occupancy_priority;
+    /* VkDeviceQueueCreateInfo::pNext of Peridot's queue: asks that it come after other programs on
+     * the device too, with VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR, whose extension is then one of
+     * `extensions`. For queue_family, and all queues of a family have the same: so where Peridot's
+     * is the only one, or those beside it may wait too. Among the application's own, the queue's
+     * pQueuePriorities 0 is the polite one. NULL: the family does not list that priority. */
+    const void *queue_next;
+    VkDeviceQueueGlobalPriorityCreateInfoKHR global_priority; /* where that points; or zero */
 } peridot_device_requirements;
 
 /* Asks one physical device, before a device is made on it; creates nothing. What it writes
