@@ -29,8 +29,10 @@ void chat_open(struct chat *chat, struct gpu *gpu, const struct options *options
     peridot_model_params params = {.struct_size = sizeof params,
                                    .session = &chat->params,
                                    .compile_pipelines = true}; /* not in one frame, at the end */
+    peridot_device_params guest = {.struct_size = sizeof guest,
+                                   .priority = PERIDOT_PRIORITY_LOW}; /* the scene comes first */
     peridot_adoption adoption = gpu_adoption(gpu);
-    peridot_result result = peridot_device_adopt(&adoption, NULL, &chat->device, &chat->error);
+    peridot_result result = peridot_device_adopt(&adoption, &guest, &chat->device, &chat->error);
     if (result == PERIDOT_OK)
         result = peridot_model_load_begin(chat->device, options->model, &params, &chat->loading,
                                           &chat->error);
