@@ -562,11 +562,13 @@ typedef struct peridot_session_params {
 
 #define PERIDOT_HIDDEN_NORMED UINT32_MAX /* after the last layer and the final norm */
 
-/* Begins a conversation, with nothing in it. Compiles the pipelines that are missing. Errors:
- * ARGUMENT (struct_size is not set; context over the model's, or another value out of its range),
- * UNSUPPORTED (hidden states of a model on several devices), DEVICE_MEMORY (the message says what
- * is needed, what is free and which context, or type of KV cache, would fit; the whole context must
- * fit, although the KV cache grows as tokens come), HOST_MEMORY, VULKAN, DEVICE_LOST. */
+/* Begins a conversation, with nothing in it. Compiles the pipelines that are missing, and fills the
+ * session's device memory with zeros, in one submission to the device's queue (one on each device
+ * that holds layers) that is not waited for. Errors: ARGUMENT (struct_size is not set; context over
+ * the model's, or another value out of its range), UNSUPPORTED (hidden states of a model on several
+ * devices), DEVICE_MEMORY (the message says what is needed, what is free and which context, or type
+ * of KV cache, would fit; the whole context must fit, although the KV cache grows as tokens come),
+ * HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
@@ -811,10 +813,12 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
 /* ---- Leaving the device ------------------------------------------------------------------------
  *
  * A session can give all its device memory back and wait in the host's, to make room for other
- * sessions or for the application's own needs, or because its device is about to go. While it is
- * suspended, its length, context and tokens can be read, it can be described, truncated, saved and
- * given sampling settings, a mask or a grammar; what needs the device answers ARGUMENT. What it
- * goes on with after its return is the same to the bit as if it had stayed.
+ * sessions or for the application's own needs, or because its device is about to go. What a batch
+ * has of device memory stays the batch's (peridot_batch_statistics::scratch_bytes) until that is
+ * closed. While a session is suspended, its length, context and tokens can be read, it can be
+ * described, truncated, saved and given sampling settings, a mask or a grammar; what needs the
+ * device answers ARGUMENT. What it goes on with after its return is the same to the bit as if it
+ * had stayed.
  *
  * When a call answers DEVICE_LOST, every later one that needs that device does so too, at once and
  * without a wait; what was in flight is given up. To go on: open or adopt a new device, load the
@@ -839,12 +843,14 @@ PERIDOT_API peridot_result peridot_session_suspend_wait(peridot_session *session
 PERIDOT_API peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t bytes,
                                                         peridot_error *error);
 
-/* Brings a suspended session back to its device. OK if it is not
- * suspended. On an error it stays suspended, and nothing is lost. Errors: DEVICE_MEMORY (what it
- * needs and what is free), ARGUMENT (it is being suspended), HOST_MEMORY, DEVICE_LOST, VULKAN. */
+/* Brings a suspended session back to its device, whose queue also gets the zeros that
+ * peridot_session_create submits. OK if it is not suspended. On an error it stays suspended, and
+ * nothing is lost. Errors: DEVICE_MEMORY (what it needs and what is free), ARGUMENT (it is being
+ * suspended), HOST_MEMORY, DEVICE_LOST, VULKAN. */
 PERIDOT_API peridot_result peridot_session_resume_wait(peridot_session *session,
                                                        peridot_error *error);
-/* The same without a wait, as peridot_session_suspend_step; its first call allocates. */
+/* The same without a wait, as peridot_session_suspend_step; its first call allocates and submits
+ * the zeros. */
 PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
                                                        peridot_error *error);
 
