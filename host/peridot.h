@@ -93,11 +93,12 @@ typedef struct peridot_device_params {
     bool no_tuning;   /* kernels as chosen without measuring, whatever `peridot tune` found */
     char reserved[7]; /* padding to older callers */
     /* Of the queue among all programs, by VK_KHR_global_priority or VK_EXT_global_priority, for a
-     * device of Peridot's own (an adopted queue has what its application gave it); what the driver
-     * refuses is left out, with a warning to `message`. Of memory, by VK_EXT_memory_priority: 0.25
-     * for LOW, 1 for HIGH, Vulkan's own 0.5 for the others and, at most, on an adopted device. And
-     * of dispatches, by VK_NV_compute_occupancy_priority: 0.25 for LOW, 0.75 for HIGH; for the
-     * others none is set, which is Vulkan's own 0.5. */
+     * device of Peridot's own (an adopted queue has what its application gave it, best
+     * peridot_device_requirements::queue_next); what the driver refuses is left out, with a warning
+     * to `message`. Of memory, by VK_EXT_memory_priority: 0.25 for LOW, 1 for HIGH, Vulkan's own
+     * 0.5 for the others and, at most, on an adopted device. And of dispatches, by
+     * VK_NV_compute_occupancy_priority: 0.25 for LOW, 0.75 for HIGH; for the others none is set,
+     * which is Vulkan's own 0.5. */
     peridot_priority priority;
 } peridot_device_params;
 
