@@ -50,6 +50,7 @@ struct device_info {
     bool has_pageable_memory;
     bool has_occupancy_priority;
     const char *global_priority; /* the extension that has it; NULL: none */
+    bool lists_low_priority;     /* of queue_family, among those that it can have by that */
     uint32_t needs_met;          /* device_needs that the device can meet */
     uint32_t queue_family;       /* compute; UINT32_MAX: none */
     uint32_t transfer_family; /* with transfer and neither graphics nor compute; UINT32_MAX: none */

@@ -75,15 +75,21 @@ static void describe_limits(const struct device_params *params,
 
 #define FAMILIES_MAX 32
 
-/* How many there are. */
+/* How many there are. `priorities` may be NULL. */
 static uint32_t list_families(const struct instance_functions *vi, VkPhysicalDevice physical,
-                              VkQueueFamilyProperties2 families[FAMILIES_MAX]) {
+                              VkQueueFamilyProperties2 families[FAMILIES_MAX],
+                              VkQueueFamilyGlobalPriorityPropertiesKHR priorities[FAMILIES_MAX]) {
     uint32_t count = 0;
     vi->GetPhysicalDeviceQueueFamilyProperties2(physical, &count, NULL);
     count = count < FAMILIES_MAX ? count : FAMILIES_MAX;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         families[i] =
-            (VkQueueFamilyProperties2){.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2};
+            (VkQueueFamilyProperties2){.sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_PROPERTIES_2,
+                                       .pNext = priorities ? &priorities[i] : NULL};
+        if (priorities)
+            priorities[i] = (VkQueueFamilyGlobalPriorityPropertiesKHR){
+                .sType = VK_STRUCTURE_TYPE_QUEUE_FAMILY_GLOBAL_PRIORITY_PROPERTIES_KHR};
+    }
     vi->GetPhysicalDeviceQueueFamilyProperties2(physical, &count, families);
     return count;
 }
@@ -93,7 +99,7 @@ bool device_family_copies(const struct instance_functions *vi, VkPhysicalDevice 
     const VkQueueFlags copying =
         VK_QUEUE_TRANSFER_BIT | VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT;
     VkQueueFamilyProperties2 families[FAMILIES_MAX];
-    return family < list_families(vi, physical, families) &&
+    return family < list_families(vi, physical, families, NULL) &&
            families[family].queueFamilyProperties.queueFlags & copying;
 }
 
@@ -101,7 +107,7 @@ bool device_family_copies(const struct instance_functions *vi, VkPhysicalDevice 
  * none. */
 static void find_queue(const struct device_list *list, uint32_t wanted, struct device_info *info) {
     VkQueueFamilyProperties2 families[FAMILIES_MAX];
-    uint32_t count = list_families(&list->vi, info->physical, families);
+    uint32_t count = list_families(&list->vi, info->physical, families, NULL);
     info->queue_family = info->transfer_family = UINT32_MAX;
     bool with_graphics = true;
     for (uint32_t i = 0; i < count; i++) {
@@ -136,6 +142,33 @@ static bool has_extension(const struct device_list *list, VkPhysicalDevice physi
             has = strcmp(found[i].extensionName, name) == 0;
     free(found);
     return has;
+}
+
+static const char *global_priority(const struct device_list *list, VkPhysicalDevice physical) {
+    static const char *const names[] = {VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME,
+                                        VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (has_extension(list, physical, names[i]))
+            return names[i];
+    return NULL;
+}
+
+/* VK_EXT_global_priority alone does not tell what a family can have: what it would refuse only
+ * shows when the device is made, which an application does not expect to fail. */
+static bool lists_low_priority(const struct device_list *list, const struct device_info *info) {
+    VkQueueFamilyProperties2 families[FAMILIES_MAX];
+    VkQueueFamilyGlobalPriorityPropertiesKHR priorities[FAMILIES_MAX];
+    if (!info->global_priority ||
+        (strcmp(info->global_priority, VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME) != 0 &&
+         !has_extension(list, info->physical, VK_EXT_GLOBAL_PRIORITY_QUERY_EXTENSION_NAME)))
+        return false;
+    if (info->queue_family >= list_families(&list->vi, info->physical, families, priorities))
+        return false;
+    const VkQueueFamilyGlobalPriorityPropertiesKHR *has = &priorities[info->queue_family];
+    for (uint32_t i = 0; i < has->priorityCount && i < VK_MAX_GLOBAL_PRIORITY_SIZE_KHR; i++)
+        if (has->priorities[i] == VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR)
+            return true;
+    return false;
 }
 
 static bool has_occupancy_priority(const struct device_list *list, VkPhysicalDevice physical) {
@@ -233,12 +266,8 @@ void device_describe(const struct device_list *list, const struct device_params 
         info->has_memory_priority &&
         has_extension(list, info->physical, VK_EXT_PAGEABLE_DEVICE_LOCAL_MEMORY_EXTENSION_NAME);
     info->has_occupancy_priority = has_occupancy_priority(list, info->physical);
-    static const char *const priorities[] = {VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME,
-                                             VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME};
-    info->global_priority = NULL;
-    for (int i = 1; i >= 0; i--)
-        if (has_extension(list, info->physical, priorities[i]))
-            info->global_priority = priorities[i];
+    info->global_priority = global_priority(list, info->physical);
+    info->lists_low_priority = false;
     info->has_executable_properties =
         has_extension(list, info->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     if (!new_enough) {
@@ -250,6 +279,7 @@ void device_describe(const struct device_list *list, const struct device_params 
     describe_limits(params, &two, &v11, &v13, info);
     judge_features(list, info);
     find_queue(list, queue_family, info);
+    info->lists_low_priority = lists_low_priority(list, info);
     if (info->queue_family == UINT32_MAX)
         snprintf(info->unsuitable, sizeof info->unsuitable,
                  queue_family == UINT32_MAX ? "it has no queue for compute"

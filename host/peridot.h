@@ -93,11 +93,12 @@ typedef struct peridot_device_params {
     bool no_tuning;   /* kernels as chosen without measuring, whatever `peridot tune` found */
     char reserved[7]; /* padding to older callers */
     /* Of the queue among all programs, by VK_KHR_global_priority or VK_EXT_global_priority, for a
-     * device of Peridot's own (an adopted queue has what its application gave it); what the driver
-     * refuses is left out, with a warning to `message`. Of memory, by VK_EXT_memory_priority: 0.25
-     * for LOW, 1 for HIGH, Vulkan's own 0.5 for the others and, at most, on an adopted device. And
-     * of dispatches, by VK_NV_compute_occupancy_priority: 0.25 for LOW, 0.75 for HIGH; for the
-     * others none is set, which is Vulkan's own 0.5. */
+     * device of Peridot's own (an adopted queue has what its application gave it, best
+     * peridot_device_requirements::queue_next); what the driver refuses is left out, with a warning
+     * to `message`. Of memory, by VK_EXT_memory_priority: 0.25 for LOW, 1 for HIGH, Vulkan's own
+     * 0.5 for the others and, at most, on an adopted device. And of dispatches, by
+     * VK_NV_compute_occupancy_priority: 0.25 for LOW, 0.75 for HIGH; for the others none is set,
+     * which is Vulkan's own 0.5. */
     peridot_priority priority;
 } peridot_device_params;
 
@@ -217,7 +218,9 @@ PERIDOT_API void peridot_requirements_get(peridot_requirements *requirements);
 
 /* What to create a device with, that Peridot is to adopt, on one physical device. The structs of
  * features are the caller's and linked to each other: add what the application itself needs, chain
- * further ones to vulkan13.pNext, which is the last, and do not copy this. */
+ * further ones to vulkan13.pNext, which is the last, and do not copy this, which points into
+ * itself.
+ */
 typedef struct peridot_device_requirements {
     size_t struct_size;
     bool usable;           /* Peridot can run on it */
@@ -244,6 +247,13 @@ typedef struct peridot_device_requirements {
         void *pNext;
         VkBool32 computeOccupancyPriority;
     } occupancy_priority;
+    /* VkDeviceQueueCreateInfo::pNext of Peridot's queue: asks that it come after other programs on
+     * the device too, with VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR, whose extension is then one of
+     * `extensions`. For queue_family, and all queues of a family have the same: so where Peridot's
+     * is the only one, or those beside it may wait too. Among the application's own, the queue's
+     * pQueuePriorities 0 is the polite one. NULL: the family does not list that priority. */
+    const void *queue_next;
+    VkDeviceQueueGlobalPriorityCreateInfoKHR global_priority; /* where that points; or zero */
 } peridot_device_requirements;
 
 /* Asks one physical device, before a device is made on it; creates nothing. What it writes
@@ -556,11 +566,13 @@ typedef struct peridot_session_params {
 
 #define PERIDOT_HIDDEN_NORMED UINT32_MAX /* after the last layer and the final norm */
 
-/* Begins a conversation, with nothing in it. Compiles the pipelines that are missing. Errors:
- * ARGUMENT (struct_size is not set; context over the model's, or another value out of its range),
- * UNSUPPORTED (hidden states of a model on several devices), DEVICE_MEMORY (the message says what
- * is needed, what is free and which context, or type of KV cache, would fit; the whole context must
- * fit, although the KV cache grows as tokens come), HOST_MEMORY, VULKAN, DEVICE_LOST. */
+/* Begins a conversation, with nothing in it. Compiles the pipelines that are missing, and fills the
+ * session's device memory with zeros, in one submission to the device's queue (one on each device
+ * that holds layers) that is not waited for. Errors: ARGUMENT (struct_size is not set; context over
+ * the model's, or another value out of its range), UNSUPPORTED (hidden states of a model on several
+ * devices), DEVICE_MEMORY (the message says what is needed, what is free and which context, or type
+ * of KV cache, would fit; the whole context must fit, although the KV cache grows as tokens come),
+ * HOST_MEMORY, VULKAN, DEVICE_LOST. */
 PERIDOT_API peridot_result peridot_session_create(peridot_model *model,
                                                   const peridot_session_params *params,
                                                   peridot_session **session, peridot_error *error);
@@ -822,10 +834,12 @@ PERIDOT_API void peridot_session_describe(const peridot_session *session,
 /* ---- Leaving the device ------------------------------------------------------------------------
  *
  * A session can give all its device memory back and wait in the host's, to make room for other
- * sessions or for the application's own needs, or because its device is about to go. While it is
- * suspended, its length, context and tokens can be read, it can be described, truncated, saved and
- * given sampling settings, a mask or a grammar; what needs the device answers ARGUMENT. What it
- * goes on with after its return is the same to the bit as if it had stayed.
+ * sessions or for the application's own needs, or because its device is about to go. What a batch
+ * has of device memory stays the batch's (peridot_batch_statistics::scratch_bytes) until that is
+ * closed. While a session is suspended, its length, context and tokens can be read, it can be
+ * described, truncated, saved and given sampling settings, a mask or a grammar; what needs the
+ * device answers ARGUMENT. What it goes on with after its return is the same to the bit as if it
+ * had stayed.
  *
  * When a call answers DEVICE_LOST, every later one that needs that device does so too, at once and
  * without a wait; what was in flight is given up. To go on: open or adopt a new device, load the
@@ -850,12 +864,14 @@ PERIDOT_API peridot_result peridot_session_suspend_wait(peridot_session *session
 PERIDOT_API peridot_result peridot_session_suspend_step(peridot_session *session, uint64_t bytes,
                                                         peridot_error *error);
 
-/* Brings a suspended session back to its device. OK if it is not
- * suspended. On an error it stays suspended, and nothing is lost. Errors: DEVICE_MEMORY (what it
- * needs and what is free), ARGUMENT (it is being suspended), HOST_MEMORY, DEVICE_LOST, VULKAN. */
+/* Brings a suspended session back to its device, whose queue also gets the zeros that
+ * peridot_session_create submits. OK if it is not suspended. On an error it stays suspended, and
+ * nothing is lost. Errors: DEVICE_MEMORY (what it needs and what is free), ARGUMENT (it is being
+ * suspended), HOST_MEMORY, DEVICE_LOST, VULKAN. */
 PERIDOT_API peridot_result peridot_session_resume_wait(peridot_session *session,
                                                        peridot_error *error);
-/* The same without a wait, as peridot_session_suspend_step; its first call allocates. */
+/* The same without a wait, as peridot_session_suspend_step; its first call allocates and submits
+ * the zeros. */
 PERIDOT_API peridot_result peridot_session_resume_step(peridot_session *session, uint64_t bytes,
                                                        peridot_error *error);
 

@@ -221,6 +221,14 @@ void peridot_requirements_get(peridot_requirements *requirements) {
     caller_struct_write(requirements, &full, sizeof full);
 }
 
+/* For a caller that knows both of these. */
+static void link_queue(peridot_device_requirements *given) {
+    if (given->struct_size >= offsetof(peridot_device_requirements, global_priority) +
+                                  sizeof given->global_priority &&
+        given->global_priority.sType)
+        given->queue_next = &given->global_priority;
+}
+
 /* Links the caller's structs, as far as the caller knows them and the device has them: vulkan13 is
  * the last, for the caller to chain others to. */
 static void link_features(peridot_device_requirements *given) {
@@ -278,11 +286,18 @@ peridot_result peridot_requirements_for(VkInstance instance, VkPhysicalDevice ph
     };
     full.features.pNext = full.vulkan11.pNext = full.vulkan12.pNext = NULL;
     full.extension_count = device_extensions(&info, full.extensions);
+    if (info.lists_low_priority) {
+        full.extensions[full.extension_count++] = info.global_priority;
+        full.global_priority = (VkDeviceQueueGlobalPriorityCreateInfoKHR){
+            .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR,
+            .globalPriority = VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR};
+    }
     if (!full.usable)
         snprintf(full.reason, sizeof full.reason, "%.255s cannot run Peridot: %s", info.name,
                  info.unsuitable);
     caller_struct_write(requirements, &full, sizeof full);
     link_features(requirements);
+    link_queue(requirements);
     return PERIDOT_OK;
 }
 

@@ -134,16 +134,17 @@ int main(int argc, char **argv) {
                                  .pApplicationInfo = &about};
     VkInstance instance;
     VkPhysicalDevice physical = VK_NULL_HANDLE;
-    uint32_t count_of_one = 1, family = 0, queue_count = 1, extension_count = 0;
+    uint32_t count_of_one = 1, family, queue_count = 1, extension_count = 0;
     const char *extensions[PERIDOT_EXTENSIONS_MAX];
-    VkDeviceQueueCreateInfo queues[] = {
-        {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, NULL, 0, family, 1, &(float){1}}};
     must(!vkCreateInstance(&with, NULL, &instance) &&
          vkEnumeratePhysicalDevices(instance, &count_of_one, &physical) >= 0 && count_of_one);
 #include "2-1.h" /* ask before the device is created */
     memcpy(extensions, needs.extensions, sizeof extensions);
     extension_count = needs.extension_count;
-#include "2-2.h"
+#include "2-2.h" /* Peridot's queue, which is also that of the frames here */
+    VkDeviceQueueCreateInfo queues[] = {guests};
+    family = needs.queue_family;
+#include "2-3.h"
     must(!vkCreateDevice(physical, &info, NULL, &device));
     vkGetDeviceQueue(device, family, 0, &queue);
     make_frames(family);

@@ -4,11 +4,10 @@
 #include <string.h>
 
 static bool show(const peridot_token *token, void *model) {
-    const char *bytes = "";
-    size_t length = 0;
-    if (!token->stop)
-        (void)peridot_token_bytes(model, token->token, &bytes, &length, NULL);
-    return fwrite(bytes, 1, length, stdout) == length && fflush(stdout) == 0;
+    const char *bytes;
+    size_t length;
+    return token->stop || (!peridot_token_bytes(model, token->token, &bytes, &length, NULL) &&
+                           fwrite(bytes, 1, length, stdout) == length && fflush(stdout) == 0);
 }
 
 int main(int argc, char **argv) {
@@ -27,8 +26,9 @@ int main(int argc, char **argv) {
     for (uint32_t i = 0; good && !needs.usable && i < count; i++)
         good = !peridot_requirements_for(lent.instance, lent.physical_device = found[i],
                                          vkGetInstanceProcAddr, &needs, &error);
-    VkDeviceQueueCreateInfo queue = {
-        VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, NULL, 0, needs.queue_family, 1, &(float){0}};
+    VkDeviceQueueCreateInfo queue = {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, needs.queue_next,
+                                     .queueFamilyIndex = needs.queue_family, .queueCount = 1,
+                                     .pQueuePriorities = &(float){0}};
     VkDeviceCreateInfo info = {VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                .pNext = &needs.features,
                                .queueCreateInfoCount = 1,

@@ -31,7 +31,7 @@ int main(int argc, char **argv) try {
     if (!needs.usable)
         throw std::runtime_error(error.message);
     float priority = 0;
-    vk::DeviceQueueCreateInfo queue({}, needs.queue_family, 1, &priority);
+    vk::DeviceQueueCreateInfo queue({}, needs.queue_family, 1, &priority, needs.queue_next);
     vk::DeviceCreateInfo info({}, 1, &queue, 0, nullptr, needs.extension_count, needs.extensions,
                               nullptr, &needs.features);
     vk::UniqueDevice device = vk::PhysicalDevice(lent.physical_device).createDeviceUnique(info);

@@ -3,7 +3,8 @@
 
 500 frames of 64 x 64 pixels without the model and 500 with it (ten thousand with --large), in each way to run, under
 validation and synchronization validation, and as many before as the model takes to load; the answers are `peridot
-generate`'s; it ends in the middle of loading; in a window, where there is Xvfb; and bad input gets one sentence. Ends with a line "N passed, N failed".
+generate`'s; it ends in the middle of loading; in a window, where there is Xvfb, with a look at what that shows; and bad
+input gets one sentence. Ends with a line "N passed, N failed".
 """
 import os
 import re
@@ -38,8 +39,28 @@ def answer_in(out):
     return found and found.group(1)
 
 
-def colours_of(path):
-    """A PNG file's size and how many colours it has, of 8-bit RGBA as stb writes them."""
+def nearest(left, up, corner):
+    """PNG's predictor of Paeth."""
+    guess = left + up - corner
+    return min((left, up, corner), key=lambda value: abs(guess - value))
+
+
+def unfiltered(raw, width, height):
+    """The rows of a PNG file's pixels, of 4 bytes each."""
+    rows, last = [], bytes(4 * width)
+    for at in range(0, height * (4 * width + 1), 4 * width + 1):
+        kind, row = raw[at], bytearray(raw[at + 1:at + 1 + 4 * width])
+        for i, value in enumerate(row):
+            left, corner = (row[i - 4], last[i - 4]) if i >= 4 else (0, 0)
+            guess = (0, left, last[i], (left + last[i]) // 2, 0)[kind] if kind < 4 else nearest(left, last[i], corner)
+            row[i] = (value + guess) & 255
+        rows.append([tuple(row[i:i + 4]) for i in range(0, len(row), 4)])
+        last = row
+    return rows
+
+
+def pixels_of(path):
+    """A PNG file's pixels in rows, of 8-bit RGBA as stb writes them."""
     with open(path, "rb") as file:
         data = file.read()
     width, height = struct.unpack(">II", data[16:24])
@@ -48,9 +69,18 @@ def colours_of(path):
         size, kind = struct.unpack(">I4s", data[at:at + 8])
         packed += data[at + 8:at + 8 + size] if kind == b"IDAT" else b""
         at += size + 12
-    raw = zlib.decompress(packed)
-    # filtered bytes, but where all is alike they are alike too
-    return width, height, len({raw[i:i + 4] for i in range(1, len(raw), 4)})
+    return unfiltered(zlib.decompress(packed), width, height)
+
+
+def shape_of(rows):
+    """Its width, its height and how many colours it has."""
+    return len(rows[0]), len(rows), len({pixel for row in rows for pixel in row})
+
+
+def text_in(rows, left, right, top, bottom):
+    """How many pixels in there are as bright and as grey as text is."""
+    return sum(min(pixel[:3]) > 150 and max(pixel[:3]) - min(pixel[:3]) < 25
+               for row in rows[top:bottom] for pixel in row[left:right])
 
 
 def frames_told(out, name):
@@ -77,7 +107,7 @@ def test_modes():
         check_loading(mode, out)
         check(f"{mode}: validation is silent", status == 0 and not said, status, said)
         check(f"{mode}: frames without the model", frames_told(out, "without the model") == frames, out)
-        check(f"{mode}: frames with it", frames_told(out, "with the model") > 0, out)
+        check(f"{mode}: frames with it", frames_told(out, "with the model") >= frames, out)
         check(f"{mode}: the answer is generate's", answer_in(out) == expected.strip(), answer_in(out), expected)
 
 
@@ -103,10 +133,31 @@ def test_pictures():
     path = os.path.join(scratch.name, "shot.png")
     status, out, said = run(renderer, "--headless", "3", "--size", "200x100", "--model", "off", "--screenshot", path)
     check("a screenshot", status == 0 and frames_told(out, "without the model") == 3, status, out, said)
-    width, height, colours = colours_of(path)
+    width, height, colours = shape_of(pixels_of(path))
     check("it shows something", (width, height) == (200, 100) and colours > 500, width, height, colours)
     status, out, said = run(renderer, "--headless", "1", "--model", "off", "--screenshot", "/nosuch/a.png")
     check("one that cannot be written", status == 2 and said == "renderer: /nosuch/a.png cannot be written\n", said)
+
+
+def check_window(variables):
+    """What it shows: the answer, where the chat has answers and nothing else; and neither, without a model."""
+    pictures = []
+    for model in [[], ["--model", "off"]]:
+        path = os.path.join(scratch.name, f"window{len(pictures)}.png")
+        status, out, said = run(renderer, "--frames", "20" if model else "200", "--size", "640x360", "--samples", "1",
+                                "--validation", "--budget", "30", "--ask", QUESTION, "--screenshot", path, *model,
+                                variables=variables)
+        check("in a window", status == 0 and not said, status, out, said)
+        check("frames in it", frames_told(out, "without the model" if model else "while loading") > 10, out)
+        if not model:
+            check("what was asked before the model was there is answered", answer_in(out), out)
+        pictures.append(pixels_of(path))
+        width, height, colours = shape_of(pictures[-1])
+        check("the window's picture", (width, height) == (640, 360) and colours > 500, width, height, colours)
+    check("a model shows", pictures[0] != pictures[1])
+    # left of the question, which is on the right, and between the line on what the model does and the input
+    shown, none = (text_in(picture, 340, 425, 64, 280) for picture in pictures)
+    check("its answer shows", shown > 60 and shown > 3 * none, shown, none)
 
 
 def test_window():
@@ -120,10 +171,7 @@ def test_window():
     with os.fdopen(read) as file:
         display = ":" + file.readline().strip()
     try:
-        status, out, said = run(renderer, "--frames", "200", "--size", "320x180", "--validation", "--budget", "30", "--ask",
-                                QUESTION, variables={"DISPLAY": display})
-        check("in a window", status == 0 and not said and frames_told(out, "while loading") > 10, status, out, said)
-        check("what was asked before the model was there is answered", answer_in(out), out)
+        check_window({"DISPLAY": display})
         status, out, said = run(renderer, "--frames", "5", "--size", "320x180", "--validation", "--ask", QUESTION,
                                 variables={"DISPLAY": display})
         check("a window that is closed while it loads", status == 0 and not said and

@@ -1,7 +1,9 @@
-/* VK_NV_compute_occupancy_priority, on a physical device that only pretends to have it: dispatches
- * get the priority that was asked for, an application's command buffer is left with the normal one,
- * and nothing is called where nothing was asked for or enabled. A device of Peridot's own is
- * created with it, and with what priorities of memory need. */
+/* Priorities, on a physical device that only pretends to have what gives them. Dispatches, by
+ * VK_NV_compute_occupancy_priority, get the one that was asked for, an application's command buffer
+ * is left with the normal one, and nothing is called where nothing was asked for or enabled. A
+ * queue's among all programs is offered to an application where its family lists it, and asked for
+ * by a device of Peridot's own, which does without where it is refused. That is also created with
+ * the others, and with what priorities of memory need. */
 #include "guest_adoption.h"
 #include "must.h"
 #include "session.h"
@@ -202,9 +204,9 @@ static void test_requirements(void **state) {
     check_requirements(offsetof(peridot_device_requirements, occupancy_priority), true);
 }
 
-/* ---- A device of Peridot's own ---- */
+/* ---- What stands before the driver ---- */
 
-/* Between it and the loader: the physical device pretends to have what gives priorities. */
+/* The physical device pretends to have what gives priorities. */
 static struct {
     bool on;
     PFN_vkGetInstanceProcAddr get;
@@ -213,7 +215,19 @@ static struct {
     uint32_t extensions, features; /* of those below, that the device was created with: bits */
     uint32_t sets;
     float priority;
+    const char *const *global;        /* extensions for global priorities that it has */
+    VkQueueGlobalPriorityKHR most;    /* that its families list; 0: none */
+    VkResult refusal;                 /* of a queue with a global priority */
+    bool global_enabled;              /* an extension, in what made the device */
+    VkQueueGlobalPriorityKHR asked;   /* for its queue, */
+    VkQueueGlobalPriorityKHR refused; /* in vain */
 } loader;
+
+static const char *const no_global[] = {NULL};
+static const char *const khr[] = {VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME, NULL};
+static const char *const ext[] = {VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME, NULL};
+static const char *const ext_query[] = {VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME,
+                                        VK_EXT_GLOBAL_PRIORITY_QUERY_EXTENSION_NAME, NULL};
 
 static const struct {
     const char *extension;
@@ -231,12 +245,16 @@ static const struct {
 static VKAPI_ATTR VkResult VKAPI_CALL list_extensions(VkPhysicalDevice physical, const char *layer,
                                                       uint32_t *count,
                                                       VkExtensionProperties *extensions) {
-    uint32_t room = extensions ? *count - (uint32_t)OFFERED : 0;
+    uint32_t more = OFFERED;
+    for (size_t i = 0; loader.global[i]; i++)
+        more++;
+    uint32_t room = extensions ? *count - more : 0;
     VkResult code = REAL(vkEnumerateDeviceExtensionProperties)(
         physical, layer, extensions ? &room : count, extensions);
-    for (size_t i = 0; i < OFFERED && extensions; i++)
-        strcpy(extensions[room + i].extensionName, offered[i].extension);
-    *count = (extensions ? room : *count) + (uint32_t)OFFERED;
+    for (uint32_t i = 0; i < more && extensions; i++)
+        strcpy(extensions[room + i].extensionName,
+               i < OFFERED ? offered[i].extension : loader.global[i - OFFERED]);
+    *count = (extensions ? room : *count) + more;
     return code;
 }
 
@@ -247,6 +265,25 @@ static VKAPI_ATTR void VKAPI_CALL list_features(VkPhysicalDevice physical,
         asked->computeOccupancyPriority = VK_TRUE;
     else
         REAL(vkGetPhysicalDeviceFeatures2)(physical, features);
+}
+
+/* All up to `most`; HIGH alone where that is it. */
+static VKAPI_ATTR void VKAPI_CALL list_families(VkPhysicalDevice physical, uint32_t *count,
+                                                VkQueueFamilyProperties2 *families) {
+    VkQueueFamilyGlobalPriorityPropertiesKHR *asked[8] = {0};
+    for (uint32_t i = 0; i < 8 && families && i < *count; i++) {
+        asked[i] = families[i].pNext;
+        families[i].pNext = NULL;
+    }
+    REAL(vkGetPhysicalDeviceQueueFamilyProperties2)(physical, count, families);
+    for (uint32_t i = 0; i < 8 && asked[i]; i++) {
+        families[i].pNext = asked[i];
+        if (loader.most == VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR)
+            asked[i]->priorities[asked[i]->priorityCount++] = VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR;
+        for (VkQueueGlobalPriorityKHR level = VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR;
+             level <= loader.most && loader.most < VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR; level *= 2)
+            asked[i]->priorities[asked[i]->priorityCount++] = level;
+    }
 }
 
 static int32_t offered_extension(const char *name) {
@@ -272,17 +309,43 @@ static bool take_features(VkBaseOutStructure *before) {
     return false;
 }
 
+static bool is_global(const char *extension) {
+    for (size_t i = 0; loader.global[i]; i++)
+        if (strcmp(loader.global[i], extension) == 0)
+            return true;
+    return false;
+}
+
+/* Takes the priority out of the queue's chain, as the driver does not know it. */
+static VkResult take_global_priority(VkDeviceQueueCreateInfo *queue) {
+    const VkDeviceQueueGlobalPriorityCreateInfoKHR *next = queue->pNext;
+    loader.asked = next ? next->globalPriority : 0;
+    if (!next)
+        return VK_SUCCESS;
+    assert_int_equal(next->sType, VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR);
+    assert_true(loader.global_enabled);
+    queue->pNext = next->pNext;
+    if (loader.refusal)
+        loader.refused = next->globalPriority;
+    return loader.refusal;
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL create_device(VkPhysicalDevice physical,
                                                     const VkDeviceCreateInfo *info,
                                                     const VkAllocationCallbacks *callbacks,
                                                     VkDevice *device) {
     const char *names[32];
+    VkDeviceQueueCreateInfo queue = *info->pQueueCreateInfos; /* there is one */
     VkDeviceCreateInfo known = *info;
+    known.pQueueCreateInfos = &queue;
     known.ppEnabledExtensionNames = names;
     known.enabledExtensionCount = 0;
+    loader.global_enabled = false;
     for (uint32_t i = 0; i < info->enabledExtensionCount; i++) {
         int32_t which = offered_extension(info->ppEnabledExtensionNames[i]);
-        if (which >= 0)
+        if (is_global(info->ppEnabledExtensionNames[i]))
+            loader.global_enabled = true;
+        else if (which >= 0)
             loader.extensions |= 1u << which;
         else
             names[known.enabledExtensionCount++] = info->ppEnabledExtensionNames[i];
@@ -292,7 +355,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_device(VkPhysicalDevice physical,
         if (!take_features(at))
             at = at->pNext;
     known.pNext = head.pNext;
-    return REAL(vkCreateDevice)(physical, &known, callbacks, device);
+    VkResult code = take_global_priority(&queue);
+    return code ? code : REAL(vkCreateDevice)(physical, &known, callbacks, device);
 }
 
 static VKAPI_ATTR void VKAPI_CALL
@@ -317,6 +381,7 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_function(VkInstance instance
     } table[] = {
         {"vkEnumerateDeviceExtensionProperties", (PFN_vkVoidFunction)list_extensions},
         {"vkGetPhysicalDeviceFeatures2", (PFN_vkVoidFunction)list_features},
+        {"vkGetPhysicalDeviceQueueFamilyProperties2", (PFN_vkVoidFunction)list_families},
         {"vkCreateDevice", (PFN_vkVoidFunction)create_device},
         {"vkGetDeviceProcAddr", (PFN_vkVoidFunction)get_device_function},
     };
@@ -344,13 +409,73 @@ void *__wrap_platform_library_symbol(void *library, const char *name) { /* NOLIN
     return symbol;
 }
 
-static void open_own(peridot_priority priority) {
+static void reset_loader(const char *const *global, VkQueueGlobalPriorityKHR most) {
+    memset(&loader, 0, sizeof loader);
+    loader.global = global;
+    loader.most = most;
+}
+
+/* ---- What a queue is made with ---- */
+
+static void check_queue(const char *const *global, VkQueueGlobalPriorityKHR most, size_t known,
+                        bool extension, bool chained) {
+    struct device_adoption from = adopt_shim_adoption();
+    peridot_device_requirements needs = {.struct_size = known};
+    adopt_shim_reset();
+    reset_loader(global, most);
+    loader.get = from.get_instance_proc_addr;
+    MUST(peridot_requirements_for(from.instance, from.physical, get_function, &needs, &error));
+    assert_int_equal(recommends(&needs, VK_KHR_GLOBAL_PRIORITY_EXTENSION_NAME),
+                     extension && global == khr);
+    assert_int_equal(recommends(&needs, VK_EXT_GLOBAL_PRIORITY_EXTENSION_NAME),
+                     extension && global != khr);
+    if (!chained) {
+        assert_null(needs.queue_next);
+        assert_int_equal(needs.global_priority.sType, 0);
+        return;
+    }
+    const VkDeviceQueueGlobalPriorityCreateInfoKHR *next = needs.queue_next;
+    assert_ptr_equal(next, &needs.global_priority);
+    assert_int_equal(next->sType, VK_STRUCTURE_TYPE_DEVICE_QUEUE_GLOBAL_PRIORITY_CREATE_INFO_KHR);
+    assert_null(next->pNext);
+    assert_int_equal(next->globalPriority, VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR);
+}
+
+static void test_queue(void **state) {
+    (void)state;
+    const VkQueueGlobalPriorityKHR medium = VK_QUEUE_GLOBAL_PRIORITY_MEDIUM_KHR,
+                                   high = VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR;
+    const size_t all = sizeof(peridot_device_requirements);
+    check_queue(khr, medium, all, true, true);
+    check_queue(ext_query, medium, all, true, true);
+    check_queue(khr, high, all, false, false); /* and no lower one */
+    check_queue(khr, 0, all, false, false);
+    check_queue(ext, medium, all, false, false); /* nobody can ask for the list */
+    check_queue(no_global, 0, all, false, false);
+    /* older callers */
+    check_queue(khr, medium, offsetof(peridot_device_requirements, queue_next), true, false);
+    check_queue(khr, medium, offsetof(peridot_device_requirements, global_priority), true, false);
+}
+
+/* ---- A device of Peridot's own ---- */
+
+static void hear(const char *text, void *user) {
+    assert_non_null(strstr(text, "does not permit the queue's priority"));
+    ++*(int *)user;
+}
+
+/* How often there was a warning. */
+static int open_own(peridot_priority priority, const char *const *global, VkResult refusal) {
     peridot_device_params params = guest_params;
     peridot_device *device;
     peridot_model *model;
     peridot_session *session;
+    int warnings = 0;
     params.priority = priority;
-    memset(&loader, 0, sizeof loader);
+    params.message = hear;
+    params.message_user = &warnings;
+    reset_loader(global, 0);
+    loader.refusal = refusal;
     loader.on = true;
     MUST(peridot_device_open(&params, &device, &error));
     loader.on = false;
@@ -362,23 +487,38 @@ static void open_own(peridot_priority priority) {
     peridot_device_close(device);
     assert_int_equal(loader.extensions, ALL_OFFERED);
     assert_int_equal(loader.features, ALL_OFFERED);
+    return warnings;
 }
 
 static void test_own_device(void **state) {
     (void)state;
-    open_own(PERIDOT_PRIORITY_LOW);
+    assert_int_equal(open_own(PERIDOT_PRIORITY_LOW, no_global, VK_SUCCESS), 0);
     assert_true(loader.sets > 0);
     assert_float_equal(loader.priority, VK_COMPUTE_OCCUPANCY_PRIORITY_LOW_NV, 0);
-    open_own(PERIDOT_PRIORITY_DEFAULT);
+    assert_int_equal(open_own(PERIDOT_PRIORITY_DEFAULT, khr, VK_ERROR_NOT_PERMITTED_KHR), 0);
     assert_int_equal(loader.sets, 0);
+    assert_false(loader.global_enabled);
+}
+
+static void test_own_queue(void **state) {
+    (void)state;
+    assert_int_equal(open_own(PERIDOT_PRIORITY_LOW, khr, VK_SUCCESS), 0);
+    assert_int_equal(loader.asked, VK_QUEUE_GLOBAL_PRIORITY_LOW_KHR);
+    assert_int_equal(open_own(PERIDOT_PRIORITY_MEDIUM, ext, VK_SUCCESS), 0);
+    assert_int_equal(loader.asked, VK_QUEUE_GLOBAL_PRIORITY_MEDIUM_KHR);
+    static const VkResult refusals[] = {VK_ERROR_NOT_PERMITTED_KHR, VK_ERROR_INITIALIZATION_FAILED};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(open_own(PERIDOT_PRIORITY_HIGH, ext, refusals[i]), 1);
+        assert_int_equal(loader.refused, VK_QUEUE_GLOBAL_PRIORITY_HIGH_KHR);
+        assert_int_equal(loader.asked, 0);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dispatches),
-        cmocka_unit_test(test_left_alone),
-        cmocka_unit_test(test_requirements),
-        cmocka_unit_test(test_own_device),
+        cmocka_unit_test(test_dispatches),   cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_requirements), cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_own_device),   cmocka_unit_test(test_own_queue),
     };
     return cmocka_run_group_tests_name("occupancy priority", tests, adopt_shim_set_up,
                                        adopt_shim_tear_down);

@@ -29,8 +29,10 @@ void chat_open(struct chat *chat, struct gpu *gpu, const struct options *options
     peridot_model_params params = {.struct_size = sizeof params,
                                    .session = &chat->params,
                                    .compile_pipelines = true}; /* not in one frame, at the end */
+    peridot_device_params guest = {.struct_size = sizeof guest,
+                                   .priority = PERIDOT_PRIORITY_LOW}; /* the scene comes first */
     peridot_adoption adoption = gpu_adoption(gpu);
-    peridot_result result = peridot_device_adopt(&adoption, NULL, &chat->device, &chat->error);
+    peridot_result result = peridot_device_adopt(&adoption, &guest, &chat->device, &chat->error);
     if (result == PERIDOT_OK)
         result = peridot_model_load_begin(chat->device, options->model, &params, &chat->loading,
                                           &chat->error);
@@ -172,10 +174,17 @@ void chat_describe_loading(const struct chat *chat, char *out, size_t size) {
 
 /* ---- A frame ---- */
 
+/* There is work to give to the device. */
+static bool can_work(const struct chat *chat) {
+    return chat->on && chat->session && chat->answering;
+}
+
 enum frame_kind chat_work(const struct chat *chat) {
-    if (!chat->on || chat->failed)
+    if (chat->failed)
         return FRAME_ALONE;
-    return chat->loading ? FRAME_LOADING : chat->answering ? FRAME_WITH_MODEL : FRAME_ALONE;
+    if (can_work(chat) || chat->status.slices_in_flight) /* which the switch does not stop */
+        return FRAME_WITH_MODEL;
+    return chat->on && chat->loading ? FRAME_LOADING : FRAME_ALONE;
 }
 
 void chat_poll(struct chat *chat) {
@@ -188,21 +197,26 @@ void chat_poll(struct chat *chat) {
     }
 }
 
+/* How giving out a slice went; until the next poll it is one more in flight. */
+static void count_slice(struct chat *chat, peridot_result result) {
+    chat->slices += result == PERIDOT_OK;
+    chat->status.slices_in_flight += result == PERIDOT_OK;
+    note(chat, result);
+}
+
 void chat_record(struct chat *chat, const struct frames *frames, VkCommandBuffer commands) {
-    if (chat_work(chat) != FRAME_WITH_MODEL || chat->mode != MODE_RECORDED)
+    if (!can_work(chat) || chat->mode != MODE_RECORDED)
         return;
     peridot_recording recording = {.struct_size = sizeof recording,
                                    .commands = commands,
                                    .budget_ms = chat->budget_ms,
                                    .timeline = frames->timeline,
                                    .value = frames->number};
-    peridot_result result = peridot_session_record(chat->session, &recording, NULL, &chat->error);
-    chat->slices += result == PERIDOT_OK;
-    note(chat, result);
+    count_slice(chat, peridot_session_record(chat->session, &recording, NULL, &chat->error));
 }
 
 void chat_submit(struct chat *chat, const struct frames *frames) {
-    if (chat_work(chat) != FRAME_WITH_MODEL || chat->mode == MODE_RECORDED)
+    if (!can_work(chat) || chat->mode == MODE_RECORDED)
         return;
     /* the time between this frame and the next one is the model's */
     VkSemaphoreSubmitInfo drawn = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
@@ -216,7 +230,6 @@ void chat_submit(struct chat *chat, const struct frames *frames) {
     peridot_result result;
     do {
         result = peridot_session_advance(chat->session, &advance, NULL, &chat->error);
-        chat->slices += result == PERIDOT_OK;
+        count_slice(chat, result);
     } while (result == PERIDOT_OK && chat->mode == MODE_OWN);
-    note(chat, result);
 }

@@ -141,18 +141,18 @@ static void choose_device(struct gpu *gpu, const char *wanted, struct GLFWwindow
         give_up("%s", reason);
 }
 
-static uint32_t add_queues(VkDeviceQueueCreateInfo *info, uint32_t family, uint32_t count,
-                           const float *priorities) {
+static void add_queues(VkDeviceQueueCreateInfo *info, uint32_t family, uint32_t count,
+                       const float *priorities) {
     *info = (VkDeviceQueueCreateInfo){.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                       .queueFamilyIndex = family,
                                       .queueCount = count,
                                       .pQueuePriorities = priorities};
-    return 1;
 }
 
-/* A queue for Peridot: of another family, which works beside the renderer's, or another one of the
- * same, or the same. Where work is recorded it runs where the frame does. And one for uploads,
- * where the device has a family for copies alone. */
+/* A queue for Peridot: of another family, which works beside the renderer's and can come after
+ * other programs' too, since it is the only one there; or another one of the same, or the same.
+ * Where work is recorded it runs where the frame does. And one for uploads, where the device has a
+ * family for copies alone. */
 static uint32_t choose_queues(struct gpu *gpu, enum mode mode, uint32_t queues,
                               VkDeviceQueueCreateInfo info[QUEUE_FAMILIES]) {
     static const float priorities[] = {1, 0}; /* a guest's is the lowest */
@@ -160,12 +160,26 @@ static uint32_t choose_queues(struct gpu *gpu, enum mode mode, uint32_t queues,
     bool second = mode != MODE_RECORDED && !beside && queues > 1;
     gpu->guest_family = beside ? gpu->needs.queue_family : gpu->family;
     gpu->transfer_family = gpu->needs.transfer_family;
-    uint32_t count = add_queues(info, gpu->family, second ? 2 : 1, priorities);
-    if (beside)
-        count += add_queues(info + count, gpu->guest_family, 1, priorities + 1);
+    uint32_t count = 0;
+    add_queues(info + count++, gpu->family, second ? 2 : 1, priorities);
+    if (beside) {
+        add_queues(info + count, gpu->guest_family, 1, priorities + 1);
+        info[count++].pNext = gpu->needs.queue_next;
+    }
     if (gpu->transfer_family != UINT32_MAX)
-        count += add_queues(info + count, gpu->transfer_family, 1, priorities + 1);
+        add_queues(info + count++, gpu->transfer_family, 1, priorities + 1);
     return count;
+}
+
+/* Without a priority among all programs where that is refused, whatever the family lists. */
+static VkResult try_device(struct gpu *gpu, const VkDeviceCreateInfo *info,
+                           VkDeviceQueueCreateInfo *queues) {
+    VkResult result = vkCreateDevice(gpu->physical, info, NULL, &gpu->device);
+    if (result != VK_ERROR_NOT_PERMITTED_KHR)
+        return result;
+    for (uint32_t i = 0; i < info->queueCreateInfoCount; i++)
+        queues[i].pNext = NULL;
+    return vkCreateDevice(gpu->physical, info, NULL, &gpu->device);
 }
 
 static void create_device(struct gpu *gpu, enum mode mode, struct GLFWwindow *window,
@@ -187,7 +201,7 @@ static void create_device(struct gpu *gpu, enum mode mode, struct GLFWwindow *wi
     memcpy(extensions, gpu->needs.extensions, sizeof gpu->needs.extensions);
     if (window)
         extensions[info.enabledExtensionCount++] = VK_KHR_SWAPCHAIN_EXTENSION_NAME;
-    must_vk(vkCreateDevice(gpu->physical, &info, NULL, &gpu->device), "creating the device");
+    must_vk(try_device(gpu, &info, queue), "creating the device");
     volkLoadDevice(gpu->device);
     vkGetDeviceQueue(gpu->device, gpu->family, 0, &gpu->queue);
     vkGetDeviceQueue(gpu->device, gpu->guest_family, queue[0].queueCount - 1, &gpu->guest_queue);

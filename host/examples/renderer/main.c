@@ -52,7 +52,7 @@ static void press_key(struct GLFWwindow *window, int key, int scancode, int acti
         glfwSetWindowShouldClose(window, GLFW_TRUE);
     if (key == GLFW_KEY_BACKSPACE)
         erase_character();
-    if (key == GLFW_KEY_F2)
+    if (key == GLFW_KEY_F2 && action == GLFW_PRESS) /* not while it is held */
         app.chat.on = !app.chat.on;
     if ((key == GLFW_KEY_ENTER || key == GLFW_KEY_KP_ENTER) && !app.chat.answering) {
         chat_ask(&app.chat, app.input);

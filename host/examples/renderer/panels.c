@@ -18,7 +18,7 @@ static const struct {
     const char *name;
     const struct colour *colour;
 } kinds[FRAME_KINDS] = {[FRAME_ALONE] = {"scene alone", &green},
-                        [FRAME_WITH_MODEL] = {"and the model", &amber},
+                        [FRAME_WITH_MODEL] = {"with the model", &amber},
                         [FRAME_LOADING] = {"while it loads", &blue}};
 
 static float line(struct overlay *o, float x, float y, enum text_size size, struct colour colour,
@@ -26,7 +26,15 @@ static float line(struct overlay *o, float x, float y, enum text_size size, stru
     return overlay_text(o, x, y, size, colour, text, strlen(text));
 }
 
+/* The same, ending at `x`. */
+static void line_to(struct overlay *o, float x, float y, enum text_size size, struct colour colour,
+                    const char *text) {
+    line(o, x - overlay_text_width(o, size, text, strlen(text)), y, size, colour, text);
+}
+
 /* ---- Frame times ---- */
+
+enum { SUMMARISED = 600 }; /* frames of each kind */
 
 /* What the graph reaches up to: single long frames may leave it. */
 static float graph_top(const struct frame_history *history, size_t count) {
@@ -39,6 +47,7 @@ static float graph_top(const struct frame_history *history, size_t count) {
     return fmaxf(34, fminf(most, usual));
 }
 
+/* Left of the bars. */
 static void draw_marks(struct overlay *o, float most, float x, float y, float width, float height) {
     static const float marks[] = {1000.f / 60, 1000.f / 30, 100, 200, 500, 1000};
     float last = y + height;
@@ -49,12 +58,13 @@ static void draw_marks(struct overlay *o, float most, float x, float y, float wi
             continue;
         last = at;
         overlay_box(o, x, at, width, 1, 0, rule);
-        snprintf(text, sizeof text, "%.0f ms", marks[i]);
-        overlay_box(o, x, at - 15 * o->scale, 48 * o->scale, 15 * o->scale, 0, ground);
-        line(o, x + 4 * o->scale, at - 3 * o->scale, TEXT_SMALL, bright, text);
+        snprintf(text, sizeof text, "%.0f", marks[i]);
+        line_to(o, x - 6 * o->scale, at + 5 * o->scale, TEXT_SMALL, dim, text);
     }
+    overlay_box(o, x, y + height, width, 1, 0, rule);
 }
 
+/* The oldest frame on the left. */
 static void draw_bars(struct overlay *o, const struct frame_history *history, float x, float y,
                       float width, float height) {
     size_t count = history->count < FRAME_HISTORY ? history->count : FRAME_HISTORY;
@@ -66,11 +76,15 @@ static void draw_bars(struct overlay *o, const struct frame_history *history, fl
                     step * 0.8f, high, 0, *kinds[history->kinds[at]].colour);
     }
     draw_marks(o, most, x, y, width, height);
+    char oldest[32];
+    snprintf(oldest, sizeof oldest, "%d frames ago", FRAME_HISTORY);
+    line(o, x, y + height + 16 * o->scale, TEXT_SMALL, dim, oldest);
+    line_to(o, x + width, y + height + 16 * o->scale, TEXT_SMALL, dim, "now");
 }
 
 static void draw_summary(struct overlay *o, const struct frame_history *history,
                          enum frame_kind kind, float x, float y) {
-    struct frame_summary sum = frame_times_summary(&history->of[kind], 600);
+    struct frame_summary sum = frame_times_summary(&history->of[kind], SUMMARISED);
     const float figures[] = {sum.median, sum.percentile_99, sum.worst};
     overlay_box(o, x, y - 9 * o->scale, 9 * o->scale, 9 * o->scale, 2 * o->scale,
                 *kinds[kind].colour);
@@ -79,31 +93,32 @@ static void draw_summary(struct overlay *o, const struct frame_history *history,
         char text[16] = "-";
         if (sum.frames)
             snprintf(text, sizeof text, "%.1f", figures[i]);
-        line(o,
-             x + (176 + 72 * (float)i) * o->scale -
-                 overlay_text_width(o, TEXT_SMALL, text, strlen(text)),
-             y, TEXT_SMALL, bright, text);
+        line_to(o, x + (192 + 72 * (float)i) * o->scale, y, TEXT_SMALL, bright, text);
     }
 }
 
-static void draw_times(const struct panels *p, struct overlay *o) {
+static void draw_heads(struct overlay *o, float x, float y) {
     static const char *const heads[] = {"median", "99 %", "worst"};
+    char frames[32];
+    snprintf(frames, sizeof frames, "last %d of each", SUMMARISED);
+    line(o, x, y, TEXT_SMALL, dim, frames);
+    for (int i = 0; i < 3; i++)
+        line_to(o, x + (192 + 72 * (float)i) * o->scale, y, TEXT_SMALL, dim, heads[i]);
+}
+
+static void draw_times(const struct panels *p, struct overlay *o) {
     float s = o->scale, x = 20 * s, y = 20 * s, width = 368 * s;
     int rows = p->history->of[FRAME_LOADING].count ? 3 : 2;
-    overlay_box(o, x, y, width, (182 + 22 * (float)rows) * s, 10 * s, ground);
-    line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Frame time");
+    overlay_box(o, x, y, width, (206 + 22 * (float)rows) * s, 10 * s, ground);
+    line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Frame time in ms");
     const char *name = p->gpu->name;
     size_t length = strcspn(name, "(");
     overlay_text(o, x + width - 16 * s - overlay_text_width(o, TEXT_SMALL, name, length),
                  y + 28 * s, TEXT_SMALL, dim, name, length);
-    draw_bars(o, p->history, x + 16 * s, y + 44 * s, width - 32 * s, 96 * s);
-    for (int i = 0; i < 3; i++)
-        line(o,
-             x + (192 + 72 * (float)i) * s -
-                 overlay_text_width(o, TEXT_SMALL, heads[i], strlen(heads[i])),
-             y + 166 * s, TEXT_SMALL, dim, heads[i]);
+    draw_bars(o, p->history, x + 52 * s, y + 44 * s, width - 68 * s, 96 * s);
+    draw_heads(o, x + 16 * s, y + 190 * s);
     for (int i = 0; i < rows; i++)
-        draw_summary(o, p->history, (enum frame_kind)i, x + 16 * s, y + (188 + 22 * (float)i) * s);
+        draw_summary(o, p->history, (enum frame_kind)i, x + 16 * s, y + (212 + 22 * (float)i) * s);
 }
 
 /* ---- Chat ---- */
@@ -153,26 +168,32 @@ static void wrap(const struct overlay *o, const char *text, size_t length, float
     }
 }
 
-/* A message that ends at `bottom`; where it begins. */
+/* A message that ends at `bottom`; where it begins. Of one that does not fit below `top` the end
+ * shows. */
 static float draw_message(struct overlay *o, const char *text, size_t length, bool user, float x,
                           float width, float top, float bottom) {
     static struct wrapped lines;
     float s = o->scale, high = overlay_line_height(o, TEXT_NORMAL), margin = 10 * s;
     wrap(o, text, length, width * 0.86f - 2 * margin, &lines);
-    float tall = high * (float)lines.count + 1.3f * margin, begin = bottom - tall;
-    if (begin < top || lines.count == 0)
+    int room = (int)((bottom - top - 1.3f * margin) / high), from = lines.count - room;
+    from = from < 0 ? 0 : from;
+    if (room <= 0 || lines.count == 0)
         return lines.count ? top - 1 : bottom;
+    float tall = high * (float)(lines.count - from) + 1.3f * margin, begin = bottom - tall;
     float left = user ? x + width - lines.width - 2 * margin : x;
     overlay_box(o, left, begin, lines.width + 2 * margin, tall, 8 * s, user ? mine : theirs);
-    for (int i = 0; i < lines.count; i++)
-        overlay_text(o, left + margin, begin + margin * 0.45f + high * ((float)i + 0.8f),
+    for (int i = from; i < lines.count; i++)
+        overlay_text(o, left + margin, begin + margin * 0.45f + high * ((float)(i - from) + 0.8f),
                      TEXT_NORMAL, bright, lines.start[i], lines.length[i]);
     return begin - 8 * s;
 }
 
 static void describe(const struct chat *chat, char *out, size_t size) {
     if (!chat->on)
-        snprintf(out, size, "the model is off: F2 turns it on");
+        snprintf(out, size, "the model is off%s",
+                 chat->loading     ? ", loading waits"
+                 : chat->answering ? ", the answer waits"
+                                   : "");
     else if (chat->loading)
         chat_describe_loading(chat, out, size);
     else if (!chat->answering)
@@ -192,15 +213,15 @@ static void draw_input(const struct panels *p, struct overlay *o, float x, float
     bool empty = !*text;
     if (empty)
         text = p->chat->failed      ? "There will be no more answers"
-               : p->chat->answering ? "..."
+               : p->chat->answering ? ""
                : p->chat->loading   ? "Ask something: it waits for the model"
-                                    : "Ask something, Enter sends";
+                                    : "Ask something";
     while (!empty && overlay_text_width(o, TEXT_NORMAL, text, strlen(text)) > room)
         (void)overlay_next_character(&text, text + strlen(text)); /* its end is what is typed at */
     overlay_box(o, x, y, width, 36 * s, 8 * s, field);
-    float at = line(o, x + 12 * s, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
+    float at = line(o, x + 14 * s, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
     if (fmod(p->seconds, 1) < 0.6)
-        overlay_box(o, empty ? x + 10 * s : at + 1, y + 8 * s, 2 * s, 20 * s, 0, green);
+        overlay_box(o, empty ? x + 10 * s : at + 2 * s, y + 8 * s, 2 * s, 20 * s, 0, green);
 }
 
 /* How far loading is, as a bar. */
@@ -233,22 +254,35 @@ static float draw_state(struct overlay *o, const struct chat *chat, float x, flo
     return y + 66 * s;
 }
 
+static void draw_turn(struct overlay *o, const struct turn *turn, bool awaited, float x,
+                      float width, float top, float *bottom) {
+    const char *answer = turn->answer;
+    size_t length = arrlenu(turn->answer);
+    if (awaited && length == 0) {
+        answer = "...";
+        length = 3;
+    }
+    *bottom = draw_message(o, answer, length, false, x, width, top, *bottom);
+    if (*bottom > top)
+        *bottom =
+            draw_message(o, turn->question, arrlenu(turn->question), true, x, width, top, *bottom);
+}
+
 static void draw_chat(const struct panels *p, struct overlay *o, const struct frames *frames) {
     const struct chat *chat = p->chat;
     float s = o->scale, width = 400 * s, x = (float)frames->width - width - 20 * s, y = 20 * s;
     float height = (float)frames->height - 40 * s, inner = width - 32 * s;
     overlay_box(o, x, y, width, height, 10 * s, ground);
     line(o, x + 16 * s, y + 28 * s, TEXT_NORMAL, bright, "Peridot");
-    float top = draw_state(o, chat, x + 16 * s, y, inner), bottom = y + height - 64 * s;
-    draw_input(p, o, x + 16 * s, y + height - 52 * s, inner);
-    for (ptrdiff_t i = arrlen(chat->turns) - 1; i >= 0 && bottom > top; i--) {
-        const struct turn *turn = &chat->turns[i];
-        bottom = draw_message(o, turn->answer, arrlenu(turn->answer), false, x + 16 * s, inner, top,
-                              bottom);
-        if (bottom > top)
-            bottom = draw_message(o, turn->question, arrlenu(turn->question), true, x + 16 * s,
-                                  inner, top, bottom);
-    }
+    float top = draw_state(o, chat, x + 16 * s, y, inner), bottom = y + height - 88 * s;
+    draw_input(p, o, x + 16 * s, y + height - 76 * s, inner);
+    line(o, x + 16 * s, y + height - 16 * s, TEXT_SMALL, dim,
+         chat->on ? "Enter sends \xc2\xb7 F2 turns the model off \xc2\xb7 Esc quits"
+                  : "Enter sends \xc2\xb7 F2 turns the model on \xc2\xb7 Esc quits");
+    ptrdiff_t last = arrlen(chat->turns) - 1;
+    for (ptrdiff_t i = last; i >= 0 && bottom > top; i--)
+        draw_turn(o, &chat->turns[i], i == last && chat->answering, x + 16 * s, inner, top,
+                  &bottom);
 }
 
 void panels_draw(const struct panels *panels, struct overlay *overlay,
