@@ -586,6 +586,25 @@ static void test_conversation(void **state) {
     peridot_model_close(model);
 }
 
+/* As many tokens before a stop token as there can be. */
+static void test_no_stop(void **state) {
+    (void)state;
+    const peridot_message message = {"user", "My name is Ana.", 15};
+    const peridot_sampling sampling = {.struct_size = sizeof sampling, .min_tokens = UINT32_MAX};
+    int32_t tokens[64];
+    size_t count;
+    struct answer got = {{0}, 0};
+    load(DEMO_MODEL);
+    peridot_session *session = open_session();
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    MUST(peridot_session_chat(session, &message, 1, tokens, 64, &count, &error));
+    MUST(peridot_session_prompt_wait(session, tokens, count, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 50, take, &got, NULL, &error));
+    assert_int_equal(got.count, 50);
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
 /* ---- A device that another session found lost ---- */
 
 static void test_lost_elsewhere(void **state) {
@@ -609,12 +628,13 @@ static void test_lost_elsewhere(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_room),       cmocka_unit_test(test_batch_closed),
-        cmocka_unit_test(test_mask_changes),  cmocka_unit_test(test_grammar_changes),
-        cmocka_unit_test(test_mask_too_late), cmocka_unit_test(test_discard),
-        cmocka_unit_test(test_reached_value), cmocka_unit_test(test_failed_kernel),
-        cmocka_unit_test(test_turning_back),  cmocka_unit_test(test_small_allocations),
-        cmocka_unit_test(test_conversation),  cmocka_unit_test(test_lost_elsewhere),
+        cmocka_unit_test(test_no_room),        cmocka_unit_test(test_batch_closed),
+        cmocka_unit_test(test_mask_changes),   cmocka_unit_test(test_grammar_changes),
+        cmocka_unit_test(test_mask_too_late),  cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_reached_value),  cmocka_unit_test(test_failed_kernel),
+        cmocka_unit_test(test_turning_back),   cmocka_unit_test(test_small_allocations),
+        cmocka_unit_test(test_conversation),   cmocka_unit_test(test_no_stop),
+        cmocka_unit_test(test_lost_elsewhere),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -401,6 +401,9 @@ static void test_bad_arguments(void **state) {
                      PERIDOT_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "struct_size"));
     assert_null(loading);
+    params = (peridot_model_params){.struct_size = sizeof params, .weights = 99};
+    assert_int_equal(peridot_model_load_begin(device, SMALL, &params, &loading, &error),
+                     PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_model_load_files_begin(device, NULL, 1, NULL, &loading, &error),
                      PERIDOT_ERROR_ARGUMENT);
     assert_int_equal(peridot_loading_advance(NULL, 1, NULL, &error), PERIDOT_ERROR_ARGUMENT);

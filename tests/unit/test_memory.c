@@ -65,7 +65,8 @@ static void test_buffers_lie_apart(void **state) {
             sum += size;
         }
         assert_true(arena_bytes(arena) >= sum);
-        assert_true(device->memory_used - before >= arena_bytes(arena));
+        assert_true(device->memory_used - before >=
+                    (memory_shared(device, kinds[k]) ? arena_bytes(arena) : 0));
         arena_destroy(arena);
         assert_int_equal(device->memory_used, before);
     }
@@ -123,17 +124,73 @@ static void test_plans_are_exact(void **state) {
             MUST(arena_buffer(arena, size, "real", &buffer, &error));
             assert_int_equal(arena_bytes(plan), arena_bytes(arena));
             assert_int_equal(arena_allocated(plan), arena_allocated(arena));
-            assert_int_equal(device->memory_used - before, arena_allocated(arena));
+            if (memory_shared(device, kinds[k % 3]))
+                assert_int_equal(device->memory_used - before, arena_allocated(arena));
         }
         assert_true(arena_allocated(arena) >= arena_bytes(arena));
         peridot_error error;
         assert_int_equal(arena_buffer(plan, 100 * MIB + 1, "too large", &buffer, &error),
                          PERIDOT_ERROR_ARGUMENT);
         arena_destroy(plan);
-        assert_int_equal(device->memory_used - before, arena_allocated(arena));
+        if (memory_shared(device, kinds[k % 3]))
+            assert_int_equal(device->memory_used - before, arena_allocated(arena));
         arena_destroy(arena);
         assert_int_equal(device->memory_used, before);
     }
+}
+
+/* ---- A card's two heaps ---- */
+
+static struct device_functions real;
+
+static VKAPI_ATTR VkResult VKAPI_CALL allocate_any(VkDevice handle,
+                                                   const VkMemoryAllocateInfo *info,
+                                                   const VkAllocationCallbacks *callbacks,
+                                                   VkDeviceMemory *memory) {
+    VkMemoryAllocateInfo own = *info;
+    own.memoryTypeIndex = 0;
+    return real.AllocateMemory(handle, &own, callbacks, memory);
+}
+
+static VKAPI_ATTR void VKAPI_CALL allow_both(VkDevice handle,
+                                             const VkBufferMemoryRequirementsInfo2 *info,
+                                             VkMemoryRequirements2 *needs) {
+    real.GetBufferMemoryRequirements2(handle, info, needs);
+    needs->memoryRequirements.memoryTypeBits = 3;
+}
+
+/* The limit is that of the device's memory: what lies in the host's is neither counted nor refused.
+ */
+static void test_limit_of_one_heap(void **state) {
+    (void)state;
+    const VkPhysicalDeviceMemoryProperties memory = device->memory;
+    const VkMemoryPropertyFlags host =
+        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    struct arena *arenas[2];
+    const struct buffer *buffer;
+    peridot_error error;
+    real = device->vk;
+    device->vk.AllocateMemory = allocate_any;
+    device->vk.GetBufferMemoryRequirements2 = allow_both;
+    device->memory.memoryTypeCount = device->memory.memoryHeapCount = 2;
+    device->memory.memoryTypes[0] = (VkMemoryType){VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0};
+    device->memory.memoryTypes[1] = (VkMemoryType){host, 1};
+    device->memory_limit = 2 * MIB;
+    MUST(arena_create(device, MEMORY_UPLOAD, 0, &arenas[0], &error));
+    MUST(arena_create(device, MEMORY_DEVICE, 0, &arenas[1], &error));
+    MUST(arena_buffer(arenas[0], 20 * MIB, "the host's", &buffer, &error));
+    assert_int_equal(device->memory_used, 0);
+    MUST(arena_buffer(arenas[1], MIB, "the device's", &buffer, &error));
+    assert_true(device->memory_used >= MIB);
+    assert_int_equal(arena_buffer(arenas[1], 20 * MIB, "too much", &buffer, &error),
+                     PERIDOT_ERROR_DEVICE_MEMORY);
+    arena_destroy(arenas[0]);
+    assert_true(device->memory_used >= MIB);
+    arena_destroy(arenas[1]);
+    assert_int_equal(device->memory_used, 0);
+    device->memory_limit = 0;
+    device->memory = memory;
+    device->vk = real;
 }
 
 static void test_free_memory(void **state) {
@@ -265,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_blocks_are_filled),
         cmocka_unit_test(test_sizes_are_judged),
         cmocka_unit_test(test_plans_are_exact),
+        cmocka_unit_test(test_limit_of_one_heap),
         cmocka_unit_test(test_free_memory),
         cmocka_unit_test(test_far_ends_of_the_largest_buffer),
         cmocka_unit_test(test_there_and_back),
