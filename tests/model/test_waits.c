@@ -113,16 +113,21 @@ static void submit(peridot_session *session) {
     (void)again(peridot_session_advance(session, &advance, &plan, &told));
 }
 
-/* Slices of both in a command buffer that goes nowhere. */
-static void discard(peridot_session *session, peridot_batch *batch, struct lane *lane) {
+/* A command buffer of the application's, for a slice. */
+static peridot_recording begin(struct lane *lane) {
     VkCommandBuffer commands;
     MUST(lane_commands(lane, &commands, &error));
     MUST(lane_begin(lane, commands, false, &error));
-    const peridot_recording recording = {.struct_size = sizeof recording,
-                                         .commands = commands,
-                                         .budget_ms = 1,
-                                         .timeline = lane->timeline,
-                                         .value = lane->submitted + 1};
+    return (peridot_recording){.struct_size = sizeof(peridot_recording),
+                               .commands = commands,
+                               .budget_ms = 1,
+                               .timeline = lane->timeline,
+                               .value = lane->submitted + 1};
+}
+
+/* Slices of both in a command buffer that goes nowhere. */
+static void discard(peridot_session *session, peridot_batch *batch, struct lane *lane) {
+    const peridot_recording recording = begin(lane);
     if (session) {
         MUST(peridot_session_record(session, &recording, NULL, &error));
         MUST(peridot_session_discard(session, &error));
@@ -130,24 +135,17 @@ static void discard(peridot_session *session, peridot_batch *batch, struct lane 
         MUST(peridot_batch_record(batch, &recording, NULL, &error));
         MUST(peridot_batch_discard(batch, &error));
     }
-    MUST(lane_end(lane, commands, &error));
-    lane_free_commands(lane, commands);
+    MUST(lane_end(lane, recording.commands, &error));
+    lane_free_commands(lane, recording.commands);
 }
 
 /* A slice of either's in a command buffer of the application's, which stays until its lane goes. */
 static void record(peridot_session *session, peridot_batch *batch, struct lane *lane) {
-    VkCommandBuffer commands;
-    MUST(lane_commands(lane, &commands, &error));
-    MUST(lane_begin(lane, commands, false, &error));
-    const peridot_recording recording = {.struct_size = sizeof recording,
-                                         .commands = commands,
-                                         .budget_ms = 1,
-                                         .timeline = lane->timeline,
-                                         .value = lane->submitted + 1};
+    const peridot_recording recording = begin(lane);
     (void)again(batch ? peridot_batch_record(batch, &recording, NULL, &told)
                       : peridot_session_record(session, &recording, NULL, &told));
-    MUST(lane_end(lane, commands, &error));
-    MUST(lane_submit(lane, &(struct batch){&commands, 1}, 1, &error));
+    MUST(lane_end(lane, recording.commands, &error));
+    MUST(lane_submit(lane, &(struct batch){&recording.commands, 1}, 1, &error));
 }
 
 /* Work that is begun while the device gets nowhere is cancelled and closed when it does. */
