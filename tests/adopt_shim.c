@@ -102,9 +102,9 @@ static struct {
         uint32_t calls;
     } functions[FUNCTIONS_MAX];
     const char *function;
-    uint32_t nth, candidates;
+    uint32_t nth, every, candidates;
     VkResult code;
-    bool armed, failed, lost, locked, transfer_locked, held, handed_over;
+    bool allocations, making, armed, failed, lost, locked, transfer_locked, held, handed_over;
     uint32_t unlocked, trespasses, transfers, messages;
     int32_t live;
     uint64_t copied, largest_copy, transfer_value; /* what the transfer queue signals last */
@@ -130,17 +130,28 @@ static uint32_t count_call(const char *name) {
     return 0;
 }
 
+static bool may_fail(const char *name, bool loses) {
+    if (shim.allocations)
+        return strncmp(name, "vkCreate", 8) == 0 || strncmp(name, "vkAllocate", 10) == 0;
+    if (shim.function)
+        return strcmp(shim.function, name) == 0;
+    return shim.code != VK_ERROR_DEVICE_LOST || loses;
+}
+
+static bool is_due(void) {
+    uint32_t before = shim.candidates++;
+    return shim.every ? (before + 1) % shim.every == 0 : before == shim.nth;
+}
+
 /* The result that this call must fail with, or VK_SUCCESS. */
 static VkResult judge(const char *name, bool loses) {
     platform_mutex_lock(shim.mutex);
     shim.foreign += !pthread_equal(pthread_self(), shim.thread);
     (void)count_call(name);
     VkResult code = shim.lost && loses ? VK_ERROR_DEVICE_LOST : VK_SUCCESS;
-    bool candidate = shim.armed && (shim.function ? strcmp(shim.function, name) == 0
-                                                  : shim.code != VK_ERROR_DEVICE_LOST || loses);
-    if (candidate && shim.candidates++ == shim.nth) {
+    if (shim.armed && may_fail(name, loses) && is_due()) {
         code = shim.code;
-        shim.armed = false;
+        shim.armed = shim.every > 0;
         shim.failed = true;
         shim.lost = code == VK_ERROR_DEVICE_LOST;
     }
@@ -196,6 +207,13 @@ static VKAPI_ATTR void VKAPI_CALL shim_CmdEndDebugUtilsLabelEXT(VkCommandBuffer 
     (void)commands;
 }
 
+/* A call that allocates. */
+#define MAKE(call) (shim.making = true, made(call))
+static VkResult made(VkResult code) {
+    shim.making = false;
+    return code;
+}
+
 static bool is_poison(const void *handle, size_t size) {
     for (size_t i = 0; i < size; i++)
         if (((const unsigned char *)handle)[i] != POISON)
@@ -227,7 +245,7 @@ WAITING(DEFINE)
         VkResult code = judge("vk" #name, false);                                                  \
         if (code)                                                                                  \
             memset(out, POISON, sizeof *out);                                                      \
-        else if ((code = app.real.name(device, info, callbacks, out)) == VK_SUCCESS)               \
+        else if ((code = MAKE(app.real.name(device, info, callbacks, out))) == VK_SUCCESS)         \
             add_object((uint64_t)*out, 0, callbacks);                                              \
         return code;                                                                               \
     }
@@ -262,7 +280,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateMemory(VkDevice device,
     flags.pNext = NULL;
     VkMemoryAllocateInfo plain = *info;
     plain.pNext = &flags;
-    code = app.real.AllocateMemory(device, &plain, callbacks, out);
+    code = MAKE(app.real.AllocateMemory(device, &plain, callbacks, out));
     if (!code)
         add_object((uint64_t)*out, info->allocationSize, callbacks);
     return code;
@@ -306,7 +324,7 @@ shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t cou
         return code;
     }
     shim.cache = cache;
-    code = app.real.CreateComputePipelines(device, cache, count, infos, callbacks, out);
+    code = MAKE(app.real.CreateComputePipelines(device, cache, count, infos, callbacks, out));
     for (uint32_t i = 0; i < count && !code; i++)
         add_object((uint64_t)out[i], 0, callbacks);
     return code;
@@ -369,7 +387,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
     VkDevice device, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out) {
     VkResult code = judge("vkAllocateCommandBuffers", false);
     if (!code)
-        code = app.real.AllocateCommandBuffers(device, info, out);
+        code = MAKE(app.real.AllocateCommandBuffers(device, info, out));
     else
         memset(out, 0, info->commandBufferCount * sizeof *out);
     for (uint32_t i = 0; i < info->commandBufferCount && !code; i++)
@@ -834,11 +852,25 @@ void adopt_shim_reset(void) {
 
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code) {
     shim.function = function;
+    shim.allocations = false;
     shim.nth = nth;
+    shim.every = 0;
     shim.code = code;
     shim.armed = true;
     shim.failed = false;
     shim.candidates = 0;
+}
+
+void adopt_shim_refuse(uint32_t every, bool allocations, VkResult code) {
+    shim.function = NULL;
+    shim.allocations = allocations;
+    shim.every = every;
+    shim.code = code;
+    shim.armed = true;
+}
+
+const bool *adopt_shim_making(void) {
+    return &shim.making;
 }
 
 void adopt_shim_mend(void) {

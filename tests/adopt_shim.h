@@ -31,6 +31,12 @@ void adopt_shim_reset(void);
  * is let end first, as nothing runs on a lost device. */
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code);
 bool adopt_shim_failed(void); /* whether that has happened */
+/* Lets every `every`th call of a function that may return `code` fail, until adopt_shim_mend: of
+ * all, or of those alone that allocate or make an object. Calls count on from the last such time.
+ */
+void adopt_shim_refuse(uint32_t every, bool allocations, VkResult code);
+/* Whether the driver is at work on such a call. */
+const bool *adopt_shim_making(void);
 /* Nothing fails any more, and a lost device is as good as new. */
 void adopt_shim_mend(void);
 /* While set, a call that waits is a trespass. */

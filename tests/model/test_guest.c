@@ -3,6 +3,7 @@
  * objects that the application would not expect. */
 #include "guest_adoption.h"
 #include "must.h"
+#include "refusing_memory.h"
 #include "session.h"
 
 #include <dirent.h>
@@ -19,49 +20,6 @@
 
 #define SMALL TEST_DATA "/small-f32"
 #define VOCABULARY_MOST 512
-
-/* ---- The host's memory ---- */
-
-static struct {
-    bool armed, refused;
-    uint32_t left; /* allocations until one is refused */
-} host;
-
-static bool refuses(void) {
-    if (!host.armed || host.left-- > 0)
-        return false;
-    host.armed = false;
-    host.refused = true;
-    return true;
-}
-
-/* Named by the linker, see tests/CMakeLists.txt: what Peridot, and this program, calls. */
-void *__real_malloc(size_t size);               /* NOLINT(bugprone-reserved-identifier) */
-void *__real_calloc(size_t count, size_t size); /* NOLINT(bugprone-reserved-identifier) */
-void *__wrap_malloc(size_t size);               /* NOLINT(bugprone-reserved-identifier) */
-void *__wrap_calloc(size_t count, size_t size); /* NOLINT(bugprone-reserved-identifier) */
-
-/* An array of stb_ds cannot say that there is no memory. */
-void *__real_stbds_arrgrowf(void *array, size_t size, size_t more, /* NOLINT */
-                            size_t capacity);
-void *__wrap_stbds_arrgrowf(void *array, size_t size, size_t more, /* NOLINT */
-                            size_t capacity);
-
-void *__wrap_stbds_arrgrowf(void *array, size_t size, size_t more, size_t capacity) { /* NOLINT */
-    bool armed = host.armed;
-    host.armed = false;
-    void *grown = __real_stbds_arrgrowf(array, size, more, capacity);
-    host.armed = armed;
-    return grown;
-}
-
-void *__wrap_malloc(size_t size) { /* NOLINT(bugprone-reserved-identifier) */
-    return refuses() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size) { /* NOLINT(bugprone-reserved-identifier) */
-    return refuses() ? NULL : __real_calloc(count, size);
-}
 
 /* ---- The application ---- */
 
@@ -592,19 +550,16 @@ static void check_refusals(peridot_model *model, VkResult code, peridot_result r
     uint32_t calls = 0, seen = 0;
     for (;; calls += stride) {
         struct trial trial = {.expected = result};
-        host.refused = false;
-        if (code) {
+        if (code)
             adopt_shim_fail(NULL, calls, code);
-        } else {
-            host.left = calls;
-            host.armed = true;
-        }
+        else
+            refusing_memory_fail(LIBRARY_MEMORY, calls, 0);
         live(model, &trial);
-        host.armed = false;
+        refusing_memory_mend(LIBRARY_MEMORY);
         assert_int_equal(adopt_shim_live(), objects);
         assert_int_equal(adopt_shim_memory(), memory);
         seen += trial.refusals;
-        if (code ? !adopt_shim_failed() : !host.refused)
+        if (code ? !adopt_shim_failed() : !refusing_memory_refused(LIBRARY_MEMORY))
             break;
     }
     adopt_shim_mend();
@@ -797,25 +752,6 @@ static void test_threads_are_seen(void **state) {
 }
 
 /* The application's own pipeline cache, allocation callbacks and memory priority. */
-static void *allocate(void *user, size_t size, size_t alignment, VkSystemAllocationScope scope) {
-    (void)user;
-    (void)scope;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-static void *reallocate(void *user, void *old, size_t size, size_t alignment,
-                        VkSystemAllocationScope scope) {
-    (void)user;
-    (void)alignment;
-    (void)scope;
-    return realloc(old, size);
-}
-
-static void release(void *user, void *memory) {
-    (void)user;
-    free(memory);
-}
-
 static void test_what_is_given(void **state) {
     (void)state;
     static const char *const extensions[] = {VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME};
@@ -825,20 +761,18 @@ static void test_what_is_given(void **state) {
     } priorities[] = {{PERIDOT_PRIORITY_LOW, 0.25f},
                       {PERIDOT_PRIORITY_DEFAULT, 0.5f},
                       {PERIDOT_PRIORITY_HIGH, 0.5f}};
-    VkAllocationCallbacks callbacks = {
-        .pfnAllocation = allocate, .pfnReallocation = reallocate, .pfnFree = release};
     VkPipelineCache given = adopt_shim_make_cache();
     for (int i = 0; i < 4; i++) {
         peridot_adoption from = adoption();
         peridot_device_params params = guest_params;
         peridot_device *device;
         from.pipeline_cache = given;
-        from.allocator = &callbacks;
+        from.allocator = &refusing_callbacks;
         from.extensions = extensions;
         from.extension_count = i < 3;
         params.priority = i < 3 ? priorities[i].asked : PERIDOT_PRIORITY_HIGH;
         adopt_shim_reset();
-        adopt_shim_expect_callbacks(&callbacks);
+        adopt_shim_expect_callbacks(&refusing_callbacks);
         MUST(peridot_device_adopt(&from, &params, &device, &error));
         peridot_model *model = load(device, SMALL);
         make_expected(model);
@@ -848,6 +782,7 @@ static void test_what_is_given(void **state) {
         assert_true(adopt_shim_cache() == given);
         assert_int_equal(adopt_shim_calls("vkCreatePipelineCache"), 0);
         assert_int_equal(adopt_shim_calls("vkGetPipelineCacheData"), 0);
+        assert_int_equal(refusing_memory_live(DRIVER_MEMORY), 0);
         check_guest();
     }
     adopt_shim_destroy_cache(given);
