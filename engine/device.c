@@ -154,6 +154,9 @@ static peridot_result load_functions(struct device *device, peridot_error *error
     if (!device->vk.name)                                                                          \
         missing = "vk" #name;
     DEVICE_FUNCTIONS(LOAD)
+    if (device->owned) {
+        OWN_DEVICE_FUNCTIONS(LOAD)
+    }
 #undef LOAD
     if (missing)
         return fail(error, PERIDOT_ERROR_VULKAN,
@@ -591,7 +594,7 @@ void device_close(struct device *device) {
     if (!device)
         return;
     /* drivers that only compile cannot even wait */
-    if (device->owned && device->submitted && !device->lost)
+    if (device->owned && device->submitted && !device->lost && device->vk.DeviceWaitIdle)
         (void)device->vk.DeviceWaitIdle(device->handle);
     pipelines_destroy(device);
     if (device->owned) {

@@ -23,11 +23,11 @@ static peridot_result create(struct device *device, bool transfers, struct lane 
     VkResult code = device->vk.CreateCommandPool(device->handle, &pool, device->allocator, &made);
     if (!code) {
         lane->pool = made;
+        device_name_object(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)made, "Peridot commands");
         code = device->vk.CreateSemaphore(device->handle, &semaphore, device->allocator, &timeline);
     }
     if (!code) {
         lane->timeline = timeline;
-        device_name_object(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)made, "Peridot commands");
         device_name_object(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)timeline,
                            "Peridot timeline");
         return PERIDOT_OK;

@@ -76,6 +76,12 @@ struct object {
     bool named;
 };
 
+struct command_buffer {
+    VkCommandBuffer handle;
+    VkCommandPool pool;
+    bool named;
+};
+
 /* A queue that the device does not have: what goes there runs on the one that it has. */
 static char transfer_queue;
 #define TRANSFER_QUEUE ((VkQueue)(void *)&transfer_queue)
@@ -87,9 +93,10 @@ struct command_priority {
 };
 
 static struct {
-    struct platform_mutex *mutex; /* pipelines are made on several threads */
-    struct object *objects;       /* stb_ds array */
-    uint32_t unnamed;             /* of those destroyed */
+    struct platform_mutex *mutex;    /* pipelines are made on several threads */
+    struct object *objects;          /* stb_ds array */
+    struct command_buffer *commands; /* stb_ds array, of those not freed */
+    uint32_t unnamed;                /* of those destroyed */
     uint64_t free;
     float priority;
     VkPipelineCache cache;
@@ -193,6 +200,10 @@ shim_SetDebugUtilsObjectNameEXT(VkDevice device, const VkDebugUtilsObjectNameInf
     for (ptrdiff_t i = arrlen(shim.objects) - 1; i >= 0; i--)
         if (shim.objects[i].handle == info->objectHandle && info->pObjectName[0])
             shim.objects[i].named = true;
+    for (ptrdiff_t i = arrlen(shim.commands) - 1; i >= 0; i--)
+        if ((uint64_t)(uintptr_t)shim.commands[i].handle == info->objectHandle &&
+            info->pObjectName[0])
+            shim.commands[i].named = true;
     platform_mutex_unlock(shim.mutex);
     return VK_SUCCESS;
 }
@@ -383,6 +394,40 @@ static VKAPI_ATTR VkResult VKAPI_CALL make_buffer(VkDevice device, const VkBuffe
     return code;
 }
 
+static void add_commands(VkCommandBuffer commands, VkCommandPool pool) {
+    struct command_buffer added = {commands, pool, false};
+    platform_mutex_lock(shim.mutex);
+    arrput(shim.commands, added);
+    platform_mutex_unlock(shim.mutex);
+}
+
+/* One command buffer, or all of a pool's. */
+static void drop_commands(VkCommandBuffer commands, VkCommandPool pool) {
+    platform_mutex_lock(shim.mutex);
+    for (ptrdiff_t i = arrlen(shim.commands) - 1; i >= 0; i--)
+        if (shim.commands[i].pool == pool && (!commands || shim.commands[i].handle == commands)) {
+            shim.unnamed += !shim.commands[i].named;
+            arrdelswap(shim.commands, i);
+        }
+    platform_mutex_unlock(shim.mutex);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_FreeCommandBuffers(VkDevice device, VkCommandPool pool,
+                                                          uint32_t count,
+                                                          const VkCommandBuffer *commands) {
+    for (uint32_t i = 0; i < count; i++)
+        if (commands[i])
+            drop_commands(commands[i], pool);
+    app.real.FreeCommandBuffers(device, pool, count, commands);
+}
+
+static VKAPI_ATTR void VKAPI_CALL destroy_pool(VkDevice device, VkCommandPool pool,
+                                               const VkAllocationCallbacks *callbacks) {
+    if (pool && !is_poison(&pool, sizeof pool))
+        drop_commands(VK_NULL_HANDLE, pool);
+    shim_DestroyCommandPool(device, pool, callbacks);
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
     VkDevice device, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out) {
     VkResult code = judge("vkAllocateCommandBuffers", false);
@@ -390,9 +435,11 @@ static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
         code = MAKE(app.real.AllocateCommandBuffers(device, info, out));
     else
         memset(out, 0, info->commandBufferCount * sizeof *out);
-    for (uint32_t i = 0; i < info->commandBufferCount && !code; i++)
+    for (uint32_t i = 0; i < info->commandBufferCount && !code; i++) {
+        add_commands(out[i], info->commandPool);
         mark(&shim.transfer_commands, (uint64_t)(uintptr_t)out[i],
              is_marked(shim.transfer_pools, (uint64_t)info->commandPool));
+    }
     return code;
 }
 
@@ -550,25 +597,6 @@ static VKAPI_ATTR void VKAPI_CALL list_families(VkPhysicalDevice physical, uint3
 
 /* ---- What no guest may do ---- */
 
-static VKAPI_ATTR VkResult VKAPI_CALL shim_DeviceWaitIdle(VkDevice device) {
-    (void)device;
-    shim.trespasses++;
-    return VK_SUCCESS;
-}
-
-static VKAPI_ATTR VkResult VKAPI_CALL shim_QueueWaitIdle(VkQueue queue) {
-    (void)queue;
-    shim.trespasses++;
-    return VK_SUCCESS;
-}
-
-static VKAPI_ATTR void VKAPI_CALL shim_DestroyDevice(VkDevice device,
-                                                     const VkAllocationCallbacks *callbacks) {
-    (void)device;
-    (void)callbacks;
-    shim.trespasses++;
-}
-
 static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
                                                        const VkAllocationCallbacks *callbacks) {
     (void)instance;
@@ -585,23 +613,32 @@ static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
     X(CmdEndDebugUtilsLabelEXT, )                                                                  \
     X(CreateComputePipelines, )                                                                    \
     X(AllocateCommandBuffers, )                                                                    \
+    X(FreeCommandBuffers, )                                                                        \
     X(CmdCopyBuffer, )                                                                             \
     X(CmdSetComputeOccupancyPriorityNV, )                                                          \
     X(CmdDispatch, )                                                                               \
     X(CmdDispatchBase, )                                                                           \
     X(CmdDispatchIndirect, )                                                                       \
-    X(QueueWaitIdle, )                                                                             \
-    X(DeviceWaitIdle, )                                                                            \
-    X(DestroyDevice, )                                                                             \
     X(DestroyInstance, )
 
+/* Functions that a guest has no use for: to ask for one is a trespass, as to call it would be. */
+static void judge_name(const char *name) {
+    static const char *const forbidden[] = {
+        "vkQueueSubmit",   "vkQueueBindSparse", "vkSignalSemaphore", "vkQueueWaitIdle",
+        "vkWaitForFences", "vkDeviceWaitIdle",  "vkDestroyDevice"};
+    for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
+        shim.trespasses += strcmp(name, forbidden[i]) == 0;
+}
+
 static PFN_vkVoidFunction intercepted(const char *name) {
+    judge_name(name);
     static const struct {
         const char *name;
         PFN_vkVoidFunction function;
     } table[] = {/* found before those below */
                  {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit},
                  {"vkCreateCommandPool", (PFN_vkVoidFunction)make_pool},
+                 {"vkDestroyCommandPool", (PFN_vkVoidFunction)destroy_pool},
                  {"vkCreateBuffer", (PFN_vkVoidFunction)make_buffer},
                  {"vkGetSemaphoreCounterValue", (PFN_vkVoidFunction)read_counter},
                  {"vkBeginCommandBuffer", (PFN_vkVoidFunction)begin_commands},
@@ -614,9 +651,6 @@ static PFN_vkVoidFunction intercepted(const char *name) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(name, table[i].name) == 0)
             return table[i].function;
-    static const char *const waits[] = {"vkQueueWaitIdle", "vkWaitForFences"};
-    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++)
-        shim.trespasses += strcmp(name, waits[i]) == 0;
     return NULL;
 }
 
@@ -761,6 +795,7 @@ static const char *create_device(void) {
     app.get_device = INSTANCE(vkGetDeviceProcAddr);
 #define LOAD(name) app.real.name = (PFN_vk##name)app.get_device(app.device, "vk" #name);
     DEVICE_FUNCTIONS(LOAD)
+    OWN_DEVICE_FUNCTIONS(LOAD)
 #undef LOAD
     app.real.GetDeviceQueue(app.device, app.family, 0, &app.queue);
     return NULL;
@@ -768,6 +803,7 @@ static const char *create_device(void) {
 
 static void free_lists(void) {
     arrfree(shim.objects);
+    arrfree(shim.commands);
     arrfree(shim.priorities);
     arrfree(shim.transfer_pools);
     arrfree(shim.transfer_commands);
@@ -923,6 +959,8 @@ uint32_t adopt_shim_unnamed(void) {
     uint32_t count = shim.unnamed;
     for (ptrdiff_t i = 0; i < arrlen(shim.objects); i++)
         count += !shim.objects[i].named;
+    for (ptrdiff_t i = 0; i < arrlen(shim.commands); i++)
+        count += !shim.commands[i].named;
     return count;
 }
 

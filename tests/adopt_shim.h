@@ -60,7 +60,7 @@ uint32_t adopt_shim_unlocked_submissions(void);
 int32_t adopt_shim_live(void);
 /* Bytes of device memory allocated and not freed. */
 uint64_t adopt_shim_memory(void);
-/* Objects that got no name before they were destroyed, or have none yet. */
+/* Objects, command buffers too, that got no name before they were destroyed, or have none yet. */
 uint32_t adopt_shim_unnamed(void);
 /* Priority of the last allocation; negative: it had none. */
 float adopt_shim_priority(void);
@@ -69,11 +69,11 @@ VkPipelineCache adopt_shim_cache(void);
 /* Calls from other threads than that of the reset. */
 uint32_t adopt_shim_foreign_calls(void);
 /* Calls no guest may make: destroying the application's own objects, or what a failed call left in
- * its output; waiting for the whole device, or asking for functions that wait for more than a
- * semaphore; commands of one family on the other's queue; copies by the transfer queue to what its
- * family may not use; priorities of dispatches on the transfer queue; passing other allocation
- * callbacks than the adoption's (adopt_shim_adoption has none; a test that adds some sets them
- * here). */
+ * its output; asking for a function that destroys the device, waits for more than a semaphore,
+ * signals one, or submits in another way than vkQueueSubmit2; commands of one family on the other's
+ * queue; copies by the transfer queue to what its family may not use; priorities of dispatches on
+ * the transfer queue; passing other allocation callbacks than the adoption's (adopt_shim_adoption
+ * has none; a test that adds some sets them here). */
 uint32_t adopt_shim_trespasses(void);
 void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
 /* Objects of the application's own, not counted. */

@@ -80,6 +80,7 @@ static peridot_session *create(peridot_model *model, const peridot_session_param
 
 /* No call that a guest may not make, and all closed. */
 static void check_guest(void) {
+    assert_int_equal(adopt_shim_unnamed(), 0);
     assert_int_equal(adopt_shim_trespasses(), 0);
     assert_int_equal(adopt_shim_unlocked_submissions(), 0);
     assert_int_equal(adopt_shim_live(), 0);
@@ -729,7 +730,6 @@ static void test_no_surprises(void **state) {
     peridot_model_close(model);
     peridot_device_close(device);
     cache = kept;
-    assert_int_equal(adopt_shim_unnamed(), 0);
     assert_int_equal(adopt_shim_foreign_calls(), 0);
     check_guest();
 }
