@@ -63,7 +63,7 @@ static struct {
     PFN_vkGetDeviceProcAddr get_device;
     VkInstance instance;
     VkPhysicalDevice physical;
-    VkDevice device;
+    VkDevice device, second;
     VkQueue queue;
     uint32_t family, families; /* the device's; transfers are of one more */
     VkDebugUtilsMessengerEXT messenger;
@@ -774,12 +774,11 @@ static bool find_family(void) {
     return false;
 }
 
-static const char *create_device(void) {
+static VkDevice make_device(void) {
     struct device_features features;
     device_required_features(&features);
     float priority = 1;
-    if (!find_family())
-        return "no queue for compute";
+    VkDevice device = VK_NULL_HANDLE;
     VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                      .queueFamilyIndex = app.family,
                                      .queueCount = 1,
@@ -788,10 +787,16 @@ static const char *create_device(void) {
                                .pNext = &features.base,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue};
-    if (INSTANCE(vkCreateDevice)(app.physical, &info, NULL, &app.device)) {
-        app.device = VK_NULL_HANDLE;
+    VkResult code = INSTANCE(vkCreateDevice)(app.physical, &info, NULL, &device);
+    return code ? VK_NULL_HANDLE : device;
+}
+
+static const char *create_device(void) {
+    if (!find_family())
+        return "no queue for compute";
+    app.device = make_device();
+    if (!app.device)
         return "no device with the features that Peridot requires";
-    }
     app.get_device = INSTANCE(vkGetDeviceProcAddr);
 #define LOAD(name) app.real.name = (PFN_vk##name)app.get_device(app.device, "vk" #name);
     DEVICE_FUNCTIONS(LOAD)
@@ -824,6 +829,7 @@ const char *adopt_shim_open(void) {
 }
 
 void adopt_shim_close(void) {
+    adopt_shim_close_second();
     if (app.device)
         app.real.DestroyDevice(app.device, NULL);
     if (app.messenger)
@@ -861,6 +867,26 @@ struct device_adoption adopt_shim_adoption(void) {
         .queue_family = app.family,
         .callbacks = {lock_queue, unlock_queue, NULL},
     };
+}
+
+struct device_adoption adopt_shim_second(void) {
+    struct device_adoption adoption = {
+        .instance = app.instance,
+        .physical = app.physical,
+        .device = app.second = make_device(),
+        .get_instance_proc_addr = app.get,
+        .queue_family = app.family,
+    };
+    if (app.second)
+        ((PFN_vkGetDeviceQueue)app.get_device(app.second, "vkGetDeviceQueue"))(
+            app.second, app.family, 0, &adoption.queue);
+    return adoption;
+}
+
+void adopt_shim_close_second(void) {
+    if (app.second)
+        ((PFN_vkDestroyDevice)app.get_device(app.second, "vkDestroyDevice"))(app.second, NULL);
+    app.second = VK_NULL_HANDLE;
 }
 
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void) {

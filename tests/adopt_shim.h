@@ -21,6 +21,11 @@ struct device_adoption adopt_shim_adoption(void);
  * device need have neither: what is submitted there runs on the one queue that it has. */
 struct device_adoption adopt_shim_adoption_transfer(bool own_family);
 
+/* A second VkDevice of the application's beside it, whose functions are the driver's own: nothing
+ * of it is counted, fails or is lost. */
+struct device_adoption adopt_shim_second(void);
+void adopt_shim_close_second(void);
+
 /* The function that the intercepted ones stand before. */
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void);
 

@@ -55,6 +55,16 @@ static peridot_device *adopt(void) {
     return device;
 }
 
+/* Of another VkDevice of the application's, which is to be closed after it. */
+static peridot_device *adopt_second(void) {
+    const struct device_adoption from = adopt_shim_second();
+    assert_non_null(from.device);
+    peridot_adoption second = guest_adoption(&from);
+    peridot_device *device;
+    MUST(peridot_device_adopt(&second, &guest_params, &device, &error));
+    return device;
+}
+
 static peridot_model *load(peridot_device *device, const char *path) {
     peridot_model *model;
     MUST(peridot_model_load_wait(device, path, NULL, &model, &error));
@@ -656,7 +666,7 @@ static bool lose(peridot_model *model, uint32_t call, peridot_model *again) {
 static void test_lost(void **state) {
     (void)state;
     adopt_shim_reset();
-    peridot_device *device = adopt(), *other = adopt();
+    peridot_device *device = adopt(), *other = adopt_second(); /* there it goes on */
     peridot_model *model = load(device, SMALL), *again = load(other, SMALL);
     make_expected(again);
     peridot_session_close_wait(create(model, &short_context));
@@ -680,7 +690,71 @@ static void test_lost(void **state) {
     peridot_model_close(again);
     peridot_device_close(device);
     peridot_device_close(other);
+    adopt_shim_close_second();
     check_guest();
+}
+
+/* ---- Lost while commands of the application's have slices in them ---- */
+
+/* Into a command buffer of the application's, of which `app` is the queue. */
+static void record(struct lane *app, peridot_session *session) {
+    VkCommandBuffer commands;
+    MUST(lane_commands(app, &commands, &error));
+    MUST(lane_begin(app, commands, false, &error));
+    const peridot_recording recording = {.struct_size = sizeof recording,
+                                         .commands = commands,
+                                         .budget_ms = 0.01f,
+                                         .timeline = app->timeline,
+                                         .value = app->submitted + 1};
+    MUST(peridot_session_record(session, &recording, NULL, &error));
+    MUST(lane_end(app, commands, &error));
+    MUST(lane_submit(app, &(struct batch){&commands, 1}, 1, &error));
+}
+
+/* Told once by poll, and then by whatever is new; `elsewhere`: another session has found it out. */
+static void lose_recorded(uint32_t slices, bool elsewhere) {
+    peridot_device *device = adopt();
+    peridot_model *model = load(device, SMALL);
+    peridot_session *session = create(model, &short_context),
+                    *other = create(model, &short_context);
+    struct answer answer = {.count = 0};
+    struct lane app;
+    peridot_error error = {0};
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(lane_create(device->engine, &app, &error));
+    assert_int_equal(start(session, &answer, &error), PERIDOT_OK);
+    for (uint32_t i = 0; i < slices; i++)
+        record(&app, session);
+    adopt_shim_fail(elsewhere ? "vkQueueSubmit2" : "vkGetSemaphoreCounterValue", 0,
+                    VK_ERROR_DEVICE_LOST);
+    if (elsewhere)
+        assert_int_equal(peridot_session_prompt_wait(other, prompt, 3, NULL, &error),
+                         PERIDOT_ERROR_DEVICE_LOST);
+    adopt_shim_forbid_waits(true);
+    assert_int_equal(peridot_session_poll(session, &status, &error), PERIDOT_ERROR_DEVICE_LOST);
+    assert_non_null(strstr(error.message, "was lost"));
+    MUST(peridot_session_poll(session, &status, &error));
+    assert_false(status.active);
+    assert_int_equal(status.slices_in_flight, 0);
+    assert_int_equal(peridot_session_prompt_wait(session, prompt, 1, NULL, &error),
+                     PERIDOT_ERROR_DEVICE_LOST);
+    assert_memory_equal(peridot_session_tokens(session), prompt, sizeof prompt);
+    assert_int_equal(peridot_session_close(session), PERIDOT_OK);
+    assert_int_equal(peridot_session_close(other), PERIDOT_OK);
+    lane_destroy(&app);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    adopt_shim_forbid_waits(false);
+    adopt_shim_mend();
+    check_guest();
+}
+
+static void test_lost_while_recorded(void **state) {
+    (void)state;
+    adopt_shim_reset();
+    lose_recorded(1, false);
+    lose_recorded(4, false);
+    lose_recorded(4, true);
 }
 
 /* ---- Without surprises ---- */
@@ -863,6 +937,48 @@ static void test_two_devices(void **state) {
     check_guest();
 }
 
+/* Two devices of the application's own take turns; one is lost, and the other goes on. */
+static void test_two_of_its_own(void **state) {
+    (void)state;
+    adopt_shim_reset();
+    peridot_device *devices[2] = {adopt(), adopt_second()};
+    peridot_model *models[2] = {load(devices[0], SMALL), load(devices[1], SMALL)};
+    make_expected(models[0]);
+    for (int lost = 0; lost < 2; lost++) {
+        peridot_session *sessions[2];
+        struct answer answers[2] = {{.count = 0}, {.count = 0}};
+        bool active[2] = {true, true};
+        peridot_error error = {0};
+        for (int i = 0; i < 2; i++) {
+            sessions[i] = create(models[i], &short_context);
+            set_sampling(sessions[i]);
+            assert_int_equal(start(sessions[i], &answers[i], &error), PERIDOT_OK);
+        }
+        while (active[0] || active[1]) {
+            if (lost && active[0] && answers[0].count == 2)
+                adopt_shim_fail(NULL, 0, VK_ERROR_DEVICE_LOST);
+            for (int i = 0; i < 2; i++)
+                if (active[i] && frame(sessions[i], &active[i], &error) < 0) {
+                    assert_true(lost && i == 0 && error.code == PERIDOT_ERROR_DEVICE_LOST);
+                    active[i] = false;
+                }
+        }
+        assert_int_equal(adopt_shim_failed(), lost);
+        for (int i = 0; i < 2; i++) {
+            if (i == 1 || !lost)
+                check_answer(&answers[i]);
+            peridot_session_close_wait(sessions[i]);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        peridot_model_close(models[i]);
+        peridot_device_close(devices[i]);
+    }
+    adopt_shim_close_second();
+    adopt_shim_mend();
+    check_guest();
+}
+
 int main(int count, char **arguments) {
     if (count > 1)
         cmocka_set_test_filter(arguments[1]);
@@ -879,6 +995,8 @@ int main(int count, char **arguments) {
         cmocka_unit_test(test_what_is_given),
         cmocka_unit_test(test_a_thousand_sessions),
         cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_two_of_its_own),
+        cmocka_unit_test(test_lost_while_recorded),
     };
     return cmocka_run_group_tests_name("guest", tests, open_application, close_application);
 }
