@@ -162,6 +162,9 @@ static peridot_result load_functions(struct device *device, peridot_error *error
     if (!device->vk.name)                                                                          \
         missing = "vk" #name;
     DEVICE_FUNCTIONS(LOAD)
+    if (device->owned) {
+        OWN_DEVICE_FUNCTIONS(LOAD)
+    }
 #undef LOAD
     if (missing)
         return fail(error, device->owned ? PERIDOT_ERROR_VULKAN : PERIDOT_ERROR_ARGUMENT,
@@ -603,7 +606,7 @@ void device_close(struct device *device) {
     if (!device)
         return;
     /* drivers that only compile cannot even wait */
-    if (device->owned && device->submitted && !device->lost)
+    if (device->owned && device->submitted && !device->lost && device->vk.DeviceWaitIdle)
         (void)device->vk.DeviceWaitIdle(device->handle);
     pipelines_destroy(device);
     if (device->owned) {

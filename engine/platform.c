@@ -1,4 +1,4 @@
-#define _GNU_SOURCE 1 /* mkstemp, pread */
+#define _GNU_SOURCE 1 /* pread */
 #include "platform.h"
 
 #include <dlfcn.h>
@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -84,37 +85,59 @@ void platform_free_file(struct file_bytes *bytes) {
     *bytes = (struct file_bytes){0};
 }
 
+#define NAME_TRIES 100
+
+/* Opens a new file beside `path`, with the mode that the user's new files get: mkstemp's would be
+ * 0600, and to ask for the user's mask is to change it, for all threads. `temporary` has room for
+ * the path and TEMPORARY_BYTES more. */
+#define TEMPORARY_BYTES 32
+static int open_beside(const char *path, char *temporary) {
+    static atomic_uint counter;
+    size_t size = strlen(path) + TEMPORARY_BYTES;
+    int descriptor = -1;
+    for (int i = 0; i < NAME_TRIES && descriptor < 0; i++) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        snprintf(temporary, size, "%s.%lx-%x-%lx", path, (unsigned long)getpid() & 0xffffffff,
+                 atomic_fetch_add(&counter, 1), (unsigned long)now.tv_nsec);
+        descriptor = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+        if (descriptor < 0 && errno != EEXIST)
+            break;
+    }
+    return descriptor;
+}
+
+/* Written, on disk and in the place of `path`; errno says why not. */
+static bool fill_and_move(int descriptor, const char *temporary, const char *path,
+                          bool (*write)(FILE *stream, void *user), void *user) {
+    FILE *stream = fdopen(descriptor, "wb");
+    if (!stream) {
+        close(descriptor);
+        return false;
+    }
+    bool good = write(stream, user) && fflush(stream) == 0 && fsync(descriptor) == 0;
+    int cause = errno;
+    good = fclose(stream) == 0 && good;
+    good = good && rename(temporary, path) == 0;
+    if (!good)
+        errno = errno ? errno : cause;
+    return good;
+}
+
 peridot_result platform_replace_file(const char *path, bool (*write)(FILE *stream, void *user),
                                      void *user, peridot_error *error) {
     struct stat status;
     bool exists = stat(path, &status) == 0;
     if (exists && !S_ISREG(status.st_mode))
         return fail(error, PERIDOT_ERROR_FILE, "cannot write %s: it is not a regular file", path);
-    size_t length = strlen(path);
-    char *temporary = malloc(length + 8);
+    char *temporary = malloc(strlen(path) + TEMPORARY_BYTES);
     if (!temporary)
         return fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while writing %s", path);
-    memcpy(temporary, path, length);
-    memcpy(temporary + length, ".XXXXXX", 8);
-    int descriptor = mkstemp(temporary);
-    FILE *stream = descriptor < 0 ? NULL : fdopen(descriptor, "wb");
-    bool good = stream != NULL;
-    if (good) {
-        /* mkstemp makes 0600; a replaced file keeps its mode, a new one gets the user's default */
-        mode_t mask = umask(0);
-        umask(mask);
-        fchmod(descriptor, exists ? status.st_mode & 0777 : 0666 & ~mask);
-        good = write(stream, user) && fflush(stream) == 0 && fsync(descriptor) == 0;
-        int cause = errno;
-        good = fclose(stream) == 0 && good;
-        good = good && rename(temporary, path) == 0;
-        if (!good)
-            errno = errno ? errno : cause;
-    } else if (descriptor >= 0) {
-        close(descriptor);
-    }
     peridot_result result = PERIDOT_OK;
-    if (!good) {
+    int descriptor = open_beside(path, temporary);
+    if (descriptor >= 0 && exists) /* a replaced file keeps its mode */
+        fchmod(descriptor, status.st_mode & 0777);
+    if (descriptor < 0 || !fill_and_move(descriptor, temporary, path, write, user)) {
         result = fail(error, PERIDOT_ERROR_FILE, "cannot write %s: %s", path, strerror(errno));
         if (descriptor >= 0)
             unlink(temporary);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #define BATCHES_MAX 64
+#define WAIT_TRIES 100
 
 static peridot_result create(struct device *device, bool transfers, struct lane *lane,
                              peridot_error *error) {
@@ -22,11 +23,11 @@ static peridot_result create(struct device *device, bool transfers, struct lane 
     VkResult code = device->vk.CreateCommandPool(device->handle, &pool, device->allocator, &made);
     if (!code) {
         lane->pool = made;
+        device_name_object(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)made, "Peridot commands");
         code = device->vk.CreateSemaphore(device->handle, &semaphore, device->allocator, &timeline);
     }
     if (!code) {
         lane->timeline = timeline;
-        device_name_object(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)made, "Peridot commands");
         device_name_object(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)timeline,
                            "Peridot timeline");
         return PERIDOT_OK;
@@ -243,6 +244,16 @@ bool lane_is_over(struct lane *lane) {
            lane->device->lost;
 }
 
+VkResult device_wait(struct device *device, const VkSemaphoreWaitInfo *info) {
+    VkResult code;
+    uint32_t tries = 0;
+    do
+        code = device->vk.WaitSemaphores(device->handle, info, UINT64_MAX);
+    while ((code == VK_ERROR_OUT_OF_HOST_MEMORY || code == VK_ERROR_OUT_OF_DEVICE_MEMORY) &&
+           ++tries < WAIT_TRIES);
+    return code;
+}
+
 peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error) {
     struct device *device = lane->device;
     if (lane->completed >= value)
@@ -253,7 +264,7 @@ peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error
                                 .semaphoreCount = 1,
                                 .pSemaphores = &lane->timeline,
                                 .pValues = &value};
-    VkResult code = device->vk.WaitSemaphores(device->handle, &info, UINT64_MAX);
+    VkResult code = device_wait(device, &info);
     if (code)
         return device_fail(device, code, "waiting for work", error);
     lane->completed = value;

@@ -60,6 +60,9 @@ peridot_result lane_follow(struct lane *lane, const struct lane *before, peridot
 bool lane_is_over(struct lane *lane);
 /* Whether `value` is reached. Errors: DEVICE_LOST. */
 peridot_result lane_poll(struct lane *lane, uint64_t value, bool *reached, peridot_error *error);
+/* vkWaitSemaphores without an end; made again where it is refused memory, since what is in flight
+ * can neither be used again nor freed. */
+VkResult device_wait(struct device *device, const VkSemaphoreWaitInfo *info);
 /* Blocks until `value` is reached. Errors: DEVICE_LOST. */
 peridot_result lane_wait(struct lane *lane, uint64_t value, peridot_error *error);
 

@@ -17,9 +17,7 @@
     X(GetDeviceProcAddr)
 
 #define DEVICE_FUNCTIONS(X)                                                                        \
-    X(DestroyDevice)                                                                               \
     X(GetDeviceQueue)                                                                              \
-    X(DeviceWaitIdle)                                                                              \
     X(QueueSubmit2)                                                                                \
     X(CreateBuffer)                                                                                \
     X(DestroyBuffer)                                                                               \
@@ -65,6 +63,11 @@
     X(WaitSemaphores)                                                                              \
     X(GetSemaphoreCounterValue)
 
+/* Not for a guest: loaded for a device of Peridot's own alone. */
+#define OWN_DEVICE_FUNCTIONS(X)                                                                    \
+    X(DestroyDevice)                                                                               \
+    X(DeviceWaitIdle)
+
 /* Loaded where the extension is enabled; NULL otherwise. */
 #define OPTIONAL_DEVICE_FUNCTIONS(X)                                                               \
     X(SetDebugUtilsObjectNameEXT)                                                                  \
@@ -82,6 +85,7 @@ struct instance_functions {
 };
 struct device_functions {
     DEVICE_FUNCTIONS(DECLARE)
+    OWN_DEVICE_FUNCTIONS(DECLARE)
     OPTIONAL_DEVICE_FUNCTIONS(DECLARE)
 };
 #undef DECLARE

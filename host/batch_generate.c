@@ -126,6 +126,14 @@ static peridot_result make_list(const struct peridot_session *own, uint32_t step
                      : fail(error, PERIDOT_ERROR_HOST_MEMORY, "out of memory while generating");
 }
 
+/* Passes have been submitted, so that logits are those of later tokens, even if none is received.
+ */
+static void forget_logits(const struct call *call) {
+    for (uint32_t i = 0; i < call->batch->own.member_count; i++)
+        if (call->live[i])
+            call->batch->own.members[i]->logits_valid = false;
+}
+
 /* Sends `steps` steps in one vkQueueSubmit2, each of which signals the timeline. */
 static peridot_result submit_steps(struct call *call, uint32_t steps, peridot_error *error) {
     struct peridot_session *own = &call->batch->own;
@@ -151,6 +159,8 @@ static peridot_result submit_steps(struct call *call, uint32_t steps, peridot_er
     free(commands);
     for (uint32_t i = 0; i < steps && !result; i++)
         call->values[call->submitted++ % RING_CAPACITY] = own->lane.submitted - steps + i + 1;
+    if (call->submitted > 1)
+        forget_logits(call);
     return result;
 }
 
@@ -187,9 +197,12 @@ static peridot_result submit_one_step(struct call *call, peridot_error *error) {
         batches[1].count = pass_commands(call, step + 1, commands + count);
     result = lane_submit(&own->lane, batches, more ? 2 : 1, error);
     free(commands);
-    if (!result)
-        call->values[call->submitted++ % RING_CAPACITY] = own->lane.submitted - more;
-    return result;
+    if (result)
+        return result;
+    call->values[call->submitted++ % RING_CAPACITY] = own->lane.submitted - more;
+    if (more)
+        forget_logits(call);
+    return PERIDOT_OK;
 }
 
 /* Keeps the device busy: up to two submissions ahead of what was received. */
@@ -260,9 +273,6 @@ static peridot_result run(struct call *call, peridot_error *error) {
         /* told when all that was sampled before has been handed over */
         result = fed && call->received == call->submitted ? fed : receive(call, error);
     }
-    for (uint32_t i = 0; i < own->member_count && call->submitted; i++)
-        if (call->ends[i]) /* steps overwrite them */
-            own->members[i]->logits_valid = false;
     peridot_result end = lane_wait(&own->lane, own->lane.submitted, error);
     for (ptrdiff_t i = 0; i < arrlen(call->updates); i++)
         lane_free_commands(&own->lane, call->updates[i]);

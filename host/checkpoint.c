@@ -61,10 +61,7 @@ static peridot_result check_directory(const char *directory, peridot_error *erro
                     "there is no directory %s: give the directory of a downloaded Gemma "
                     "checkpoint, or a GGUF file",
                     directory);
-    char *config = checkpoint_join(directory, "config.json");
-    bool there = config && platform_is_file(config);
-    free(config);
-    if (!there)
+    if (!checkpoint_directory_has(directory, "config.json"))
         return fail(error, PERIDOT_ERROR_FILE,
                     "%s has no config.json: give the directory of a Hugging Face Gemma "
                     "checkpoint, or a GGUF file",

@@ -1,7 +1,10 @@
 #include "checkpoint_parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PATH_BYTES 4096
 
 char *checkpoint_join(const char *directory, const char *name) {
     size_t a = directory ? strlen(directory) : 0, b = strlen(name);
@@ -17,6 +20,20 @@ char *checkpoint_join(const char *directory, const char *name) {
     return path;
 }
 
+/* Without memory that could be refused: a file not found for that would be one that is not there.
+ * False where the path is longer than any that can be opened. */
+static bool join_into(char path[PATH_BYTES], const char *directory, const char *name) {
+    size_t length = strlen(directory);
+    const char *separator = length > 0 && directory[length - 1] != '/' ? "/" : "";
+    int written = snprintf(path, PATH_BYTES, "%s%s%s", directory, separator, name);
+    return written > 0 && written < PATH_BYTES;
+}
+
+bool checkpoint_directory_has(const char *directory, const char *name) {
+    char path[PATH_BYTES];
+    return join_into(path, directory, name) && platform_is_file(path);
+}
+
 static const struct checkpoint_file *find_memory(const struct checkpoint *checkpoint,
                                                  const char *name) {
     for (size_t i = 0; i < checkpoint->memory_count; i++)
@@ -28,10 +45,7 @@ static const struct checkpoint_file *find_memory(const struct checkpoint *checkp
 bool checkpoint_has_file(const struct checkpoint *checkpoint, const char *name) {
     if (!checkpoint->directory)
         return find_memory(checkpoint, name) != NULL;
-    char *path = checkpoint_join(checkpoint->directory, name);
-    bool there = path && platform_is_file(path);
-    free(path);
-    return there;
+    return checkpoint_directory_has(checkpoint->directory, name);
 }
 
 bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path) {
@@ -44,10 +58,8 @@ bool checkpoint_reads(const struct checkpoint *checkpoint, const char *path) {
         if (platform_same_file(checkpoint->shards[i].name, path))
             return true;
     for (size_t i = 0; i < sizeof others / sizeof *others && !checkpoint->is_gguf; i++) {
-        char *other = checkpoint_join(checkpoint->directory, others[i]);
-        bool same = other && platform_same_file(other, path);
-        free(other);
-        if (same)
+        char other[PATH_BYTES];
+        if (join_into(other, checkpoint->directory, others[i]) && platform_same_file(other, path))
             return true;
     }
     return false;

@@ -36,6 +36,8 @@ struct checkpoint {
 
 /* `directory` (NULL: none), "/" where it is needed, and `name` in new memory, or NULL. */
 char *checkpoint_join(const char *directory, const char *name);
+/* Whether the directory has that file; needs no memory. */
+bool checkpoint_directory_has(const char *directory, const char *name);
 bool checkpoint_has_file(const struct checkpoint *checkpoint, const char *name);
 /* A file that is read whole. Errors: FILE, HOST_MEMORY. Also after one, `*source` is to be closed.
  */

@@ -155,6 +155,8 @@ static peridot_result submit_steps(struct generation *generation, uint32_t steps
     for (uint32_t i = 0; i < steps && !result; i++)
         generation->values[generation->submitted++ % RING_CAPACITY] =
             session->lane.submitted - steps + i + 1;
+    if (generation->submitted > 1) /* the logits are a later token's, even if none is received */
+        session->logits_valid = false;
     return result;
 }
 
@@ -219,9 +221,11 @@ static peridot_result submit_one_step(struct generation *generation, peridot_err
     if (!result)
         result = lane_submit(&home->lane, batches, more ? 2 : 1, error);
     free(commands);
-    if (!result)
-        generation->values[generation->submitted++ % RING_CAPACITY] = home->lane.submitted - more;
-    return result;
+    if (result)
+        return result;
+    generation->values[generation->submitted++ % RING_CAPACITY] = home->lane.submitted - more;
+    home->logits_valid &= !more;
+    return PERIDOT_OK;
 }
 
 /* Keeps the device busy: up to two submissions ahead of what was received. */
@@ -309,8 +313,6 @@ static peridot_result run(struct generation *generation, peridot_on_token on_tok
         if (!result)
             more = (!on_token || on_token(&token, user)) && !token.stop;
     }
-    if (generation->submitted) /* steps overwrite them */
-        session->logits_valid = false;
     /* steps beyond the last token wanted may still run; what they write is written over later */
     peridot_result end = lane_wait(&session->lane, session->lane.submitted, error);
     for (uint32_t i = 0; i < generation->update_count; i++)

@@ -31,6 +31,7 @@ void grammar_free(struct peridot_grammar *grammar) {
 
 bool grammar_add_node(struct peridot_grammar *grammar, enum grammar_node_kind kind, uint32_t a,
                       uint32_t b, uint32_t *index) {
+    grammar->over_bound |= grammar->node_count >= GRAMMAR_NODES_MAX;
     if (!grammar_grow((void **)&grammar->nodes, grammar->node_count, &grammar->node_capacity,
                       GRAMMAR_NODES_MAX, sizeof *grammar->nodes))
         return false;
@@ -40,6 +41,7 @@ bool grammar_add_node(struct peridot_grammar *grammar, enum grammar_node_kind ki
 }
 
 bool grammar_add_edge(struct peridot_grammar *grammar, struct grammar_edge edge) {
+    grammar->over_bound |= grammar->edge_count >= GRAMMAR_EDGES_MAX;
     if (!grammar_grow((void **)&grammar->edges, grammar->edge_count, &grammar->edge_capacity,
                       GRAMMAR_EDGES_MAX, sizeof *grammar->edges))
         return false;
@@ -113,8 +115,10 @@ bool grammar_repeat(struct peridot_grammar *grammar, struct grammar_part *part, 
     bool endless = most == GRAMMAR_NONE;
     uint32_t copies = endless ? (least ? least : 1) : most, entry;
     struct repetition r = {.grammar = grammar, .part = part, .size = part->end - part->begin};
-    if ((uint64_t)copies * r.size > GRAMMAR_NODES_MAX)
+    if ((uint64_t)copies * r.size > GRAMMAR_NODES_MAX) {
+        grammar->over_bound = true;
         return false;
+    }
     for (uint32_t i = 1; i < copies; i++)
         if (!copy_part(grammar, part))
             return false;

@@ -53,6 +53,7 @@ struct peridot_grammar {
     uint32_t root;         /* where it starts */
     uint8_t class_of[256]; /* bytes that no edge tells apart have the same class */
     uint32_t class_count;
+    bool over_bound;                   /* that is why a part of it could not be made */
     const struct peridot_model *model; /* whose tokens it is for */
 };
 

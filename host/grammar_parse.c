@@ -37,13 +37,17 @@ static bool wrong(struct parser *p, const char *what) {
     return false;
 }
 
-static bool too_large(struct parser *p) {
-    if (!p->result)
-        p->result =
-            fail(p->error, PERIDOT_ERROR_UNSUPPORTED,
-                 "grammar, line %u: here it becomes too large (more than %u nodes, %u rules "
-                 "or the memory there is): make repetitions smaller",
-                 line_of(p, p->at), GRAMMAR_NODES_MAX, GRAMMAR_RULES_MAX);
+/* Always false: a part of the network cannot be made. */
+static bool no_room(struct parser *p) {
+    if (p->result)
+        return false;
+    if (p->grammar->over_bound)
+        p->result = fail(p->error, PERIDOT_ERROR_UNSUPPORTED,
+                         "grammar, line %u: here it becomes too large (more than %u nodes or %u "
+                         "rules): make repetitions smaller",
+                         line_of(p, p->at), GRAMMAR_NODES_MAX, GRAMMAR_RULES_MAX);
+    else
+        p->result = fail(p->error, PERIDOT_ERROR_HOST_MEMORY, "out of memory for the grammar");
     return false;
 }
 
@@ -184,7 +188,7 @@ static bool table_insert(struct parser *p, uint32_t rule) {
         uint32_t size = p->table_size ? 2 * p->table_size : 256;
         uint32_t *table = calloc(size, sizeof *table);
         if (!table)
-            return too_large(p);
+            return no_room(p);
         free(p->table);
         p->table = table;
         p->table_size = size;
@@ -205,9 +209,10 @@ static bool find_rule(struct parser *p, size_t at, uint32_t length, uint32_t *ru
             return true;
         }
     }
+    grammar->over_bound |= grammar->rule_count >= GRAMMAR_RULES_MAX;
     if (!grammar_grow((void **)&grammar->rules, grammar->rule_count, &grammar->rule_capacity,
                       GRAMMAR_RULES_MAX, sizeof *grammar->rules))
-        return too_large(p);
+        return no_room(p);
     *rule = grammar->rule_count++;
     grammar->rules[*rule] = (struct grammar_rule){
         .name = (uint32_t)at, .length = length, .line = line_of(p, at), .start = GRAMMAR_NONE};
@@ -228,7 +233,7 @@ static bool read_name(struct parser *p, uint32_t *rule) {
 static bool read_alternatives(struct parser *p, struct grammar_part *part);
 
 static bool add_empty(struct parser *p, uint32_t *index) {
-    return grammar_add_node(p->grammar, GRAMMAR_EMPTY, GRAMMAR_NONE, 0, index) || too_large(p);
+    return grammar_add_node(p->grammar, GRAMMAR_EMPTY, GRAMMAR_NONE, 0, index) || no_room(p);
 }
 
 static bool read_literal(struct parser *p, struct grammar_part *part) {
@@ -246,7 +251,7 @@ static bool read_literal(struct parser *p, struct grammar_part *part) {
             return false;
         range.high = range.low;
         if (!grammar_add_set(grammar, &(struct grammar_set){&range, 1, 1}, &next))
-            return too_large(p);
+            return no_room(p);
         grammar->nodes[head].a = next.entry;
         part->exit = next.exit;
     }
@@ -268,7 +273,7 @@ static bool read_range(struct parser *p, struct grammar_set *set) {
     }
     if (high < low)
         return wrong(p, "a range of characters goes backwards");
-    return grammar_set_add(set, low, high) || too_large(p);
+    return grammar_set_add(set, low, high) || no_room(p);
 }
 
 static bool read_set(struct parser *p, struct grammar_set *set, bool *inverted) {
@@ -285,11 +290,11 @@ static bool read_class(struct parser *p, bool any, struct grammar_part *part) {
     bool inverted = true;
     bool good = any || read_set(p, &set, &inverted);
     if (good && !grammar_set_settle(&set, inverted))
-        good = too_large(p);
+        good = no_room(p);
     if (good && !set.count)
         good = wrong(p, "a class has no character");
     if (good && !grammar_add_set(p->grammar, &set, part))
-        good = too_large(p);
+        good = no_room(p);
     free(set.ranges);
     return good;
 }
@@ -298,8 +303,7 @@ static bool read_call(struct parser *p, struct grammar_part *part) {
     uint32_t rule;
     if (!read_name(p, &rule) || !add_empty(p, &part->exit))
         return false;
-    return grammar_add_node(p->grammar, GRAMMAR_CALL, rule, part->exit, &part->entry) ||
-           too_large(p);
+    return grammar_add_node(p->grammar, GRAMMAR_CALL, rule, part->exit, &part->entry) || no_room(p);
 }
 
 static bool read_group(struct parser *p, struct grammar_part *part) {
@@ -357,7 +361,7 @@ static bool read_repetitions(struct parser *p, struct grammar_part *part) {
         } else if (!take(p, '*'))
             return true;
         if (!grammar_repeat(p->grammar, part, least, most))
-            return too_large(p);
+            return no_room(p);
     }
 }
 
@@ -433,7 +437,7 @@ static bool read_alternatives(struct parser *p, struct grammar_part *part) {
     do {
         struct grammar_part sequence;
         if (!grammar_add_node(grammar, GRAMMAR_FORK, 0, 0, &next))
-            return too_large(p);
+            return no_room(p);
         if (fork == GRAMMAR_NONE)
             part->entry = next;
         else
@@ -472,7 +476,7 @@ static bool read_rule(struct parser *p) {
     if (!is_end(p) && peek(p) != '\n' && peek(p) != '\r' && !begins_line(p))
         return wrong(p, "this cannot stand here");
     if (!grammar_add_node(grammar, GRAMMAR_END, GRAMMAR_NONE, 0, &end))
-        return too_large(p);
+        return no_room(p);
     grammar->nodes[part.exit].a = end;
     grammar->rules[rule].start = part.entry;
     grammar->rules[rule].begin = first;

@@ -412,7 +412,7 @@ static void wait_for_recorded(const struct peridot_session *session,
                                 .pSemaphores = &flight->timeline,
                                 .pValues = &flight->value};
     if (flight->recorded && !device->lost)
-        (void)device->vk.WaitSemaphores(device->handle, &info, UINT64_MAX);
+        (void)device_wait(device, &info);
 }
 
 void slices_release(struct peridot_session *session) {

@@ -334,11 +334,15 @@ static void take_progress(struct peridot_session *session, const struct work_pla
     const struct member_place *place = &after->members[index];
     struct peridot_session *member = work_list_member(session, index);
     bool sits_out = session->member_count && !work->goal.members[index].generate;
-    if (sits_out || state->ended || (work->ending && state->received > 0))
-        return; /* take_tokens has set it */
+    bool logits = place->computed == member->length && !work_list_head_runs(session, after);
+    if (sits_out)
+        return;
+    if (state->ended || (work->ending && state->received > 0)) {
+        member->logits_valid &= logits; /* take_tokens, or a slice before this one, has set it */
+        return;
+    }
     member->computed = place->computed < member->length ? place->computed : member->length;
-    member->logits_valid =
-        place->computed == member->length && !work_list_head_runs(session, after);
+    member->logits_valid = logits;
 }
 
 /* What the oldest slice took; what follows a stop token returns at once, and teaches nothing. */

@@ -63,7 +63,7 @@ static struct {
     PFN_vkGetDeviceProcAddr get_device;
     VkInstance instance;
     VkPhysicalDevice physical;
-    VkDevice device;
+    VkDevice device, second;
     VkQueue queue;
     uint32_t family, families; /* the device's; transfers are of one more */
     VkDebugUtilsMessengerEXT messenger;
@@ -73,6 +73,12 @@ static struct {
 /* An object that was made and is not destroyed. */
 struct object {
     uint64_t handle, bytes; /* bytes: of memory */
+    bool named;
+};
+
+struct command_buffer {
+    VkCommandBuffer handle;
+    VkCommandPool pool;
     bool named;
 };
 
@@ -87,9 +93,10 @@ struct command_priority {
 };
 
 static struct {
-    struct platform_mutex *mutex; /* pipelines are made on several threads */
-    struct object *objects;       /* stb_ds array */
-    uint32_t unnamed;             /* of those destroyed */
+    struct platform_mutex *mutex;    /* pipelines are made on several threads */
+    struct object *objects;          /* stb_ds array */
+    struct command_buffer *commands; /* stb_ds array, of those not freed */
+    uint32_t unnamed;                /* of those destroyed */
     uint64_t free;
     float priority;
     VkPipelineCache cache;
@@ -102,9 +109,9 @@ static struct {
         uint32_t calls;
     } functions[FUNCTIONS_MAX];
     const char *function;
-    uint32_t nth, candidates;
+    uint32_t nth, every, candidates;
     VkResult code;
-    bool armed, failed, lost, locked, transfer_locked, held, handed_over;
+    bool allocations, making, armed, failed, lost, locked, transfer_locked, held, handed_over;
     uint32_t unlocked, trespasses, transfers, messages;
     int32_t live;
     uint64_t copied, largest_copy, transfer_value; /* what the transfer queue signals last */
@@ -130,17 +137,28 @@ static uint32_t count_call(const char *name) {
     return 0;
 }
 
+static bool may_fail(const char *name, bool loses) {
+    if (shim.allocations)
+        return strncmp(name, "vkCreate", 8) == 0 || strncmp(name, "vkAllocate", 10) == 0;
+    if (shim.function)
+        return strcmp(shim.function, name) == 0;
+    return shim.code != VK_ERROR_DEVICE_LOST || loses;
+}
+
+static bool is_due(void) {
+    uint32_t before = shim.candidates++;
+    return shim.every ? (before + 1) % shim.every == 0 : before == shim.nth;
+}
+
 /* The result that this call must fail with, or VK_SUCCESS. */
 static VkResult judge(const char *name, bool loses) {
     platform_mutex_lock(shim.mutex);
     shim.foreign += !pthread_equal(pthread_self(), shim.thread);
     (void)count_call(name);
     VkResult code = shim.lost && loses ? VK_ERROR_DEVICE_LOST : VK_SUCCESS;
-    bool candidate = shim.armed && (shim.function ? strcmp(shim.function, name) == 0
-                                                  : shim.code != VK_ERROR_DEVICE_LOST || loses);
-    if (candidate && shim.candidates++ == shim.nth) {
+    if (shim.armed && may_fail(name, loses) && is_due()) {
         code = shim.code;
-        shim.armed = false;
+        shim.armed = shim.every > 0;
         shim.failed = true;
         shim.lost = code == VK_ERROR_DEVICE_LOST;
     }
@@ -182,6 +200,10 @@ shim_SetDebugUtilsObjectNameEXT(VkDevice device, const VkDebugUtilsObjectNameInf
     for (ptrdiff_t i = arrlen(shim.objects) - 1; i >= 0; i--)
         if (shim.objects[i].handle == info->objectHandle && info->pObjectName[0])
             shim.objects[i].named = true;
+    for (ptrdiff_t i = arrlen(shim.commands) - 1; i >= 0; i--)
+        if ((uint64_t)(uintptr_t)shim.commands[i].handle == info->objectHandle &&
+            info->pObjectName[0])
+            shim.commands[i].named = true;
     platform_mutex_unlock(shim.mutex);
     return VK_SUCCESS;
 }
@@ -194,6 +216,13 @@ shim_CmdBeginDebugUtilsLabelEXT(VkCommandBuffer commands, const VkDebugUtilsLabe
 
 static VKAPI_ATTR void VKAPI_CALL shim_CmdEndDebugUtilsLabelEXT(VkCommandBuffer commands) {
     (void)commands;
+}
+
+/* A call that allocates. */
+#define MAKE(call) (shim.making = true, made(call))
+static VkResult made(VkResult code) {
+    shim.making = false;
+    return code;
 }
 
 static bool is_poison(const void *handle, size_t size) {
@@ -227,7 +256,7 @@ WAITING(DEFINE)
         VkResult code = judge("vk" #name, false);                                                  \
         if (code)                                                                                  \
             memset(out, POISON, sizeof *out);                                                      \
-        else if ((code = app.real.name(device, info, callbacks, out)) == VK_SUCCESS)               \
+        else if ((code = MAKE(app.real.name(device, info, callbacks, out))) == VK_SUCCESS)         \
             add_object((uint64_t)*out, 0, callbacks);                                              \
         return code;                                                                               \
     }
@@ -262,7 +291,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateMemory(VkDevice device,
     flags.pNext = NULL;
     VkMemoryAllocateInfo plain = *info;
     plain.pNext = &flags;
-    code = app.real.AllocateMemory(device, &plain, callbacks, out);
+    code = MAKE(app.real.AllocateMemory(device, &plain, callbacks, out));
     if (!code)
         add_object((uint64_t)*out, info->allocationSize, callbacks);
     return code;
@@ -306,7 +335,7 @@ shim_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t cou
         return code;
     }
     shim.cache = cache;
-    code = app.real.CreateComputePipelines(device, cache, count, infos, callbacks, out);
+    code = MAKE(app.real.CreateComputePipelines(device, cache, count, infos, callbacks, out));
     for (uint32_t i = 0; i < count && !code; i++)
         add_object((uint64_t)out[i], 0, callbacks);
     return code;
@@ -365,16 +394,52 @@ static VKAPI_ATTR VkResult VKAPI_CALL make_buffer(VkDevice device, const VkBuffe
     return code;
 }
 
+static void add_commands(VkCommandBuffer commands, VkCommandPool pool) {
+    struct command_buffer added = {commands, pool, false};
+    platform_mutex_lock(shim.mutex);
+    arrput(shim.commands, added);
+    platform_mutex_unlock(shim.mutex);
+}
+
+/* One command buffer, or all of a pool's. */
+static void drop_commands(VkCommandBuffer commands, VkCommandPool pool) {
+    platform_mutex_lock(shim.mutex);
+    for (ptrdiff_t i = arrlen(shim.commands) - 1; i >= 0; i--)
+        if (shim.commands[i].pool == pool && (!commands || shim.commands[i].handle == commands)) {
+            shim.unnamed += !shim.commands[i].named;
+            arrdelswap(shim.commands, i);
+        }
+    platform_mutex_unlock(shim.mutex);
+}
+
+static VKAPI_ATTR void VKAPI_CALL shim_FreeCommandBuffers(VkDevice device, VkCommandPool pool,
+                                                          uint32_t count,
+                                                          const VkCommandBuffer *commands) {
+    for (uint32_t i = 0; i < count; i++)
+        if (commands[i])
+            drop_commands(commands[i], pool);
+    app.real.FreeCommandBuffers(device, pool, count, commands);
+}
+
+static VKAPI_ATTR void VKAPI_CALL destroy_pool(VkDevice device, VkCommandPool pool,
+                                               const VkAllocationCallbacks *callbacks) {
+    if (pool && !is_poison(&pool, sizeof pool))
+        drop_commands(VK_NULL_HANDLE, pool);
+    shim_DestroyCommandPool(device, pool, callbacks);
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL shim_AllocateCommandBuffers(
     VkDevice device, const VkCommandBufferAllocateInfo *info, VkCommandBuffer *out) {
     VkResult code = judge("vkAllocateCommandBuffers", false);
     if (!code)
-        code = app.real.AllocateCommandBuffers(device, info, out);
+        code = MAKE(app.real.AllocateCommandBuffers(device, info, out));
     else
         memset(out, 0, info->commandBufferCount * sizeof *out);
-    for (uint32_t i = 0; i < info->commandBufferCount && !code; i++)
+    for (uint32_t i = 0; i < info->commandBufferCount && !code; i++) {
+        add_commands(out[i], info->commandPool);
         mark(&shim.transfer_commands, (uint64_t)(uintptr_t)out[i],
              is_marked(shim.transfer_pools, (uint64_t)info->commandPool));
+    }
     return code;
 }
 
@@ -532,25 +597,6 @@ static VKAPI_ATTR void VKAPI_CALL list_families(VkPhysicalDevice physical, uint3
 
 /* ---- What no guest may do ---- */
 
-static VKAPI_ATTR VkResult VKAPI_CALL shim_DeviceWaitIdle(VkDevice device) {
-    (void)device;
-    shim.trespasses++;
-    return VK_SUCCESS;
-}
-
-static VKAPI_ATTR VkResult VKAPI_CALL shim_QueueWaitIdle(VkQueue queue) {
-    (void)queue;
-    shim.trespasses++;
-    return VK_SUCCESS;
-}
-
-static VKAPI_ATTR void VKAPI_CALL shim_DestroyDevice(VkDevice device,
-                                                     const VkAllocationCallbacks *callbacks) {
-    (void)device;
-    (void)callbacks;
-    shim.trespasses++;
-}
-
 static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
                                                        const VkAllocationCallbacks *callbacks) {
     (void)instance;
@@ -567,23 +613,32 @@ static VKAPI_ATTR void VKAPI_CALL shim_DestroyInstance(VkInstance instance,
     X(CmdEndDebugUtilsLabelEXT, )                                                                  \
     X(CreateComputePipelines, )                                                                    \
     X(AllocateCommandBuffers, )                                                                    \
+    X(FreeCommandBuffers, )                                                                        \
     X(CmdCopyBuffer, )                                                                             \
     X(CmdSetComputeOccupancyPriorityNV, )                                                          \
     X(CmdDispatch, )                                                                               \
     X(CmdDispatchBase, )                                                                           \
     X(CmdDispatchIndirect, )                                                                       \
-    X(QueueWaitIdle, )                                                                             \
-    X(DeviceWaitIdle, )                                                                            \
-    X(DestroyDevice, )                                                                             \
     X(DestroyInstance, )
 
+/* Functions that a guest has no use for: to ask for one is a trespass, as to call it would be. */
+static void judge_name(const char *name) {
+    static const char *const forbidden[] = {
+        "vkQueueSubmit",   "vkQueueBindSparse", "vkSignalSemaphore", "vkQueueWaitIdle",
+        "vkWaitForFences", "vkDeviceWaitIdle",  "vkDestroyDevice"};
+    for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
+        shim.trespasses += strcmp(name, forbidden[i]) == 0;
+}
+
 static PFN_vkVoidFunction intercepted(const char *name) {
+    judge_name(name);
     static const struct {
         const char *name;
         PFN_vkVoidFunction function;
     } table[] = {/* found before those below */
                  {"vkQueueSubmit2", (PFN_vkVoidFunction)shim_submit},
                  {"vkCreateCommandPool", (PFN_vkVoidFunction)make_pool},
+                 {"vkDestroyCommandPool", (PFN_vkVoidFunction)destroy_pool},
                  {"vkCreateBuffer", (PFN_vkVoidFunction)make_buffer},
                  {"vkGetSemaphoreCounterValue", (PFN_vkVoidFunction)read_counter},
                  {"vkBeginCommandBuffer", (PFN_vkVoidFunction)begin_commands},
@@ -596,9 +651,6 @@ static PFN_vkVoidFunction intercepted(const char *name) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(name, table[i].name) == 0)
             return table[i].function;
-    static const char *const waits[] = {"vkQueueWaitIdle", "vkWaitForFences"};
-    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++)
-        shim.trespasses += strcmp(name, waits[i]) == 0;
     return NULL;
 }
 
@@ -722,12 +774,11 @@ static bool find_family(void) {
     return false;
 }
 
-static const char *create_device(void) {
+static VkDevice make_device(void) {
     struct device_features features;
     device_required_features(&features);
     float priority = 1;
-    if (!find_family())
-        return "no queue for compute";
+    VkDevice device = VK_NULL_HANDLE;
     VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                      .queueFamilyIndex = app.family,
                                      .queueCount = 1,
@@ -736,13 +787,20 @@ static const char *create_device(void) {
                                .pNext = &features.base,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue};
-    if (INSTANCE(vkCreateDevice)(app.physical, &info, NULL, &app.device)) {
-        app.device = VK_NULL_HANDLE;
+    VkResult code = INSTANCE(vkCreateDevice)(app.physical, &info, NULL, &device);
+    return code ? VK_NULL_HANDLE : device;
+}
+
+static const char *create_device(void) {
+    if (!find_family())
+        return "no queue for compute";
+    app.device = make_device();
+    if (!app.device)
         return "no device with the features that Peridot requires";
-    }
     app.get_device = INSTANCE(vkGetDeviceProcAddr);
 #define LOAD(name) app.real.name = (PFN_vk##name)app.get_device(app.device, "vk" #name);
     DEVICE_FUNCTIONS(LOAD)
+    OWN_DEVICE_FUNCTIONS(LOAD)
 #undef LOAD
     app.real.GetDeviceQueue(app.device, app.family, 0, &app.queue);
     return NULL;
@@ -750,6 +808,7 @@ static const char *create_device(void) {
 
 static void free_lists(void) {
     arrfree(shim.objects);
+    arrfree(shim.commands);
     arrfree(shim.priorities);
     arrfree(shim.transfer_pools);
     arrfree(shim.transfer_commands);
@@ -770,6 +829,7 @@ const char *adopt_shim_open(void) {
 }
 
 void adopt_shim_close(void) {
+    adopt_shim_close_second();
     if (app.device)
         app.real.DestroyDevice(app.device, NULL);
     if (app.messenger)
@@ -809,6 +869,26 @@ struct device_adoption adopt_shim_adoption(void) {
     };
 }
 
+struct device_adoption adopt_shim_second(void) {
+    struct device_adoption adoption = {
+        .instance = app.instance,
+        .physical = app.physical,
+        .device = app.second = make_device(),
+        .get_instance_proc_addr = app.get,
+        .queue_family = app.family,
+    };
+    if (app.second)
+        ((PFN_vkGetDeviceQueue)app.get_device(app.second, "vkGetDeviceQueue"))(
+            app.second, app.family, 0, &adoption.queue);
+    return adoption;
+}
+
+void adopt_shim_close_second(void) {
+    if (app.second)
+        ((PFN_vkDestroyDevice)app.get_device(app.second, "vkDestroyDevice"))(app.second, NULL);
+    app.second = VK_NULL_HANDLE;
+}
+
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void) {
     return app.get;
 }
@@ -834,11 +914,25 @@ void adopt_shim_reset(void) {
 
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code) {
     shim.function = function;
+    shim.allocations = false;
     shim.nth = nth;
+    shim.every = 0;
     shim.code = code;
     shim.armed = true;
     shim.failed = false;
     shim.candidates = 0;
+}
+
+void adopt_shim_refuse(uint32_t every, bool allocations, VkResult code) {
+    shim.function = NULL;
+    shim.allocations = allocations;
+    shim.every = every;
+    shim.code = code;
+    shim.armed = true;
+}
+
+const bool *adopt_shim_making(void) {
+    return &shim.making;
 }
 
 void adopt_shim_mend(void) {
@@ -891,6 +985,8 @@ uint32_t adopt_shim_unnamed(void) {
     uint32_t count = shim.unnamed;
     for (ptrdiff_t i = 0; i < arrlen(shim.objects); i++)
         count += !shim.objects[i].named;
+    for (ptrdiff_t i = 0; i < arrlen(shim.commands); i++)
+        count += !shim.commands[i].named;
     return count;
 }
 

@@ -21,6 +21,11 @@ struct device_adoption adopt_shim_adoption(void);
  * device need have neither: what is submitted there runs on the one queue that it has. */
 struct device_adoption adopt_shim_adoption_transfer(bool own_family);
 
+/* A second VkDevice of the application's beside it, whose functions are the driver's own: nothing
+ * of it is counted, fails or is lost. */
+struct device_adoption adopt_shim_second(void);
+void adopt_shim_close_second(void);
+
 /* The function that the intercepted ones stand before. */
 PFN_vkGetInstanceProcAddr adopt_shim_loader(void);
 
@@ -31,6 +36,12 @@ void adopt_shim_reset(void);
  * is let end first, as nothing runs on a lost device. */
 void adopt_shim_fail(const char *function, uint32_t nth, VkResult code);
 bool adopt_shim_failed(void); /* whether that has happened */
+/* Lets every `every`th call of a function that may return `code` fail, until adopt_shim_mend: of
+ * all, or of those alone that allocate or make an object. Calls count on from the last such time.
+ */
+void adopt_shim_refuse(uint32_t every, bool allocations, VkResult code);
+/* Whether the driver is at work on such a call. */
+const bool *adopt_shim_making(void);
 /* Nothing fails any more, and a lost device is as good as new. */
 void adopt_shim_mend(void);
 /* While set, a call that waits is a trespass. */
@@ -54,7 +65,7 @@ uint32_t adopt_shim_unlocked_submissions(void);
 int32_t adopt_shim_live(void);
 /* Bytes of device memory allocated and not freed. */
 uint64_t adopt_shim_memory(void);
-/* Objects that got no name before they were destroyed, or have none yet. */
+/* Objects, command buffers too, that got no name before they were destroyed, or have none yet. */
 uint32_t adopt_shim_unnamed(void);
 /* Priority of the last allocation; negative: it had none. */
 float adopt_shim_priority(void);
@@ -63,11 +74,11 @@ VkPipelineCache adopt_shim_cache(void);
 /* Calls from other threads than that of the reset. */
 uint32_t adopt_shim_foreign_calls(void);
 /* Calls no guest may make: destroying the application's own objects, or what a failed call left in
- * its output; waiting for the whole device, or asking for functions that wait for more than a
- * semaphore; commands of one family on the other's queue; copies by the transfer queue to what its
- * family may not use; priorities of dispatches on the transfer queue; passing other allocation
- * callbacks than the adoption's (adopt_shim_adoption has none; a test that adds some sets them
- * here). */
+ * its output; asking for a function that destroys the device, waits for more than a semaphore,
+ * signals one, or submits in another way than vkQueueSubmit2; commands of one family on the other's
+ * queue; copies by the transfer queue to what its family may not use; priorities of dispatches on
+ * the transfer queue; passing other allocation callbacks than the adoption's (adopt_shim_adoption
+ * has none; a test that adds some sets them here). */
 uint32_t adopt_shim_trespasses(void);
 void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
 /* Objects of the application's own, not counted. */

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds and runs the whole suite on every Vulkan device at hand, installing what is missing.
 #   --large   also generated checkpoints at full size: the 2B, and the 7B's embedding table (5 GB on disk, several
-#             GB of memory; a quarter of an hour on two cores), and ten thousand frames of the renderer in each mode
+#             GB of memory; a quarter of an hour on two cores), ten thousand frames of the renderer in each mode, and
+#             what else is long (PERIDOT_TEST_LONG)
 # PERIDOT_INTEL_SHIM=DIR: also Intel's compiler, see below
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,6 +18,8 @@ cmake --build "$build"
 python=$(sed -n 's/^PERIDOT_PYTHON:FILEPATH=//p' "$build/CMakeCache.txt")
 
 passed=0 failed=0
+# every call refused in turn, and not every seventh
+[ "$1" != --large ] || export PERIDOT_TEST_LONG=1
 lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1)
 swiftshader=$(ls /usr/lib/chromium/vk_swiftshader_icd.json 2>/dev/null | head -n 1)
 
@@ -160,7 +163,7 @@ if [ -n "$lavapipe" ]; then
     run_alone "lavapipe" test_memory_plan VK_DRIVER_FILES="$lavapipe"
     run "lavapipe" test_loading VK_DRIVER_FILES="$lavapipe"
     run "lavapipe, synchronization validation" test_loading VK_DRIVER_FILES="$lavapipe" PERIDOT_TEST_VALIDATION=1
-    for program in test_adoption test_guest test_interrupted test_waits test_occupancy_priority test_public_structs test_beside_volk_shared test_beside_volk_static; do
+    for program in test_adoption test_guest test_refusals test_interrupted test_waits test_occupancy_priority test_public_structs test_beside_volk_shared test_beside_volk_static; do
         run "lavapipe" $program VK_DRIVER_FILES="$lavapipe"
     done
     for width in 128 512; do

@@ -508,8 +508,8 @@ static void test_refused_against_the_budget(void **state) {
         fail_msg("%s", error.message);
     shim.refuse_after = 0;
     check_refusal(peridot_session_prompt_wait(session, tokens, 600, NULL, &error), &error,
-                  plan.kv_bytes + plan.working_bytes, shim.memory_free,
-                  ": a context of 512 would fit");
+                  plan.kv_token_bytes * 512, shim.memory_free,
+                  ": suspend or truncate sessions, or let Peridot have more memory");
     assert_int_equal(peridot_session_length(session), 0);
     if (peridot_session_prompt_wait(session, tokens, 600, NULL, &error))
         fail_msg("%s", error.message);

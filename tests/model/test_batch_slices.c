@@ -57,8 +57,9 @@ static int open_all(void **state) {
 static int close_all(void **state) {
     (void)state;
     peridot_device_close(device);
-    bool sound = adopt_shim_trespasses() == 0 && adopt_shim_live() == 0 &&
-                 adopt_shim_unlocked_submissions() == 0 && adopt_shim_messages() == 0;
+    bool sound = adopt_shim_unnamed() == 0 && adopt_shim_trespasses() == 0 &&
+                 adopt_shim_live() == 0 && adopt_shim_unlocked_submissions() == 0 &&
+                 adopt_shim_messages() == 0;
     adopt_shim_close();
     return sound ? 0 : -1;
 }

@@ -3,6 +3,7 @@
  * objects that the application would not expect. */
 #include "guest_adoption.h"
 #include "must.h"
+#include "refusing_memory.h"
 #include "session.h"
 
 #include <dirent.h>
@@ -19,49 +20,6 @@
 
 #define SMALL TEST_DATA "/small-f32"
 #define VOCABULARY_MOST 512
-
-/* ---- The host's memory ---- */
-
-static struct {
-    bool armed, refused;
-    uint32_t left; /* allocations until one is refused */
-} host;
-
-static bool refuses(void) {
-    if (!host.armed || host.left-- > 0)
-        return false;
-    host.armed = false;
-    host.refused = true;
-    return true;
-}
-
-/* Named by the linker, see tests/CMakeLists.txt: what Peridot, and this program, calls. */
-void *__real_malloc(size_t size);               /* NOLINT(bugprone-reserved-identifier) */
-void *__real_calloc(size_t count, size_t size); /* NOLINT(bugprone-reserved-identifier) */
-void *__wrap_malloc(size_t size);               /* NOLINT(bugprone-reserved-identifier) */
-void *__wrap_calloc(size_t count, size_t size); /* NOLINT(bugprone-reserved-identifier) */
-
-/* An array of stb_ds cannot say that there is no memory. */
-void *__real_stbds_arrgrowf(void *array, size_t size, size_t more, /* NOLINT */
-                            size_t capacity);
-void *__wrap_stbds_arrgrowf(void *array, size_t size, size_t more, /* NOLINT */
-                            size_t capacity);
-
-void *__wrap_stbds_arrgrowf(void *array, size_t size, size_t more, size_t capacity) { /* NOLINT */
-    bool armed = host.armed;
-    host.armed = false;
-    void *grown = __real_stbds_arrgrowf(array, size, more, capacity);
-    host.armed = armed;
-    return grown;
-}
-
-void *__wrap_malloc(size_t size) { /* NOLINT(bugprone-reserved-identifier) */
-    return refuses() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size) { /* NOLINT(bugprone-reserved-identifier) */
-    return refuses() ? NULL : __real_calloc(count, size);
-}
 
 /* ---- The application ---- */
 
@@ -97,6 +55,16 @@ static peridot_device *adopt(void) {
     return device;
 }
 
+/* Of another VkDevice of the application's, which is to be closed after it. */
+static peridot_device *adopt_second(void) {
+    const struct device_adoption from = adopt_shim_second();
+    assert_non_null(from.device);
+    peridot_adoption second = guest_adoption(&from);
+    peridot_device *device;
+    MUST(peridot_device_adopt(&second, &guest_params, &device, &error));
+    return device;
+}
+
 static peridot_model *load(peridot_device *device, const char *path) {
     peridot_model *model;
     MUST(peridot_model_load_wait(device, path, NULL, &model, &error));
@@ -122,6 +90,7 @@ static peridot_session *create(peridot_model *model, const peridot_session_param
 
 /* No call that a guest may not make, and all closed. */
 static void check_guest(void) {
+    assert_int_equal(adopt_shim_unnamed(), 0);
     assert_int_equal(adopt_shim_trespasses(), 0);
     assert_int_equal(adopt_shim_unlocked_submissions(), 0);
     assert_int_equal(adopt_shim_live(), 0);
@@ -592,19 +561,16 @@ static void check_refusals(peridot_model *model, VkResult code, peridot_result r
     uint32_t calls = 0, seen = 0;
     for (;; calls += stride) {
         struct trial trial = {.expected = result};
-        host.refused = false;
-        if (code) {
+        if (code)
             adopt_shim_fail(NULL, calls, code);
-        } else {
-            host.left = calls;
-            host.armed = true;
-        }
+        else
+            refusing_memory_fail(LIBRARY_MEMORY, calls, 0);
         live(model, &trial);
-        host.armed = false;
+        refusing_memory_mend(LIBRARY_MEMORY);
         assert_int_equal(adopt_shim_live(), objects);
         assert_int_equal(adopt_shim_memory(), memory);
         seen += trial.refusals;
-        if (code ? !adopt_shim_failed() : !host.refused)
+        if (code ? !adopt_shim_failed() : !refusing_memory_refused(LIBRARY_MEMORY))
             break;
     }
     adopt_shim_mend();
@@ -700,7 +666,7 @@ static bool lose(peridot_model *model, uint32_t call, peridot_model *again) {
 static void test_lost(void **state) {
     (void)state;
     adopt_shim_reset();
-    peridot_device *device = adopt(), *other = adopt();
+    peridot_device *device = adopt(), *other = adopt_second(); /* there it goes on */
     peridot_model *model = load(device, SMALL), *again = load(other, SMALL);
     make_expected(again);
     peridot_session_close_wait(create(model, &short_context));
@@ -724,7 +690,71 @@ static void test_lost(void **state) {
     peridot_model_close(again);
     peridot_device_close(device);
     peridot_device_close(other);
+    adopt_shim_close_second();
     check_guest();
+}
+
+/* ---- Lost while commands of the application's have slices in them ---- */
+
+/* Into a command buffer of the application's, of which `app` is the queue. */
+static void record(struct lane *app, peridot_session *session) {
+    VkCommandBuffer commands;
+    MUST(lane_commands(app, &commands, &error));
+    MUST(lane_begin(app, commands, false, &error));
+    const peridot_recording recording = {.struct_size = sizeof recording,
+                                         .commands = commands,
+                                         .budget_ms = 0.01f,
+                                         .timeline = app->timeline,
+                                         .value = app->submitted + 1};
+    MUST(peridot_session_record(session, &recording, NULL, &error));
+    MUST(lane_end(app, commands, &error));
+    MUST(lane_submit(app, &(struct batch){&commands, 1}, 1, &error));
+}
+
+/* Told once by poll, and then by whatever is new; `elsewhere`: another session has found it out. */
+static void lose_recorded(uint32_t slices, bool elsewhere) {
+    peridot_device *device = adopt();
+    peridot_model *model = load(device, SMALL);
+    peridot_session *session = create(model, &short_context),
+                    *other = create(model, &short_context);
+    struct answer answer = {.count = 0};
+    struct lane app;
+    peridot_error error = {0};
+    peridot_work_status status = {.struct_size = sizeof status};
+    MUST(lane_create(device->engine, &app, &error));
+    assert_int_equal(start(session, &answer, &error), PERIDOT_OK);
+    for (uint32_t i = 0; i < slices; i++)
+        record(&app, session);
+    adopt_shim_fail(elsewhere ? "vkQueueSubmit2" : "vkGetSemaphoreCounterValue", 0,
+                    VK_ERROR_DEVICE_LOST);
+    if (elsewhere)
+        assert_int_equal(peridot_session_prompt_wait(other, prompt, 3, NULL, &error),
+                         PERIDOT_ERROR_DEVICE_LOST);
+    adopt_shim_forbid_waits(true);
+    assert_int_equal(peridot_session_poll(session, &status, &error), PERIDOT_ERROR_DEVICE_LOST);
+    assert_non_null(strstr(error.message, "was lost"));
+    MUST(peridot_session_poll(session, &status, &error));
+    assert_false(status.active);
+    assert_int_equal(status.slices_in_flight, 0);
+    assert_int_equal(peridot_session_prompt_wait(session, prompt, 1, NULL, &error),
+                     PERIDOT_ERROR_DEVICE_LOST);
+    assert_memory_equal(peridot_session_tokens(session), prompt, sizeof prompt);
+    assert_int_equal(peridot_session_close(session), PERIDOT_OK);
+    assert_int_equal(peridot_session_close(other), PERIDOT_OK);
+    lane_destroy(&app);
+    peridot_model_close(model);
+    peridot_device_close(device);
+    adopt_shim_forbid_waits(false);
+    adopt_shim_mend();
+    check_guest();
+}
+
+static void test_lost_while_recorded(void **state) {
+    (void)state;
+    adopt_shim_reset();
+    lose_recorded(1, false);
+    lose_recorded(4, false);
+    lose_recorded(4, true);
 }
 
 /* ---- Without surprises ---- */
@@ -774,7 +804,6 @@ static void test_no_surprises(void **state) {
     peridot_model_close(model);
     peridot_device_close(device);
     cache = kept;
-    assert_int_equal(adopt_shim_unnamed(), 0);
     assert_int_equal(adopt_shim_foreign_calls(), 0);
     check_guest();
 }
@@ -797,25 +826,6 @@ static void test_threads_are_seen(void **state) {
 }
 
 /* The application's own pipeline cache, allocation callbacks and memory priority. */
-static void *allocate(void *user, size_t size, size_t alignment, VkSystemAllocationScope scope) {
-    (void)user;
-    (void)scope;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-static void *reallocate(void *user, void *old, size_t size, size_t alignment,
-                        VkSystemAllocationScope scope) {
-    (void)user;
-    (void)alignment;
-    (void)scope;
-    return realloc(old, size);
-}
-
-static void release(void *user, void *memory) {
-    (void)user;
-    free(memory);
-}
-
 static void test_what_is_given(void **state) {
     (void)state;
     static const char *const extensions[] = {VK_EXT_MEMORY_PRIORITY_EXTENSION_NAME};
@@ -825,20 +835,18 @@ static void test_what_is_given(void **state) {
     } priorities[] = {{PERIDOT_PRIORITY_LOW, 0.25f},
                       {PERIDOT_PRIORITY_DEFAULT, 0.5f},
                       {PERIDOT_PRIORITY_HIGH, 0.5f}};
-    VkAllocationCallbacks callbacks = {
-        .pfnAllocation = allocate, .pfnReallocation = reallocate, .pfnFree = release};
     VkPipelineCache given = adopt_shim_make_cache();
     for (int i = 0; i < 4; i++) {
         peridot_adoption from = adoption();
         peridot_device_params params = guest_params;
         peridot_device *device;
         from.pipeline_cache = given;
-        from.allocator = &callbacks;
+        from.allocator = &refusing_callbacks;
         from.extensions = extensions;
         from.extension_count = i < 3;
         params.priority = i < 3 ? priorities[i].asked : PERIDOT_PRIORITY_HIGH;
         adopt_shim_reset();
-        adopt_shim_expect_callbacks(&callbacks);
+        adopt_shim_expect_callbacks(&refusing_callbacks);
         MUST(peridot_device_adopt(&from, &params, &device, &error));
         peridot_model *model = load(device, SMALL);
         make_expected(model);
@@ -848,6 +856,7 @@ static void test_what_is_given(void **state) {
         assert_true(adopt_shim_cache() == given);
         assert_int_equal(adopt_shim_calls("vkCreatePipelineCache"), 0);
         assert_int_equal(adopt_shim_calls("vkGetPipelineCacheData"), 0);
+        assert_int_equal(refusing_memory_live(DRIVER_MEMORY), 0);
         check_guest();
     }
     adopt_shim_destroy_cache(given);
@@ -928,6 +937,48 @@ static void test_two_devices(void **state) {
     check_guest();
 }
 
+/* Two devices of the application's own take turns; one is lost, and the other goes on. */
+static void test_two_of_its_own(void **state) {
+    (void)state;
+    adopt_shim_reset();
+    peridot_device *devices[2] = {adopt(), adopt_second()};
+    peridot_model *models[2] = {load(devices[0], SMALL), load(devices[1], SMALL)};
+    make_expected(models[0]);
+    for (int lost = 0; lost < 2; lost++) {
+        peridot_session *sessions[2];
+        struct answer answers[2] = {{.count = 0}, {.count = 0}};
+        bool active[2] = {true, true};
+        peridot_error error = {0};
+        for (int i = 0; i < 2; i++) {
+            sessions[i] = create(models[i], &short_context);
+            set_sampling(sessions[i]);
+            assert_int_equal(start(sessions[i], &answers[i], &error), PERIDOT_OK);
+        }
+        while (active[0] || active[1]) {
+            if (lost && active[0] && answers[0].count > 0 && !adopt_shim_failed())
+                adopt_shim_fail(NULL, 0, VK_ERROR_DEVICE_LOST);
+            for (int i = 0; i < 2; i++)
+                if (active[i] && frame(sessions[i], &active[i], &error) < 0) {
+                    assert_true(lost && i == 0 && error.code == PERIDOT_ERROR_DEVICE_LOST);
+                    active[i] = false;
+                }
+        }
+        assert_int_equal(adopt_shim_failed(), lost);
+        for (int i = 0; i < 2; i++) {
+            if (i == 1 || !lost)
+                check_answer(&answers[i]);
+            peridot_session_close_wait(sessions[i]);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        peridot_model_close(models[i]);
+        peridot_device_close(devices[i]);
+    }
+    adopt_shim_close_second();
+    adopt_shim_mend();
+    check_guest();
+}
+
 int main(int count, char **arguments) {
     if (count > 1)
         cmocka_set_test_filter(arguments[1]);
@@ -944,6 +995,8 @@ int main(int count, char **arguments) {
         cmocka_unit_test(test_what_is_given),
         cmocka_unit_test(test_a_thousand_sessions),
         cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_two_of_its_own),
+        cmocka_unit_test(test_lost_while_recorded),
     };
     return cmocka_run_group_tests_name("guest", tests, open_application, close_application);
 }

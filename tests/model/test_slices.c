@@ -389,6 +389,49 @@ static void test_costs(void **state) {
     peridot_model_close(model);
 }
 
+/* With a slice in flight whose token nobody receives: the logits are overwritten by then. */
+static void test_cancel_in_flight(void **state) {
+    (void)state;
+    peridot_model *model = load_small();
+    peridot_session *session;
+    static struct answer expected, got;
+    uint32_t mask[384 / 32];
+    peridot_sampling sampling = {.struct_size = sizeof sampling, .temperature = 1, .min_tokens = 5};
+    memset(&expected, 0, sizeof expected);
+    memset(mask, 0xff, sizeof mask); /* so that each token is waited for */
+    MUST(peridot_session_create(model, NULL, &session, &error));
+    MUST(peridot_session_sampling(session, &sampling, &error));
+    MUST(peridot_session_mask(session, mask, 384 / 32, &error));
+    MUST(peridot_session_prompt_wait(session, prompt, PROMPT_COUNT, NULL, &error));
+    MUST(peridot_session_generate_wait(session, 5, take, &expected, NULL, &error));
+    for (uint32_t slices = 0; slices < 12; slices++) {
+        memset(&got, 0, sizeof got);
+        MUST(peridot_session_truncate(session, 0, &error));
+        peridot_work work = {sizeof work, prompt, PROMPT_COUNT, 5, take, &got, NULL};
+        MUST(peridot_session_start(session, &work, &error));
+        for (uint32_t i = 0; i < slices; i++) {
+            peridot_work_status status = {.struct_size = sizeof status};
+            do
+                MUST(peridot_session_poll(session, &status, &error));
+            while (status.slices_in_flight);
+            if (status.active)
+                (void)submit_slice(session, 1000);
+        }
+        peridot_session_cancel(session);
+        finish(session);
+        if (got.count < 5)
+            MUST(peridot_session_generate_wait(session, 5 - got.count, take, &got, NULL, &error));
+        assert_int_equal(got.count, 5);
+        for (uint32_t i = 0; i < 5; i++) { /* in other passes, which may round otherwise */
+            assert_int_equal(got.tokens[i].token, expected.tokens[i].token);
+            assert_float_equal(got.tokens[i].log_probability, expected.tokens[i].log_probability,
+                               1e-3f);
+        }
+    }
+    peridot_session_close_wait(session);
+    peridot_model_close(model);
+}
+
 /* A budget in which few slices reach the next token, and their plan. */
 static float few_slices(peridot_session *session, peridot_slice_plan *plan) {
     float budget_ms = 0.05f;
@@ -551,11 +594,12 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small),      cmocka_unit_test(test_all_samplers_q8_cache),
-        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_costs),
-        cmocka_unit_test(test_plan),       cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_cancel),     cmocka_unit_test(test_callback_stops),
-        cmocka_unit_test(test_semaphores), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_small),          cmocka_unit_test(test_all_samplers_q8_cache),
+        cmocka_unit_test(test_blocks),         cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_plan),           cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_cancel_in_flight),
+        cmocka_unit_test(test_callback_stops), cmocka_unit_test(test_semaphores),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

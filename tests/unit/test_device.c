@@ -293,6 +293,7 @@ static peridot_result use_engine(peridot_error *error) {
 }
 
 static void check_guest(void) {
+    assert_int_equal(adopt_shim_unnamed(), 0);
     assert_int_equal(adopt_shim_live(), 0);
     assert_int_equal(adopt_shim_trespasses(), 0);
     assert_int_equal(adopt_shim_unlocked_submissions(), 0);
