@@ -1,0 +1,25 @@
+# peridot::peridot is the shared library, peridot::static the static one. Neither wants a Vulkan loader, and the shared
+# one no cJSON.
+include(CMakeFindDependencyMacro)
+find_dependency(Threads)
+# peridot.h includes vulkan_core.h
+if(NOT TARGET Vulkan::Headers)
+  find_package(Vulkan QUIET)
+endif()
+if(NOT TARGET Vulkan::Headers)
+  if(NOT Vulkan_INCLUDE_DIR)
+    set(peridot_FOUND FALSE)
+    set(peridot_NOT_FOUND_MESSAGE "peridot.h includes vulkan/vulkan_core.h, which is not found (Debian: libvulkan-dev)")
+    return()
+  endif()
+  add_library(Vulkan::Headers INTERFACE IMPORTED)
+  target_include_directories(Vulkan::Headers INTERFACE ${Vulkan_INCLUDE_DIR})
+endif()
+if(NOT TARGET peridot::cjson)
+  find_library(PERIDOT_CJSON_LIBRARY cjson)
+  mark_as_advanced(PERIDOT_CJSON_LIBRARY)
+  add_library(peridot::cjson INTERFACE IMPORTED)
+  # not found: the linker says so to those who want it
+  target_link_libraries(peridot::cjson INTERFACE $<IF:$<BOOL:${PERIDOT_CJSON_LIBRARY}>,${PERIDOT_CJSON_LIBRARY},cjson>)
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/peridot-targets.cmake)
