@@ -990,6 +990,27 @@ uint32_t adopt_shim_unnamed(void) {
     return count;
 }
 
+bool adopt_shim_sound(bool closed) {
+    const struct {
+        const char *what;
+        uint64_t count;
+    } faults[] = {
+        {"calls that no guest may make", shim.trespasses},
+        {"submissions without the queue's lock", shim.unlocked},
+        {"objects without a name", adopt_shim_unnamed()},
+        {"messages of the validation layer", shim.messages},
+        {"objects left", closed ? (uint64_t)shim.live : 0},
+        {"bytes of memory left", closed ? adopt_shim_memory() : 0},
+    };
+    bool sound = true;
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        sound &= faults[i].count == 0;
+        if (faults[i].count)
+            fprintf(stderr, "%llu %s\n", (unsigned long long)faults[i].count, faults[i].what);
+    }
+    return sound;
+}
+
 float adopt_shim_priority(void) {
     return shim.priority;
 }

@@ -80,6 +80,10 @@ uint32_t adopt_shim_foreign_calls(void);
  * the transfer queue; passing other allocation callbacks than the adoption's (adopt_shim_adoption
  * has none; a test that adds some sets them here). */
 uint32_t adopt_shim_trespasses(void);
+/* Whether there was none of these, no submission without its lock, no object without a name and no
+ * message of the validation layer; with `closed`, nothing is left either. Says on stderr what there
+ * was. */
+bool adopt_shim_sound(bool closed);
 void adopt_shim_expect_callbacks(const VkAllocationCallbacks *callbacks);
 /* Objects of the application's own, not counted. */
 VkPipelineCache adopt_shim_make_cache(void);

@@ -1,5 +1,12 @@
 /* One struct to the other. */
 #include "guest_adoption.h"
+#include "must.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
 
 const peridot_device_params guest_params = {
     .struct_size = sizeof guest_params, .threads = 1, .cache_directory = "", .no_tuning = true};
@@ -21,4 +28,18 @@ peridot_adoption guest_adoption(const struct device_adoption *from) {
         .lock_transfer_queue = from->transfer_callbacks.lock_queue,
         .unlock_transfer_queue = from->transfer_callbacks.unlock_queue,
     };
+}
+
+peridot_device *guest_open(void) {
+    const char *why = adopt_shim_open();
+    if (why)
+        fail_msg("%s", why);
+    const struct device_adoption app = adopt_shim_adoption();
+    const peridot_adoption adoption = guest_adoption(&app);
+    const char *minimal = getenv("PERIDOT_TEST_MINIMAL");
+    peridot_device_params params = guest_params;
+    peridot_device *device;
+    params.minimal = minimal && *minimal == '1';
+    MUST(peridot_device_adopt(&adoption, &params, &device, &error));
+    return device;
 }

@@ -7,6 +7,9 @@
 
 peridot_adoption guest_adoption(const struct device_adoption *from);
 
+/* Opens the shim's application and adopts its device, for a group of tests. */
+peridot_device *guest_open(void);
+
 /* Everything on the calling thread, nothing on disk. */
 extern const peridot_device_params guest_params;
 

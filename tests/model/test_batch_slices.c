@@ -41,15 +41,7 @@ static uint32_t below(uint32_t bound) {
 
 static int open_all(void **state) {
     (void)state;
-    const char *why = adopt_shim_open();
-    if (why)
-        fail_msg("%s", why);
-    const struct device_adoption app = adopt_shim_adoption();
-    const peridot_adoption adoption = guest_adoption(&app);
-    const char *minimal = getenv("PERIDOT_TEST_MINIMAL");
-    peridot_device_params params = guest_params;
-    params.minimal = minimal && *minimal == '1';
-    MUST(peridot_device_adopt(&adoption, &params, &device, &error));
+    device = guest_open();
     generator = random_announced();
     return 0;
 }
@@ -57,9 +49,7 @@ static int open_all(void **state) {
 static int close_all(void **state) {
     (void)state;
     peridot_device_close(device);
-    bool sound = adopt_shim_unnamed() == 0 && adopt_shim_trespasses() == 0 &&
-                 adopt_shim_live() == 0 && adopt_shim_unlocked_submissions() == 0 &&
-                 adopt_shim_messages() == 0;
+    bool sound = adopt_shim_sound(true);
     adopt_shim_close();
     return sound ? 0 : -1;
 }

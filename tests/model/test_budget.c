@@ -67,8 +67,7 @@ static int close_all(void **state) {
     peridot_model_close(model);
     peridot_device_close(device);
     simulated_gpu_close();
-    int sound = adopt_shim_unnamed() == 0 && adopt_shim_trespasses() == 0 &&
-                adopt_shim_live() == 0 && adopt_shim_unlocked_submissions() == 0;
+    bool sound = adopt_shim_sound(true);
     adopt_shim_close();
     return sound ? 0 : -1;
 }

@@ -27,12 +27,7 @@ static struct random generator;
 
 static int open_all(void **state) {
     (void)state;
-    const char *why = adopt_shim_open();
-    if (why)
-        fail_msg("%s", why);
-    const struct device_adoption app = adopt_shim_adoption();
-    const peridot_adoption adoption = guest_adoption(&app);
-    MUST(peridot_device_adopt(&adoption, &guest_params, &device, &error));
+    device = guest_open();
     generator = random_announced();
     return 0;
 }
@@ -40,8 +35,7 @@ static int open_all(void **state) {
 static int close_all(void **state) {
     (void)state;
     peridot_device_close(device);
-    bool sound = adopt_shim_trespasses() == 0 && adopt_shim_live() == 0 &&
-                 adopt_shim_unlocked_submissions() == 0 && adopt_shim_messages() == 0;
+    bool sound = adopt_shim_sound(true);
     adopt_shim_close();
     return sound ? 0 : -1;
 }

@@ -120,8 +120,7 @@ static uint32_t run(const struct enabled *enabled, peridot_priority priority, ui
         peridot_session_close_wait(sessions[i]);
     peridot_model_close(model);
     peridot_device_close(device);
-    assert_int_equal(adopt_shim_unnamed(), 0);
-    assert_int_equal(adopt_shim_trespasses(), 0);
+    assert_true(adopt_shim_sound(true));
     assert_true(adopt_shim_transfers() > 0);
     *sets = adopt_shim_calls(SET);
     return adopt_shim_dispatch_priorities();
