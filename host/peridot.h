@@ -76,6 +76,7 @@ typedef enum peridot_priority {
     PERIDOT_PRIORITY_HIGH /* the driver may want privileges for it */
 } peridot_priority;
 
+/* How a device is opened, or adopted. */
 typedef struct peridot_device_params {
     size_t struct_size;
     const char *choice; /* an index, a part of the name, or a UUID; NULL: the best device */
@@ -308,6 +309,7 @@ typedef enum peridot_weights {
     PERIDOT_WEIGHTS_NF4 /* 4-bit NormalFloat (QLoRA) in blocks of 32 */
 } peridot_weights;
 
+/* How far a call is. */
 typedef struct peridot_progress {
     const char *stage;  /* "reading", "uploading", "compiling", "converting"; static */
     uint64_t done, all; /* bytes, or pipelines when compiling */
@@ -317,6 +319,7 @@ struct peridot_session_params;
 
 #define PERIDOT_DEVICES_MAX 16 /* that one model's layers may be on */
 
+/* How a model is loaded. */
 typedef struct peridot_model_params {
     size_t struct_size;
     peridot_weights weights; /* below 8 bits the embedding table, which is the head, gets 8 */
@@ -353,6 +356,7 @@ PERIDOT_API peridot_result peridot_model_load_wait(peridot_device *device, const
                                                    const peridot_model_params *params,
                                                    peridot_model **model, peridot_error *error);
 
+/* A file in memory. */
 typedef struct peridot_file {
     const char *name; /* as in a directory: "config.json" */
     const void *data;
@@ -384,6 +388,7 @@ PERIDOT_API peridot_result peridot_model_load_files_wait(peridot_device *device,
  *
  * A loading counts as an object of its device, and of more_devices. */
 
+/* How far loading in steps is. */
 typedef struct peridot_loading_status {
     size_t struct_size;
     const char *stage;  /* "reading", "uploading", "compiling", "finished"; static */
@@ -435,6 +440,7 @@ PERIDOT_API peridot_result peridot_loading_finish(peridot_loading *loading, peri
  * GPU is still copying; call again later, of all calls this one. */
 PERIDOT_API peridot_result peridot_loading_cancel(peridot_loading *loading);
 
+/* What a model is. */
 typedef struct peridot_model_info {
     size_t struct_size;
     uint32_t layers, d_model, heads, kv_heads, head_dim, hidden, vocabulary, context;
@@ -461,6 +467,7 @@ PERIDOT_API void peridot_model_close(peridot_model *model);
 /* ---- GGUF files --------------------------------------------------------------------------------
  */
 
+/* How a model is converted. */
 typedef struct peridot_convert_params {
     size_t struct_size;
     peridot_weights weights; /* AUTO and FILE: each tensor as it is; NF4 has no place in GGUF */
@@ -504,6 +511,7 @@ PERIDOT_API peridot_result peridot_token_bytes(const peridot_model *model, int32
                                                const char **bytes, size_t *length,
                                                peridot_error *error);
 
+/* One turn of a conversation, or what the system says before it. */
 typedef struct peridot_message {
     const char *role;    /* "user", "model" (or "assistant"), "system" */
     const char *content; /* UTF-8 */
@@ -535,8 +543,8 @@ typedef enum peridot_activations {
     PERIDOT_ACTIVATIONS_INT8
 } peridot_activations;
 
-/* Applied in this order, after a mask or grammar: penalty, top-k, top-p, min-p (on the distribution
- * at temperature 1), temperature. */
+/* How tokens are chosen. Applied in this order, after a mask or grammar: penalty, top-k, top-p,
+ * min-p (on the distribution at temperature 1), temperature. */
 typedef struct peridot_sampling {
     size_t struct_size;
     float temperature;        /* to 100; 0: the most likely token, lowest id on a tie */
@@ -549,6 +557,7 @@ typedef struct peridot_sampling {
     uint64_t seed; /* the same seed gives the same text, however many steps a submission has */
 } peridot_sampling;
 
+/* How a session is made. */
 typedef struct peridot_session_params {
     size_t struct_size;
     uint32_t context; /* positions; 0: the model's, or as many as there is memory for */
@@ -693,6 +702,7 @@ PERIDOT_API peridot_result peridot_session_prompt_wait(peridot_session *session,
                                                        const int32_t *tokens, size_t count,
                                                        float *logits, peridot_error *error);
 
+/* A token that was sampled. */
 typedef struct peridot_token {
     uint32_t position; /* in the context */
     int32_t token;
@@ -930,6 +940,7 @@ PERIDOT_API peridot_result peridot_batch_generate_wait(peridot_batch *batch, con
                                                        peridot_on_batch_token on_token, void *user,
                                                        uint32_t *generated, peridot_error *error);
 
+/* Counted since the batch was created. */
 typedef struct peridot_batch_statistics {
     size_t struct_size;
     uint32_t sessions;
@@ -965,6 +976,7 @@ PERIDOT_API void peridot_batch_describe(const peridot_batch *batch,
 
 #define PERIDOT_SLICES_MAX 8 /* in flight, of a session */
 
+/* Tokens to read, tokens to sample after them, or both. */
 typedef struct peridot_work {
     size_t struct_size;
     const int32_t *tokens; /* [token_count] appended to the context first; copied. May be none. */
@@ -1006,6 +1018,7 @@ typedef struct peridot_slice_plan {
 PERIDOT_API peridot_result peridot_session_plan(peridot_session *session, float budget_ms,
                                                 peridot_slice_plan *plan, peridot_error *error);
 
+/* How the next slice is submitted. */
 typedef struct peridot_advance {
     size_t struct_size;
     float budget_ms; /* GPU time at most, by estimate; 0: the session's submission_ms */
@@ -1029,6 +1042,7 @@ PERIDOT_API peridot_result peridot_session_advance(peridot_session *session,
                                                    const peridot_advance *advance,
                                                    peridot_slice_plan *slice, peridot_error *error);
 
+/* Where the next slice is written to. */
 typedef struct peridot_recording {
     size_t struct_size;
     VkCommandBuffer commands; /* primary, in the recording state and outside a render pass, of a
@@ -1054,9 +1068,9 @@ typedef struct peridot_recording {
  * have a priority (peridot_device_params), it is set before them, and normal and without throttling
  * after them: what the application had set is to be set again. To read a buffer of Peridot's after
  * it, wait for compute shader writes (validation layers do not see them: Peridot's shaders write by
- * address). NOT_READY as peridot_session_advance, and errors too, with ARGUMENT also for no command
- * buffer, no timeline, or one that has the value already. Behind an error at which the work ended
- * the command buffer may hold a part of the slice, and must not be submitted. */
+ * address). NOT_READY as peridot_session_advance. Errors: as that, and ARGUMENT (no command buffer,
+ * no timeline, or one that has the value already). Behind an error at which the work ended the
+ * command buffer may hold a part of the slice, and must not be submitted. */
 PERIDOT_API peridot_result peridot_session_record(peridot_session *session,
                                                   const peridot_recording *recording,
                                                   peridot_slice_plan *slice, peridot_error *error);
@@ -1066,6 +1080,7 @@ PERIDOT_API peridot_result peridot_session_record(peridot_session *session,
  * ARGUMENT (the last slice is none of a command buffer's, or is known to have run). */
 PERIDOT_API peridot_result peridot_session_discard(peridot_session *session, peridot_error *error);
 
+/* How far a session's work is. */
 typedef struct peridot_work_status {
     size_t struct_size;
     bool active;               /* there is work, or slices of it are still running */
@@ -1089,13 +1104,16 @@ PERIDOT_API peridot_result peridot_session_poll(peridot_session *session,
  * computed with the next work. Without work nothing happens, nor with NULL. */
 PERIDOT_API void peridot_session_cancel(peridot_session *session);
 
-/* A batch's work in slices: several sessions that answer together, a slice a frame. What is said
- * above of a session's functions is true of these, with the batch in its place: from
- * peridot_batch_start until poll says that the work is not active any more, functions that change
- * one of its sessions, or read its results, answer ARGUMENT, those that have a count of 0 included,
- * and peridot_session_close NOT_READY. Tokens and log-probabilities are those of separate runs, to
- * the bit, however the work is sliced. */
+/* ---- A batch's work in slices ------------------------------------------------------------------
+ *
+ * Several sessions that answer together, a slice a frame. What is said above of a session's
+ * functions is true of these, with the batch in its place: from peridot_batch_start until poll says
+ * that the work is not active any more, functions that change one of its sessions, or read its
+ * results, answer ARGUMENT, those that have a count of 0 included, and peridot_session_close
+ * NOT_READY. Tokens and log-probabilities are those of separate runs, to the bit, however the work
+ * is sliced. */
 
+/* What a batch's sessions are to sample. */
 typedef struct peridot_batch_work {
     size_t struct_size;
     const uint32_t *counts; /* tokens to sample at most, one number a session; 0: it sits out.
@@ -1126,13 +1144,14 @@ PERIDOT_API peridot_result peridot_batch_advance(peridot_batch *batch,
                                                  const peridot_advance *advance,
                                                  peridot_slice_plan *slice, peridot_error *error);
 
-/* As peridot_session_record; errors as that and peridot_batch_advance. */
+/* As peridot_session_record. Errors: as that and as peridot_batch_advance. */
 PERIDOT_API peridot_result peridot_batch_record(peridot_batch *batch,
                                                 const peridot_recording *recording,
                                                 peridot_slice_plan *slice, peridot_error *error);
-/* As peridot_session_discard. */
+/* As peridot_session_discard. Errors: as that. */
 PERIDOT_API peridot_result peridot_batch_discard(peridot_batch *batch, peridot_error *error);
 
+/* How far a batch's work is. */
 typedef struct peridot_batch_status {
     size_t struct_size;
     bool active;          /* there is work, or slices of it are still running */

@@ -1,4 +1,5 @@
-# Doxygen's input filter: the header's plain comments as Doxygen wants them. Rulers ("---- Devices ----") become groups.
+# Doxygen's input filter: the header's plain comments as Doxygen wants them. Rulers ("---- Devices ----") become groups,
+# and names of the header links.
 function slug(title) {
     title = tolower(title)
     gsub(/[^a-z0-9]+/, "_", title)
@@ -36,7 +37,7 @@ function prose(text) {
         example = 1
         return text
     }
-    text = (example ? " * @endverbatim\n" : "") escape(text)
+    text = (example ? " * @endverbatim\n" : "") linked(escape(text))
     example = 0
     if (!trailing)
         gsub(/(Other errors|Errors): /, "\n * @par Errors\n * ", text)

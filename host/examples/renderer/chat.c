@@ -71,8 +71,9 @@ static bool add_token(const peridot_token *token, void *user) {
     return true;
 }
 
-/* All turns in the model's template; the count, and the tokens where `tokens` is not NULL. */
-static size_t render(struct chat *chat, int32_t *tokens, size_t capacity) {
+/* What the session does not hold yet of all turns. */
+static peridot_result read_turns(struct chat *chat, int32_t *tokens, size_t capacity,
+                                 size_t *count) {
     peridot_message *messages = NULL; /* stb_ds array */
     for (int i = 0; i < arrlen(chat->turns); i++) {
         const struct turn *turn = &chat->turns[i];
@@ -82,43 +83,36 @@ static size_t render(struct chat *chat, int32_t *tokens, size_t capacity) {
         if (i + 1 < arrlen(chat->turns))
             arrput(messages, answer);
     }
-    size_t count = 0;
-    note(chat, peridot_chat_tokens(chat->model, messages, arrlenu(messages), tokens, capacity,
-                                   &count, &chat->error));
+    peridot_result result = peridot_session_chat(chat->session, messages, arrlenu(messages), tokens,
+                                                 capacity, count, &chat->error);
     arrfree(messages);
-    return count;
+    return result;
 }
 
-/* What the session does not hold yet is its work. */
-static void start(struct chat *chat, const int32_t *tokens, size_t count) {
-    const int32_t *held = peridot_session_tokens(chat->session);
-    uint32_t length = peridot_session_length(chat->session), same = 0;
-    while (same < length && same + 1 < count && held[same] == tokens[same])
-        same++;
+/* The last turn's question; of the turns before it the oldest make room for its answer. */
+static void answer(struct chat *chat) {
+    size_t context = peridot_session_context(chat->session);
+    int32_t *tokens = calloc(context, sizeof *tokens);
     peridot_work work = {.struct_size = sizeof work,
-                         .tokens = tokens + same,
-                         .token_count = count - same,
+                         .tokens = tokens,
                          .generate = ANSWER_MAX,
                          .on_token = add_token,
                          .user = chat};
-    note(chat, peridot_session_truncate(chat->session, same, &chat->error));
-    if (!chat->failed)
-        note(chat, peridot_session_start(chat->session, &work, &chat->error));
-}
-
-/* The last turn's question. */
-static void answer(struct chat *chat) {
-    uint32_t room = peridot_session_context(chat->session) - ANSWER_MAX;
-    size_t count = render(chat, NULL, 0);
-    while (count > room && arrlen(chat->turns) > 1 && !chat->failed) {
-        forget_oldest(chat);
-        count = render(chat, NULL, 0);
-    }
-    int32_t *tokens = calloc(count + 1, sizeof *tokens);
     if (!tokens)
         give_up("out of memory for a question");
-    if (!chat->failed && render(chat, tokens, count) == count)
-        start(chat, tokens, count);
+    peridot_result result = read_turns(chat, tokens, context, &work.token_count);
+    while (arrlen(chat->turns) > 1 &&
+           (result == PERIDOT_ERROR_CONTEXT_FULL ||
+            (result == PERIDOT_OK &&
+             peridot_session_length(chat->session) + work.token_count + ANSWER_MAX > context))) {
+        forget_oldest(chat);
+        result = read_turns(chat, tokens, context, &work.token_count);
+    }
+    if (result == PERIDOT_OK)
+        result = peridot_session_start(chat->session, &work, &chat->error);
+    chat->prompt_slices = chat->slices;
+    chat->prompt_done = 0;
+    note(chat, result);
     free(tokens);
 }
 
@@ -187,10 +181,21 @@ enum frame_kind chat_work(const struct chat *chat) {
     return chat->on && chat->loading ? FRAME_LOADING : FRAME_ALONE;
 }
 
+/* Before the first token: slices that were given out, of those and what is left until it. */
+static void look_ahead(struct chat *chat) {
+    peridot_slice_plan plan = {.struct_size = sizeof plan};
+    note(chat, peridot_session_plan(chat->session, chat->budget_ms, &plan, &chat->error));
+    uint32_t given = chat->slices - chat->prompt_slices, all = given + plan.slices;
+    if (all)
+        chat->prompt_done = fmaxf(chat->prompt_done, (float)given / (float)all);
+}
+
 void chat_poll(struct chat *chat) {
     if (!chat->session || !chat->answering)
         return;
     note(chat, peridot_session_poll(chat->session, &chat->status, &chat->error));
+    if (chat->status.active && !chat->status.generated)
+        look_ahead(chat);
     if (chat->answering && !chat->status.active) {
         chat->answering = false;
         chat->answers++;

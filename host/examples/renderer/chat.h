@@ -24,6 +24,8 @@ struct chat {
     bool failed;                      /* `error` says how: there will be no more answers */
     struct turn *turns;               /* stb_ds array */
     uint32_t answers, tokens, slices; /* complete; sampled; given to the device */
+    uint32_t prompt_slices;           /* of `slices`, those before the last turn's */
+    float prompt_done;                /* how much of the last turn's question is read, 0 to 1 */
     peridot_work_status status;
     peridot_error error;
 };

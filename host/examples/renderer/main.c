@@ -135,14 +135,15 @@ static void load_headless(void) {
     uint64_t told = 0;
     while (app.chat.loading && goes_on()) {
         uint64_t tenths = progress->all ? 10 * progress->done / progress->all : 0;
+        char text[80] = "";
         if (strcmp(progress->stage, stage) != 0 || tenths != told) {
-            char text[80];
             chat_describe_loading(&app.chat, text, sizeof text);
-            puts(text);
             stage = progress->stage;
             told = tenths;
         }
         do_frame();
+        if (*text && !app.chat.failed)
+            puts(text);
     }
 }
 
@@ -178,11 +179,14 @@ static void report_times(const char *name, const struct frame_times *times) {
                sum.frames, sum.median, sum.percentile_99, sum.worst);
 }
 
+/* Of a model that could not be loaded there is nothing to tell but why. */
 static void report(void) {
+    if (app.chat.failed && !app.chat.session)
+        return;
     report_times("without the model", &app.history.of[FRAME_ALONE]);
     report_times("with the model", &app.history.of[FRAME_WITH_MODEL]);
     report_times("while loading", &app.history.of[FRAME_LOADING]);
-    if (app.chat.loading && !app.chat.failed)
+    if (app.chat.loading)
         puts("the program ended before the model was loaded");
     if (!app.chat.session)
         return;

@@ -197,7 +197,11 @@ static void describe(const struct chat *chat, char *out, size_t size) {
     else if (chat->loading)
         chat_describe_loading(chat, out, size);
     else if (!chat->answering)
-        snprintf(out, size, "%s; %u tokens so far", mode_names[chat->mode], chat->tokens);
+        snprintf(out, size, "%s: %u tokens in %u answer%s", mode_names[chat->mode], chat->tokens,
+                 chat->answers, chat->answers == 1 ? "" : "s");
+    else if (!chat->status.generated)
+        snprintf(out, size, "%s: reading the question, %.0f %%", mode_names[chat->mode],
+                 floorf(100 * chat->prompt_done));
     else if (chat->mode == MODE_OWN)
         snprintf(out, size, "own: a slice took %.2f ms, %u in flight", chat->status.slice_ms,
                  chat->status.slices_in_flight);
@@ -219,17 +223,24 @@ static void draw_input(const struct panels *p, struct overlay *o, float x, float
     while (!empty && overlay_text_width(o, TEXT_NORMAL, text, strlen(text)) > room)
         (void)overlay_next_character(&text, text + strlen(text)); /* its end is what is typed at */
     overlay_box(o, x, y, width, 36 * s, 8 * s, field);
-    float at = line(o, x + 14 * s, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
+    float begin = x + 14 * s;
+    float at =
+        line(o, empty ? begin + 8 * s : begin, y + 24 * s, TEXT_NORMAL, empty ? dim : bright, text);
     if (fmod(p->seconds, 1) < 0.6)
-        overlay_box(o, empty ? x + 10 * s : at + 2 * s, y + 8 * s, 2 * s, 20 * s, 0, green);
+        overlay_box(o, empty ? begin : at + 2 * s, y + 8 * s, 2 * s, 20 * s, 0, green);
 }
 
-/* How far loading is, as a bar. */
-static void draw_progress(struct overlay *o, const peridot_loading_status *progress, float x,
-                          float y, float width) {
-    float done = progress->all ? (float)progress->done / (float)progress->all : 0, s = o->scale;
+/* How far loading is, or reading a question, as a bar. */
+static void draw_progress(struct overlay *o, const struct chat *chat, float x, float y,
+                          float width) {
+    const peridot_loading_status *loading = &chat->progress;
+    float done = chat->prompt_done, s = o->scale;
+    if (chat->loading)
+        done = loading->all ? (float)loading->done / (float)loading->all : 0;
+    else if (!chat->answering || chat->status.generated)
+        return;
     overlay_box(o, x, y, width, 4 * s, 2 * s, field);
-    overlay_box(o, x, y, fmaxf(4 * s, width * done), 4 * s, 2 * s, blue);
+    overlay_box(o, x, y, fmaxf(4 * s, width * done), 4 * s, 2 * s, chat->loading ? blue : amber);
 }
 
 /* Below its last line. */
@@ -249,8 +260,7 @@ static float draw_state(struct overlay *o, const struct chat *chat, float x, flo
         return draw_error(o, chat->error.message, x, y + 52 * s, width);
     describe(chat, text, sizeof text);
     line(o, x, y + 48 * s, TEXT_SMALL, dim, text);
-    if (chat->loading)
-        draw_progress(o, &chat->progress, x, y + 56 * s, width);
+    draw_progress(o, chat, x, y + 56 * s, width);
     return y + 66 * s;
 }
 
