@@ -192,6 +192,12 @@ static peridot_result finish_slice(struct slice_cut *cut, const peridot_slice_pl
     return result ? result : one->dispatches ? PERIDOT_OK : PERIDOT_NOT_READY;
 }
 
+/* Without work there is no slice. */
+static peridot_result finish_none(peridot_slice_plan *slice, peridot_result result) {
+    const peridot_slice_plan none = {0};
+    return finish_slice(&(struct slice_cut){0}, &none, slice, result);
+}
+
 /* There is no work now: a lost device is told of all the same. */
 static peridot_result have_nothing(const struct peridot_session *session, peridot_error *error) {
     struct device *device = session->lane.device; /* none where it is suspended */
@@ -223,7 +229,7 @@ peridot_result work_advance(struct peridot_session *session, const peridot_advan
     if (!result)
         result = caller_struct_check(slice, "peridot_slice_plan", error);
     if (!result && !work_is_active(session))
-        return submit_nothing(session, &given, error);
+        return finish_none(slice, submit_nothing(session, &given, error));
     if (!result)
         result = prepare_sampling(session, error);
     if (result)
@@ -254,7 +260,7 @@ peridot_result work_record(struct peridot_session *session, const peridot_record
     if (!result)
         result = caller_struct_check(slice, "peridot_slice_plan", error);
     if (!result && !work_is_active(session))
-        return have_nothing(session, error);
+        return finish_none(slice, have_nothing(session, error));
     if (!result)
         result = prepare_sampling(session, error);
     if (result)

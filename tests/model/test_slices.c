@@ -547,7 +547,9 @@ static void expect_idle(peridot_session *session) {
     assert_true(plan.slices == 0 && plan.dispatches == 0 && plan.left_ms == 0 && !plan.completes);
     MUST(peridot_session_poll(session, &status, &error));
     assert_false(status.active);
-    assert_int_equal(peridot_session_advance(session, NULL, NULL, NULL), PERIDOT_NOT_READY);
+    plan.slices = 7;
+    assert_int_equal(peridot_session_advance(session, NULL, &plan, NULL), PERIDOT_NOT_READY);
+    assert_int_equal(plan.slices, 0);
 }
 
 /* What is not done while there is work, or without any. */
