@@ -1007,8 +1007,9 @@ typedef struct peridot_slice_plan {
     float estimated_ms;  /* GPU time of the next slice */
     float largest_ms;    /* of the largest of those slices */
     float left_ms;       /* of all of them */
-    bool completes; /* with the next slice a token is sampled, or work that generates none is done:
-                       what peridot_session_result tells of is there behind it */
+    bool completes; /* with the next slice a token is sampled, or work that generates none is done,
+                       and what peridot_session_result tells of is whole behind it. Of tokens that
+                       come several to a slice, or with a part of the next, not each is told so */
 } peridot_slice_plan;
 
 /* Cuts what is left into slices of at most `budget_ms` milliseconds of GPU time each, by estimate

@@ -70,9 +70,11 @@ static bool is_token(const struct work_place *from, const struct work_place *pla
     return place->stage == STAGE_END || (sampled && place->stage != STAGE_SAMPLE);
 }
 
-static void describe_slice(const struct slice_cut *cut, const struct work_place *from,
-                           peridot_slice_plan *out) {
-    out->completes = cut->dispatches > 0 && is_token(from, &cut->after);
+/* A slice may go on from a token with a part of the next one's head, which writes logits. */
+static void describe_slice(const struct peridot_session *session, const struct slice_cut *cut,
+                           const struct work_place *from, peridot_slice_plan *out) {
+    out->completes = cut->dispatches > 0 && is_token(from, &cut->after) &&
+                     !work_list_head_runs(session, &cut->after);
     out->slices = cut->dispatches > 0;
     out->dispatches = cut->dispatches;
     out->bytes = cut->cost.bytes;
@@ -91,7 +93,7 @@ void work_plan(struct peridot_session *session, float budget_ms, peridot_slice_p
         struct slice_cut cut;
         peridot_slice_plan one = {0};
         slice_cut_make(session, &place, budget_ms / 1e3, &cut);
-        describe_slice(&cut, &place, &one);
+        describe_slice(session, &cut, &place, &one);
         place = cut.after;
         slice_cut_free(&cut);
         if (!one.dispatches)
@@ -237,7 +239,7 @@ peridot_result work_advance(struct peridot_session *session, const peridot_advan
     struct slice_cut cut;
     peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, false, &cut);
-    describe_slice(&cut, &session->work->place, &one);
+    describe_slice(session, &cut, &session->work->place, &one);
     if (cut.dispatches) {
         result = slices_submit(session, &cut, &given, error);
         if (!result) /* while the device works; what is wrong is told when it matters */
@@ -268,7 +270,7 @@ peridot_result work_record(struct peridot_session *session, const peridot_record
     struct slice_cut cut;
     peridot_slice_plan one = {0};
     next_slice(session, given.budget_ms, true, &cut);
-    describe_slice(&cut, &session->work->place, &one);
+    describe_slice(session, &cut, &session->work->place, &one);
     if (cut.dispatches)
         result = slices_record(session, &cut, &given, error);
     if (cut.dispatches && !result)
