@@ -213,7 +213,8 @@ static void write_barrier(struct device *engine, VkCommandBuffer commands, bool 
 }
 
 /* A frame: a slice, and behind it the application's reading. False: the work is over. */
-static bool run_frame(struct lane *lane, peridot_session *session, const struct copies *copies) {
+static bool run_frame(struct lane *lane, peridot_session *session, float budget_ms,
+                      const struct copies *copies, peridot_slice_plan *slice) {
     struct device *engine = lane->device;
     peridot_work_status status = {.struct_size = sizeof status};
     VkCommandBuffer commands;
@@ -221,10 +222,10 @@ static bool run_frame(struct lane *lane, peridot_session *session, const struct 
     MUST(lane_begin(lane, commands, false, &error));
     peridot_recording recording = {.struct_size = sizeof recording,
                                    .commands = commands,
-                                   .budget_ms = 0.1f,
+                                   .budget_ms = budget_ms,
                                    .timeline = lane->timeline,
                                    .value = lane->submitted + 1};
-    assert_true(peridot_session_record(session, &recording, NULL, NULL) >= 0);
+    assert_true(peridot_session_record(session, &recording, slice, NULL) >= 0);
     write_barrier(engine, commands, false);
     write_copy(engine, commands, session, PERIDOT_RESULT_LOGITS, copies->logits);
     write_copy(engine, commands, session, PERIDOT_RESULT_HIDDEN, copies->hidden);
@@ -253,7 +254,7 @@ static void test_results_behind_a_slice(void **state) {
     MUST(lane_create(engine, &lane, &error));
     open_copies(engine, &copies);
     MUST(peridot_session_start(session, &work, &error));
-    while (run_frame(&lane, session, &copies))
+    while (run_frame(&lane, session, 0.1f, &copies, NULL))
         continue;
     MUST(buffer_invalidate(engine, copies.logits, 0, copies.logits->size, &error));
     MUST(buffer_invalidate(engine, copies.hidden, 0, copies.hidden->size, &error));
@@ -267,6 +268,71 @@ static void test_results_behind_a_slice(void **state) {
     arena_destroy(copies.arena);
     lane_destroy(&lane);
     peridot_session_close_wait(session);
+}
+
+#define GENERATED 6
+
+/* Logits before each of some tokens, and after them all, from calls that block. */
+static void generate_waiting(float *logits) {
+    peridot_session *session = create(2);
+    MUST(peridot_session_prompt_wait(session, tokens, COUNT, NULL, &error));
+    for (int i = 0; i <= GENERATED; i++) {
+        MUST(peridot_session_logits_wait(session, logits + (size_t)i * info.vocabulary, &error));
+        if (i < GENERATED)
+            MUST(peridot_session_generate_wait(session, 1, NULL, NULL, NULL, &error));
+    }
+    peridot_session_close_wait(session);
+}
+
+static bool count_token(const peridot_token *token, void *user) {
+    (void)token;
+    ++*(uint32_t *)user;
+    return true;
+}
+
+/* Behind a slice that completes a token the logits are whole: those that it was drawn from or,
+ * where the slice went on so far, those after it. */
+static void test_logits_of_each_token(void **state) {
+    (void)state;
+    size_t size = info.vocabulary * sizeof(float);
+    float *expected = malloc((GENERATED + 1) * size);
+    uint32_t completed = 0;
+    assert_non_null(expected);
+    generate_waiting(expected);
+    for (int way = 0; way < 12; way++) {
+        peridot_session *session = create(2);
+        struct device *engine = session->lane.device;
+        struct lane lane;
+        struct copies copies;
+        peridot_slice_plan slice = {.struct_size = sizeof slice};
+        uint32_t sampled = 0;
+        peridot_work work = {.struct_size = sizeof work,
+                             .tokens = tokens,
+                             .token_count = COUNT,
+                             .generate = GENERATED,
+                             .on_token = count_token,
+                             .user = &sampled};
+        MUST(lane_create(engine, &lane, &error));
+        open_copies(engine, &copies);
+        MUST(peridot_session_start(session, &work, &error));
+        for (bool more = true; more;) {
+            more = run_frame(&lane, session, 0.05f + 0.15f * (float)way, &copies, &slice);
+            if (!slice.completes)
+                continue;
+            completed++;
+            MUST(buffer_invalidate(engine, copies.logits, 0, size, &error));
+            const float *drawn_from = expected + (size_t)(sampled - 1) * info.vocabulary;
+            assert_true(memcmp(copies.logits->mapped, drawn_from, size) == 0 ||
+                        memcmp(copies.logits->mapped, drawn_from + info.vocabulary, size) == 0);
+        }
+        assert_int_equal(sampled, GENERATED);
+        arena_destroy(copies.arena);
+        lane_destroy(&lane);
+        peridot_session_close_wait(session);
+    }
+    print_message("%u of %d tokens completed by a slice\n", completed, 12 * GENERATED);
+    assert_true(completed >= 12);
+    free(expected);
 }
 
 static void test_refusals(void **state) {
@@ -298,6 +364,7 @@ int main(void) {
         cmocka_unit_test(test_every_layer),
         cmocka_unit_test(test_results_on_the_device),
         cmocka_unit_test(test_results_behind_a_slice),
+        cmocka_unit_test(test_logits_of_each_token),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
