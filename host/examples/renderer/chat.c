@@ -45,6 +45,22 @@ static void forget_oldest(struct chat *chat) {
     arrdel(chat->turns, 0);
 }
 
+void chat_print(const struct turn *turn) {
+    printf("> ");
+    fwrite(turn->question, 1, arrlenu(turn->question), stdout);
+    putchar('\n');
+    fwrite(turn->answer, 1, arrlenu(turn->answer), stdout);
+    putchar('\n');
+}
+
+/* Half of what there is, so that the rest is not read anew with each question. */
+static void forget_half(struct chat *chat) {
+    for (ptrdiff_t count = arrlen(chat->turns) / 2; count; count--) {
+        chat_print(&chat->turns[0]);
+        forget_oldest(chat);
+    }
+}
+
 void chat_close(struct chat *chat) {
     const struct timespec moment = {.tv_nsec = 1000000};
     while (peridot_loading_cancel(chat->loading) == PERIDOT_NOT_READY)
@@ -89,7 +105,7 @@ static peridot_result read_turns(struct chat *chat, int32_t *tokens, size_t capa
     return result;
 }
 
-/* The last turn's question; of the turns before it the oldest make room for its answer. */
+/* The last turn's question; of the turns before it the older make room for its answer. */
 static void answer(struct chat *chat) {
     size_t context = peridot_session_context(chat->session);
     int32_t *tokens = calloc(context, sizeof *tokens);
@@ -105,7 +121,7 @@ static void answer(struct chat *chat) {
            (result == PERIDOT_ERROR_CONTEXT_FULL ||
             (result == PERIDOT_OK &&
              peridot_session_length(chat->session) + work.token_count + ANSWER_MAX > context))) {
-        forget_oldest(chat);
+        forget_half(chat);
         result = read_turns(chat, tokens, context, &work.token_count);
     }
     if (result == PERIDOT_OK)

@@ -35,6 +35,9 @@ void chat_open(struct chat *chat, struct gpu *gpu, const struct options *options
 void chat_close(struct chat *chat); /* whatever it has come to */
 /* Begins to answer, at once or when the model is there, if nothing is being answered. */
 void chat_ask(struct chat *chat, const char *question);
+/* A question and its answer to standard output, where those that are forgotten go too, to make room
+ * in the context. */
+void chat_print(const struct turn *turn);
 /* What is done in a frame now. */
 enum frame_kind chat_work(const struct chat *chat);
 /* How far loading is, in one line. */

@@ -192,14 +192,8 @@ static void report(void) {
         return;
     printf("%s: %u answers, %u tokens in %u slices\n", mode_names[app.chat.mode], app.chat.answers,
            app.chat.tokens, app.chat.slices);
-    for (int i = 0; i < arrlen(app.chat.turns); i++) {
-        const struct turn *turn = &app.chat.turns[i];
-        printf("> ");
-        fwrite(turn->question, 1, arrlenu(turn->question), stdout);
-        putchar('\n');
-        fwrite(turn->answer, 1, arrlenu(turn->answer), stdout);
-        putchar('\n');
-    }
+    for (int i = 0; i < arrlen(app.chat.turns); i++)
+        chat_print(&app.chat.turns[i]);
 }
 
 int main(int argc, char **argv) {
