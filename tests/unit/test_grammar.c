@@ -342,12 +342,13 @@ struct expression {
     uint32_t least, most;        /* most = 99: no matter */
 };
 
-static struct expression pool[4000];
+#define POOL 4000
+static struct expression pool[POOL];
 static uint32_t pool_count;
 static struct expression *rules[RULES];
 
 static struct expression *make(enum kind kind) {
-    assert_true(pool_count < sizeof pool / sizeof *pool);
+    assert_true(pool_count < POOL);
     pool[pool_count] = (struct expression){.kind = kind};
     return &pool[pool_count++];
 }
@@ -475,8 +476,9 @@ static void put(char **at, const struct expression *e) {
 
 static const uint32_t *subject;
 static uint32_t subject_length;
-static uint64_t known[RULES][LENGTH_MAX + 1];
-static bool is_known[RULES][LENGTH_MAX + 1];
+/* Of each expression, or repeats in repeats would take for ever. */
+static uint64_t known[POOL][LENGTH_MAX + 1];
+static bool is_known[POOL][LENGTH_MAX + 1];
 
 static uint64_t ends_of_set(const struct expression *e, uint64_t places);
 
@@ -497,7 +499,9 @@ static uint64_t ends_of_repeat(const struct expression *e, uint64_t places) {
     return all;
 }
 
-static uint64_t ends(const struct expression *e, uint32_t place) {
+static uint64_t ends(const struct expression *e, uint32_t place);
+
+static uint64_t find_ends(const struct expression *e, uint32_t place) {
     uint64_t places = 1ull << place;
     switch (e->kind) {
     case LITERAL:
@@ -510,10 +514,7 @@ static uint64_t ends(const struct expression *e, uint32_t place) {
     case ANY:
         return place < subject_length ? places << 1 : 0;
     case RULE:
-        if (!is_known[e->rule][place])
-            known[e->rule][place] = ends(rules[e->rule], place);
-        is_known[e->rule][place] = true;
-        return known[e->rule][place];
+        return ends(rules[e->rule], place);
     case REPEAT:
         return ends_of_repeat(e, places);
     case CHOICE: {
@@ -529,6 +530,14 @@ static uint64_t ends(const struct expression *e, uint32_t place) {
     }
 }
 
+static uint64_t ends(const struct expression *e, uint32_t place) {
+    uint64_t *found = &known[e - pool][place];
+    if (!is_known[e - pool][place])
+        *found = find_ends(e, place);
+    is_known[e - pool][place] = true;
+    return *found;
+}
+
 static uint64_t ends_of_set(const struct expression *e, uint64_t places) {
     uint64_t all = 0;
     for (uint32_t place = 0; place <= subject_length; place++)
@@ -538,7 +547,7 @@ static uint64_t ends_of_set(const struct expression *e, uint64_t places) {
 }
 
 static bool fits_slowly(const uint32_t *text, uint32_t length) {
-    memset(is_known, 0, sizeof is_known);
+    memset(is_known, 0, pool_count * sizeof *is_known);
     subject = text;
     subject_length = length;
     return ends(rules[0], 0) >> length & 1;
