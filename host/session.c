@@ -14,10 +14,9 @@
 
 /* ---- Transfers ---- */
 
-/* What was written `from` a stage, in a way, is seen `to` another. */
-static void order(const struct peridot_session *session, VkCommandBuffer commands,
-                  VkPipelineStageFlags2 from, VkAccessFlags2 written, VkPipelineStageFlags2 to,
-                  VkAccessFlags2 seen) {
+void session_order(const struct peridot_session *session, VkCommandBuffer commands,
+                   VkPipelineStageFlags2 from, VkAccessFlags2 written, VkPipelineStageFlags2 to,
+                   VkAccessFlags2 seen) {
     const VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
                                       .srcStageMask = from,
                                       .srcAccessMask = written,
@@ -40,9 +39,9 @@ peridot_result session_begin_copies(struct peridot_session *session, bool again,
         *commands = VK_NULL_HANDLE;
         return result;
     }
-    order(session, *commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, VK_ACCESS_2_MEMORY_WRITE_BIT,
-          VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
-          VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT);
+    session_order(session, *commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                  VK_ACCESS_2_MEMORY_WRITE_BIT, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+                  VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT);
     return PERIDOT_OK;
 }
 
@@ -52,8 +51,9 @@ peridot_result session_begin_transfer(struct peridot_session *session, VkCommand
 }
 
 void session_make_visible(const struct peridot_session *session, VkCommandBuffer commands) {
-    order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT, VK_ACCESS_2_TRANSFER_WRITE_BIT,
-          VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT);
+    session_order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+                  VK_ACCESS_2_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_2_HOST_BIT,
+                  VK_ACCESS_2_HOST_READ_BIT);
 }
 
 peridot_result session_end_transfer(struct peridot_session *session, VkCommandBuffer commands,
@@ -72,9 +72,9 @@ peridot_result session_end_transfer(struct peridot_session *session, VkCommandBu
 peridot_result session_send(struct peridot_session *session, VkCommandBuffer commands,
                             peridot_error *error) {
     struct lane *lane = &session->lane;
-    order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT, VK_ACCESS_2_TRANSFER_WRITE_BIT,
-          VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-          VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT);
+    session_order(session, commands, VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+                  VK_ACCESS_2_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                  VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT);
     peridot_result result = lane_end(lane, commands, error);
     return result ? result : lane_submit(lane, &(struct batch){&commands, 1}, 1, error);
 }

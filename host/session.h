@@ -161,6 +161,10 @@ void kv_cache_release(struct peridot_session *session, uint32_t positions);
 /* Lets go of all chunks of one part. */
 void kv_cache_drop(struct peridot_session *part);
 
+/* A barrier: what was written `from` stages, in a way, is seen `to` others. */
+void session_order(const struct peridot_session *session, VkCommandBuffer commands,
+                   VkPipelineStageFlags2 from, VkAccessFlags2 written, VkPipelineStageFlags2 to,
+                   VkAccessFlags2 seen);
 /* Submits zeros for the scratch of a part, or of a batch, and for the last chunk, the only one that
  * may have positions without a token. Not waited for: what uses them comes behind on the queue. */
 peridot_result session_send_zeros(struct peridot_session *part, peridot_error *error);

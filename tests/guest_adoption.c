@@ -1,4 +1,4 @@
-/* One struct to the other. */
+/* One struct to the other, and what a group of tests begins and ends with. */
 #include "guest_adoption.h"
 #include "must.h"
 
@@ -42,4 +42,11 @@ peridot_device *guest_open(void) {
     params.minimal = minimal && *minimal == '1';
     MUST(peridot_device_adopt(&adoption, &params, &device, &error));
     return device;
+}
+
+int guest_close(peridot_device *device) {
+    peridot_device_close(device);
+    bool sound = adopt_shim_sound(true);
+    adopt_shim_close();
+    return sound ? 0 : -1;
 }

@@ -4,6 +4,7 @@
  * at every call. */
 #include "any_sampling.h"
 #include "batch.h"
+#include "begin_recording.h"
 #include "conformance.h"
 #include "guest_adoption.h"
 #include "must.h"
@@ -48,10 +49,7 @@ static int open_all(void **state) {
 
 static int close_all(void **state) {
     (void)state;
-    peridot_device_close(device);
-    bool sound = adopt_shim_sound(true);
-    adopt_shim_close();
-    return sound ? 0 : -1;
+    return guest_close(device);
 }
 
 static void load(const char *path) {
@@ -229,16 +227,10 @@ static void finish(peridot_batch *batch) {
 
 static bool record_slice(struct application *app, peridot_batch *batch, float budget_ms) {
     struct lane *lane = &app->lane;
-    VkCommandBuffer commands;
     peridot_error error = {0};
     assert_true(lane->submitted - app->first + 1 < IN_FLIGHT);
-    MUST(lane_commands(lane, &commands, &error));
-    MUST(lane_begin(lane, commands, false, &error));
-    peridot_recording recording = {.struct_size = sizeof recording,
-                                   .commands = commands,
-                                   .budget_ms = budget_ms,
-                                   .timeline = lane->timeline,
-                                   .value = lane->submitted + 1};
+    peridot_recording recording = begin_recording(lane, budget_ms, 1);
+    VkCommandBuffer commands = recording.commands;
     uint32_t before = adopt_shim_calls("vkQueueSubmit2");
     peridot_result result = peridot_batch_record(batch, &recording, NULL, &error);
     if (result < 0)

@@ -1,6 +1,7 @@
 /* Hidden states of every layer: the head's product of them, after the final norm, is the logits of
  * a reference model that has no more layers; the same from a prompt, from decoding and in slices;
  * and results where they are on the device. */
+#include "begin_recording.h"
 #include "conformance.h"
 #include "open_device.h"
 #include "reference/random.h"
@@ -217,14 +218,8 @@ static bool run_frame(struct lane *lane, peridot_session *session, float budget_
                       const struct copies *copies, peridot_slice_plan *slice) {
     struct device *engine = lane->device;
     peridot_work_status status = {.struct_size = sizeof status};
-    VkCommandBuffer commands;
-    MUST(lane_commands(lane, &commands, &error));
-    MUST(lane_begin(lane, commands, false, &error));
-    peridot_recording recording = {.struct_size = sizeof recording,
-                                   .commands = commands,
-                                   .budget_ms = budget_ms,
-                                   .timeline = lane->timeline,
-                                   .value = lane->submitted + 1};
+    peridot_recording recording = begin_recording(lane, budget_ms, 1);
+    VkCommandBuffer commands = recording.commands;
     assert_true(peridot_session_record(session, &recording, slice, NULL) >= 0);
     write_barrier(engine, commands, false);
     write_copy(engine, commands, session, PERIDOT_RESULT_LOGITS, copies->logits);

@@ -3,6 +3,7 @@
  * run, a lost device. On an application's device. */
 #include "adopt_shim.h"
 #include "batch.h"
+#include "begin_recording.h"
 #include "conformance.h"
 #include "guest_adoption.h"
 #include "must.h"
@@ -34,10 +35,7 @@ static int open_all(void **state) {
 
 static int close_all(void **state) {
     (void)state;
-    peridot_device_close(device);
-    bool sound = adopt_shim_sound(true);
-    adopt_shim_close();
-    return sound ? 0 : -1;
+    return guest_close(device);
 }
 
 static void load(const char *path) {
@@ -316,13 +314,8 @@ static void test_mask_too_late(void **state) {
 /* Records as many slices as there are. */
 static uint32_t record(peridot_session *session, struct lane *lane, VkCommandBuffer *commands) {
     for (uint32_t count = 0; count < AT_ONCE; count++) {
-        MUST(lane_commands(lane, &commands[count], &error));
-        MUST(lane_begin(lane, commands[count], false, &error));
-        const peridot_recording recording = {.struct_size = sizeof recording,
-                                             .commands = commands[count],
-                                             .budget_ms = 0.2f,
-                                             .timeline = lane->timeline,
-                                             .value = lane->submitted + count + 1};
+        const peridot_recording recording = begin_recording(lane, 0.2f, count + 1);
+        commands[count] = recording.commands;
         peridot_result result = peridot_session_record(session, &recording, NULL, NULL);
         assert_true(result >= 0);
         MUST(lane_end(lane, commands[count], &error));

@@ -1,5 +1,6 @@
 /* Work in slices: submitted or recorded, at any budget, it gives the tokens, the probabilities and
  * the logits of the calls that block, to the bit; it can be cancelled at every slice. */
+#include "begin_recording.h"
 #include "conformance.h"
 #include "open_device.h"
 #include "reference/random.h"
@@ -66,15 +67,9 @@ static float any_budget(struct random *random) {
 /* One slice in a command buffer of the application's, between its own work. */
 static bool record_slice(struct application *app, peridot_session *session, float budget_ms) {
     struct lane *lane = &app->lane;
-    VkCommandBuffer commands;
     peridot_slice_plan slice = {.struct_size = sizeof slice};
-    MUST(lane_commands(lane, &commands, &error));
-    MUST(lane_begin(lane, commands, false, &error));
-    peridot_recording recording = {.struct_size = sizeof recording,
-                                   .commands = commands,
-                                   .budget_ms = budget_ms,
-                                   .timeline = lane->timeline,
-                                   .value = lane->submitted + 1};
+    peridot_recording recording = begin_recording(lane, budget_ms, 1);
+    VkCommandBuffer commands = recording.commands;
     peridot_error error = {0};
     peridot_result result = peridot_session_record(session, &recording, &slice, &error);
     if (result < 0)

@@ -1,6 +1,7 @@
 /* Calls whose names do not end in _wait wait for nothing: each public one is made here while waits
  * are counted (adopt_shim.h), and those that submit while the device gets nowhere. */
 #include "batch.h"
+#include "begin_recording.h"
 #include "guest_adoption.h"
 #include "model.h"
 #include "must.h"
@@ -111,21 +112,9 @@ static void submit(peridot_session *session) {
     (void)again(peridot_session_advance(session, &advance, &plan, &told));
 }
 
-/* A command buffer of the application's, for a slice. */
-static peridot_recording begin(struct lane *lane) {
-    VkCommandBuffer commands;
-    MUST(lane_commands(lane, &commands, &error));
-    MUST(lane_begin(lane, commands, false, &error));
-    return (peridot_recording){.struct_size = sizeof(peridot_recording),
-                               .commands = commands,
-                               .budget_ms = 1,
-                               .timeline = lane->timeline,
-                               .value = lane->submitted + 1};
-}
-
 /* Slices of both in a command buffer that goes nowhere. */
 static void discard(peridot_session *session, peridot_batch *batch, struct lane *lane) {
-    const peridot_recording recording = begin(lane);
+    const peridot_recording recording = begin_recording(lane, 1, 1);
     if (session) {
         MUST(peridot_session_record(session, &recording, NULL, &error));
         MUST(peridot_session_discard(session, &error));
@@ -139,7 +128,7 @@ static void discard(peridot_session *session, peridot_batch *batch, struct lane 
 
 /* A slice of either's in a command buffer of the application's, which stays until its lane goes. */
 static void record(peridot_session *session, peridot_batch *batch, struct lane *lane) {
-    const peridot_recording recording = begin(lane);
+    const peridot_recording recording = begin_recording(lane, 1, 1);
     (void)again(batch ? peridot_batch_record(batch, &recording, NULL, &told)
                       : peridot_session_record(session, &recording, NULL, &told));
     MUST(lane_end(lane, recording.commands, &error));
